@@ -1,0 +1,1 @@
+"""The kernel: domain types, wire messages, configuration, simulation, latency models, vLLM plugins."""

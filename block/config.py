@@ -1,0 +1,178 @@
+"""The one configuration tree. Values are frozen, bounded, and parsed once at the edge by ``load_config``.
+
+Each default is written here and nowhere else. The services take their part of the tree whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from block.errors import ConfigError
+from block.types import SchedulingPolicy
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseModel):
+    """Base of every part of the tree: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineSettings(Settings):
+    """One vLLM server. Names follow vLLM's flags."""
+
+    model: Path = Field(description="Folder with the model's config.json; weights are not needed to emulate.")
+    served_model_name: str = Field(min_length=1, description="Model name that clients ask for.")
+    executor: Literal["emulated", "real"] = Field(
+        "emulated", description="Whether the forward pass is waited for (no GPU) or computed."
+    )
+    latency: Path = Field(description="Step-latency model file: what the emulated GPU and the predictor use.")
+    num_gpu_blocks: int | None = Field(None, ge=2, description="KV blocks; None lets vLLM measure memory.")
+    block_size: int = Field(16, ge=1, le=256, description="Tokens per KV block.")
+    max_num_seqs: int = Field(48, ge=1, le=65_536, description="Most requests in one batch.")
+    max_num_batched_tokens: int = Field(512, ge=1, description="Token budget of one step (chunk size).")
+    max_model_len: int = Field(4096, ge=1, description="Most tokens of prompt and response together.")
+    prefix_caching: bool = Field(False, description="Reuse KV blocks of equal prompt prefixes.")
+    async_scheduling: bool = Field(True, description="Schedule the next step while the current one runs.")
+    policy: SchedulingPolicy = Field("fcfs", description="vLLM's queue order.")
+    extra_flags: tuple[str, ...] = Field((), description="Further vLLM flags, passed as they are.")
+
+
+class PredictorSettings(Settings):
+    """How a side-car predictor works; the same for all instances of a cluster."""
+
+    latency: Path | None = Field(None, description="Step-latency model file; None takes the engine's.")
+    commit_ttl_s: Seconds = Field(
+        5.0, description="How long a committed choice counts as waiting if the feed never shows it."
+    )
+    stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
+
+
+class PredictorConfig(Settings):
+    """One predictor process."""
+
+    instance: str = Field(min_length=1, description="Name of the vLLM server beside it.")
+    feed: str = Field(pattern=r"^(ipc|tcp)://.+", description="ZMQ address of that server's state feed.")
+    latency: Path = Field(description="Step-latency model file.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(description="Port to listen on.")
+    settings: PredictorSettings = Field(default_factory=PredictorSettings)
+
+
+class InstanceConfig(Settings):
+    """One vLLM server as the scheduler sees it."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    url: str = Field(pattern=r"^https?://.+", description="Base URL of its OpenAI API, without /v1.")
+    predictor_url: str | None = Field(None, pattern=r"^https?://.+", description="Its predictor, if any.")
+
+
+class SchedulerSettings(Settings):
+    """How the global scheduler routes; the same for all its copies."""
+
+    policy: str = Field("block", description="Default policy; a request may name another by header.")
+    probe_count: int | None = Field(None, ge=1, description="Predictors asked per request; None asks all.")
+    probe_deadline_s: Seconds = Field(0.05, description="Answers that come later are ignored.")
+    estimator: str = Field(
+        "max_tokens", description="Response-length estimator: constant, max_tokens, oracle."
+    )
+    constant_output_tokens: int = Field(256, ge=1, description="What the constant estimator says.")
+    tokenizer: Path | None = Field(
+        None, description="tokenizer.json used to count prompt tokens; None estimates from bytes."
+    )
+    attempts: int = Field(3, ge=1, le=16, description="Instances tried before the first byte.")
+    connect_timeout_s: Seconds = Field(2.0, description="To open a connection to an instance.")
+    first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to an instance's first byte.")
+    idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
+    health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
+    max_body_bytes: int = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
+
+
+class SchedulerConfig(Settings):
+    """One global scheduler process."""
+
+    instances: tuple[InstanceConfig, ...] = Field(min_length=1)
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(8000, description="Port to listen on.")
+    settings: SchedulerSettings = Field(default_factory=SchedulerSettings)
+
+
+class ClusterConfig(Settings):
+    """A whole fleet on this machine: what ``block-deploy up`` takes."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    instances: int = Field(3, ge=1, le=64, description="How many vLLM servers.")
+    host: str = Field("127.0.0.1", description="Address that everything listens on.")
+    scheduler_port: Port = Field(8000)
+    engine_port: Port = Field(8100, description="Port of the first vLLM server; the next follow.")
+    predictor_port: Port = Field(8200, description="Port of the first predictor; the next follow.")
+    ready_timeout_s: Seconds = Field(300.0, description="How long start-up may take.")
+    run_dir: Path = Field(Path("run"), description="Where logs, sockets and resolved configs go.")
+    engine: EngineSettings
+    predictor: PredictorSettings = Field(default_factory=PredictorSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_config(path: Path, kind: type[SettingsT], overrides: dict[str, Any] | None = None) -> SettingsT:
+    """Read a YAML file into ``kind``; ``overrides`` maps dotted field names to values.
+
+    Raises ConfigError that names the file, the field, the value and what would be valid.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({error}); mend the syntax at that place") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings, found {type(raw).__name__}")
+    for dotted, value in (overrides or {}).items():
+        _set_dotted(raw, dotted, value)
+    return parse_config(raw, kind, str(path))
+
+
+def parse_config(raw: dict[str, Any], kind: type[SettingsT], source: str) -> SettingsT:
+    """Validate ``raw``; ``source`` is named in errors."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(source, item, kind) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    for name in parents:
+        child = raw.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {dotted}: {name} is not a group of settings")
+        raw = child
+    raw[leaf] = value
+
+
+def _explain(source: str, item: Any, kind: type[Settings]) -> str:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        group = _group_at(kind, item["loc"][:-1])
+        return f"{source}: {field}: unknown setting; known here: {', '.join(group.model_fields)}"
+    if item["type"] == "missing":
+        return f"{source}: {field}: missing; add it"
+    return f"{source}: {field} = {item['input']!r}: {item['msg']}"
+
+
+def _group_at(kind: type[Settings], path: tuple[Any, ...]) -> type[Settings]:
+    for name in path:
+        info = kind.model_fields.get(str(name))
+        inner = info.annotation if info else None
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            kind = inner
+    return kind

@@ -1,0 +1,52 @@
+"""The one error tree.
+
+BlockError
+├── ConfigError            a setting is missing, unknown or out of bounds
+├── StateError             an engine state or a feed message contradicts itself
+│   └── UnsupportedError   a state or engine feature the simulation refuses rather than approximates
+├── FeedError              the state feed cannot be opened or followed
+├── PackError              a profile or model file is damaged or foreign
+├── InstanceError          an instance did not answer as an OpenAI server should
+├── PredictorError         a predictor did not answer, or refused
+└── DeployError            a cluster could not be brought up, found or taken down
+
+Foreign exceptions are translated into these at the seam where they arise.
+"""
+
+from __future__ import annotations
+
+
+class BlockError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class ConfigError(BlockError):
+    """A setting is missing, unknown or out of bounds; the text names field, value and remedy."""
+
+
+class StateError(BlockError):
+    """An engine state or feed message contradicts itself; the text names the field."""
+
+
+class UnsupportedError(StateError):
+    """A state or engine feature that the simulation refuses rather than approximates."""
+
+
+class FeedError(BlockError):
+    """The state feed cannot be opened or followed."""
+
+
+class PackError(BlockError):
+    """A profile or model file is damaged or foreign."""
+
+
+class InstanceError(BlockError):
+    """An instance did not answer as an OpenAI server should."""
+
+
+class PredictorError(BlockError):
+    """A predictor did not answer, or refused."""
+
+
+class DeployError(BlockError):
+    """A cluster could not be brought up, found or taken down."""

@@ -1,0 +1,1 @@
+"""Step-latency models: batch shape to seconds."""

@@ -1,0 +1,140 @@
+"""Wire messages, used by both ends: the state feed (msgpack) and the predictor's HTTP API (JSON).
+
+Feed: an XPUB socket on a local address carries ``Snapshot`` and ``Delta``, told apart by their tag.
+A reader applies deltas whose ``seq`` follows its own by one; on a gap it subscribes anew and gets a
+snapshot. Integer columns are little-endian int32 bytes, one entry per request in the stated order.
+Requests are named by small handles after their first appearance.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from block.types import EngineLimits, EngineLoad, InFlightStep, Prediction, StepRecord
+
+FEED_VERSION = 1
+
+
+class RequestFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What never changes about a request once it is in the engine."""
+
+    handle: int
+    id: str
+    arrival_s: float
+    prompt_tokens: int
+    max_tokens: int
+    priority: int = 0
+
+
+class Columns(msgspec.Struct, frozen=True, array_like=True):
+    """What changes each step, for one queue in its order: packed int32 columns."""
+
+    computed: bytes = b""
+    generated: bytes = b""
+    in_flight: bytes = b""
+    placeholders: bytes = b""
+
+
+class Clockwork(msgspec.Struct, frozen=True, array_like=True):
+    """Counters and step times that every feed message carries."""
+
+    step: int
+    time_s: float
+    free_blocks: int
+    preemptions: int
+    in_flight: tuple[InFlightStep, ...] = ()
+    finished_steps: tuple[StepRecord, ...] = ()
+    """Steps whose output was processed since the previous message."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
+    """The whole state; the reader drops what it had."""
+
+    version: int
+    seq: int
+    engine_id: str
+    limits: EngineLimits
+    clock: Clockwork
+    requests: tuple[RequestFacts, ...]
+    running: bytes
+    """Handles in running order."""
+    running_columns: Columns
+    waiting: bytes
+    """Handles in waiting order."""
+    waiting_columns: Columns
+    preempted: bytes = b""
+    """Handles of waiting requests that were preempted."""
+    cached: dict[int, int] = {}
+    """Handle -> leading prompt tokens found in the prefix cache; absent means none."""
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
+    """What changed since ``seq - 1``. ``None`` means unchanged."""
+
+    version: int
+    seq: int
+    engine_id: str
+    clock: Clockwork
+    added: tuple[RequestFacts, ...] = ()
+    removed: bytes = b""
+    """Handles of requests that left the engine."""
+    running: bytes | None = None
+    running_columns: Columns | None = None
+    waiting: bytes | None = None
+    waiting_columns: Columns | None = None
+    preempted: bytes | None = None
+    cached: dict[int, int] = {}
+    """Newly known prefix-cache hits."""
+
+
+FeedMessage = Snapshot | Delta
+
+
+class CandidateRequest(msgspec.Struct, frozen=True):
+    """The newcomer of a what-if, and of a commitment."""
+
+    id: str
+    prompt_tokens: int
+    output_tokens: int
+    max_tokens: int
+    priority: int = 0
+
+
+class PredictRequest(msgspec.Struct, frozen=True):
+    """``POST /v1/predict``: one what-if. ``committed`` carries earlier choices not yet told."""
+
+    candidate: CandidateRequest
+    committed: tuple[CandidateRequest, ...] = ()
+
+
+class PredictResponse(msgspec.Struct, frozen=True):
+    """The answer to a what-if, with the counters that heuristics use."""
+
+    instance: str
+    prediction: Prediction
+    load: EngineLoad
+    state_step: int
+
+
+class CommitRequest(msgspec.Struct, frozen=True):
+    """``POST /v1/commit``: this request was sent to this predictor's instance."""
+
+    candidate: CandidateRequest
+
+
+class ReleaseRequest(msgspec.Struct, frozen=True):
+    """``POST /v1/release``: a committed request will not arrive after all."""
+
+    id: str
+
+
+class StateResponse(msgspec.Struct, frozen=True):
+    """``GET /v1/state``: what the mirror holds, in brief, and whether it is trusted."""
+
+    instance: str
+    ready: bool
+    state_step: int
+    state_age_s: float
+    load: EngineLoad
+    model_version: str
+    problem: str = ""

@@ -1,0 +1,1 @@
+"""block-deploy: from one file to a running fleet and back."""

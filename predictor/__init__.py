@@ -1,0 +1,1 @@
+"""The side-car service beside one vLLM server."""
