@@ -111,6 +111,8 @@ class RequestState:
     """Output tokens the engine has processed."""
     in_flight_tokens: int = 0
     """Tokens of in-flight steps (included in ``computed_tokens``)."""
+    newest_tokens: int = 0
+    """Of those, the tokens of the newest in-flight step."""
     output_placeholders: int = 0
     """Async scheduling: output tokens promised by in-flight steps."""
     cached_tokens: int = 0

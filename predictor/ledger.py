@@ -1,0 +1,108 @@
+"""The in-flight ledger: choices sent to this engine that its feed has not shown yet.
+
+A committed request counts as waiting until the feed shows it, it is released, or it expires; so two
+schedulers that ask one after the other see each other's choice. It also remembers how long responses
+are expected to be, for as long as the engine holds the requests. Knows no sockets and no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from block.messages import CandidateRequest
+from block.types import Arrival
+
+# vLLM names a request after the X-Request-Id header: chatcmpl-<id>-<8 hex>, cmpl-<id>-<n>-<8 hex>.
+_ENGINE_ID = re.compile(r"^(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}$")
+
+
+def router_id(engine_id: str) -> str:
+    """The id under which the router knows an engine's request; the engine's own if it has none."""
+    match = _ENGINE_ID.match(engine_id)
+    if match is None:
+        return engine_id
+    return match["chat"] or match["completion"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Commitment:
+    candidate: CandidateRequest
+    committed_s: float
+
+
+class Ledger:
+    """Committed choices of one engine. Times are any one clock's seconds, given by the caller."""
+
+    def __init__(self, ttl_s: float) -> None:
+        """``ttl_s``: after this a choice that the feed never showed is taken as lost."""
+        self._ttl_s = ttl_s
+        self._waiting: dict[str, _Commitment] = {}
+        self._expected: dict[str, int] = {}
+        self._present: frozenset[str] = frozenset()
+        self._departed_s: dict[str, float] = {}
+        self.version = 0
+        """Changes whenever ``arrivals`` or ``expected_output`` may."""
+
+    def commit(self, candidate: CandidateRequest, now_s: float) -> None:
+        """Count a request as waiting; a second commit replaces the first."""
+        self.version += 1
+        self._expected[candidate.id] = candidate.output_tokens
+        if candidate.id in self._present:
+            return
+        if candidate.id in self._departed_s:
+            # It came and went before this word of it arrived.
+            del self._expected[candidate.id]
+            return
+        self._waiting[candidate.id] = _Commitment(candidate, now_s)
+
+    def release(self, request_id: str) -> None:
+        """Forget a choice that will not arrive; unknown ids are ignored."""
+        if self._waiting.pop(request_id, None) is not None:
+            self._expected.pop(request_id, None)
+            self.version += 1
+
+    def observe(self, engine_ids: Iterable[str], now_s: float) -> None:
+        """The feed shows these requests in the engine."""
+        present = frozenset(router_id(engine_id) for engine_id in engine_ids)
+        gone = self._present - present
+        for request_id in gone:
+            self._expected.pop(request_id, None)
+            self._departed_s[request_id] = now_s
+        shown = [request_id for request_id in self._waiting if request_id in present]
+        for request_id in shown:
+            del self._waiting[request_id]
+        self.version += bool(gone or shown)
+        self._present = present
+        self._expire(now_s)
+
+    def arrivals(self, now_s: float) -> tuple[Arrival, ...]:
+        """The choices still under way, in order of commitment."""
+        self._expire(now_s)
+        return tuple(
+            Arrival(
+                id=entry.candidate.id,
+                arrival_s=entry.committed_s,
+                prompt_tokens=entry.candidate.prompt_tokens,
+                output_tokens=entry.candidate.output_tokens,
+                max_tokens=entry.candidate.max_tokens,
+                priority=entry.candidate.priority,
+            )
+            for entry in self._waiting.values()
+        )
+
+    def expected_output(self, engine_id: str) -> int | None:
+        """Expected response tokens of a request in the engine, if a router told."""
+        return self._expected.get(router_id(engine_id))
+
+    def _expire(self, now_s: float) -> None:
+        horizon_s = now_s - self._ttl_s
+        late = [name for name, entry in self._waiting.items() if entry.committed_s < horizon_s]
+        for name in late:
+            del self._waiting[name]
+            self._expected.pop(name, None)
+        self.version += bool(late)
+        departed = [name for name, left_s in self._departed_s.items() if left_s < horizon_s]
+        for name in departed:
+            del self._departed_s[name]

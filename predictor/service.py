@@ -1,0 +1,110 @@
+"""One predictor at work: the feed it follows, the forecaster it asks, the HTTP answers it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+from fastapi import Request, Response
+
+from block.config import PredictorConfig
+from block.errors import FeedError, StateError
+from block.latency.table import TableLatency
+from block.messages import CommitRequest, PredictRequest, ReleaseRequest
+from block.types import EngineState
+from predictor.feed_reader import FeedReader
+from predictor.forecaster import Forecaster
+from predictor.ledger import Ledger
+from predictor.metrics import PredictorMetrics
+
+MessageT = TypeVar("MessageT")
+
+
+class PredictorService:
+    """Handlers of the predictor's endpoints. ``/v1/predict`` is decoded and encoded by msgspec alone."""
+
+    def __init__(self, config: PredictorConfig) -> None:
+        """Reads the latency model; the feed is opened by ``following``."""
+        self._config = config
+        self._metrics = PredictorMetrics(config.instance)
+        self._reader = FeedReader(config.feed, on_state=self._see)
+        self._forecaster = Forecaster(
+            config.instance, TableLatency.load(config.latency), Ledger(config.settings.commit_ttl_s)
+        )
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the feed for as long as the context lasts."""
+        task = asyncio.create_task(self._reader.follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def predict(self, request: Request) -> Response:
+        """``POST /v1/predict``: 503 while the mirror cannot be trusted, 422 for what could never run."""
+        question = _decode(await request.body(), PredictRequest)
+        if trouble := self._trouble():
+            raise FeedError(f"{self._config.instance}: {trouble}")
+        now_s = time.time()
+        for earlier in question.committed:
+            self._forecaster.ledger.commit(earlier, now_s)
+        with self._metrics.prediction_seconds.time():
+            answer = self._forecaster.predict(question.candidate, now_s)
+        return json_response(answer)
+
+    async def commit(self, request: Request) -> Response:
+        """``POST /v1/commit``: this request is on its way to the instance."""
+        self._forecaster.ledger.commit(_decode(await request.body(), CommitRequest).candidate, time.time())
+        self._metrics.commits.inc()
+        return Response(status_code=204)
+
+    async def release(self, request: Request) -> Response:
+        """``POST /v1/release``: a committed request will not arrive after all."""
+        self._forecaster.ledger.release(_decode(await request.body(), ReleaseRequest).id)
+        return Response(status_code=204)
+
+    async def state(self) -> Response:
+        """``GET /v1/state``: the mirror in brief."""
+        trouble = self._trouble()
+        return json_response(self._forecaster.describe(time.time(), not trouble, trouble))
+
+    async def health(self) -> Response:
+        """``GET /health``: 200 once the feed is followed, 503 with the reason otherwise."""
+        trouble = self._trouble()
+        body = {"status": trouble or "ok", "instance": self._config.instance}
+        return json_response(body, status=503 if trouble else 200)
+
+    async def metrics(self) -> Response:
+        """``GET /metrics``."""
+        return self._metrics.page()
+
+    def _see(self, state: EngineState) -> None:
+        self._forecaster.see(state, time.time())
+        self._metrics.states.inc()
+
+    def _trouble(self) -> str:
+        """Why the mirror is not to be trusted; empty when it is."""
+        silence_s = time.monotonic() - self._reader.last_message_s
+        if not self._reader.synchronised:
+            return "not in step with the engine's state feed"
+        if silence_s > self._config.settings.stale_after_s:
+            return f"no word from the engine's state feed for {silence_s:.1f} s"
+        return ""
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Encode with msgspec, which knows the wire messages."""
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+
+
+def _decode(body: bytes, kind: type[MessageT]) -> MessageT:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"{kind.__name__}: {error}") from error
