@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from block.latency.base import KernelLatency
-from block.simulation.engine import SimulatedRequest, SimulatedStep
+from block.simulation.engine import EngineSimulation, SimulatedRequest, SimulatedStep
 from block.types import BatchShape, EngineLimits
 
 _MODEL = Path(__file__).parent.parent / "config" / "models" / "llama-2-7b"
@@ -194,3 +194,27 @@ def _engine_config(limits: EngineLimits) -> Any:
         async_scheduling=limits.async_scheduling,
         scheduler_reserve_full_isl=limits.reserve_full_prompt,
     ).create_engine_config()
+
+
+def mismatch(
+    limits: EngineLimits, latency: KernelLatency, requests: Sequence[SimulatedRequest]
+) -> str | None:
+    """The first difference between our steps and vLLM's, in words; None when all are equal."""
+    ours = list(EngineSimulation(limits, latency, requests).steps())
+    theirs = VllmJudge(limits, latency, requests).steps()
+    for mine, judged in zip(ours, theirs, strict=False):
+        if not equal_steps(mine, judged):
+            return f"ours {mine}\nvLLM {judged}"
+    return None if len(ours) == len(theirs) else f"{len(ours)} steps, vLLM has {len(theirs)}"
+
+
+def equal_steps(ours: SimulatedStep, theirs: SimulatedStep) -> bool:
+    """Same requests with the same tokens in the same order, same preemptions, same free blocks and times."""
+    return (
+        ours.step == theirs.step
+        and list(ours.scheduled.items()) == list(theirs.scheduled.items())
+        and sorted(ours.preempted) == sorted(theirs.preempted)
+        and ours.free_blocks == theirs.free_blocks
+        and abs(ours.start_s - theirs.start_s) < 1e-9
+        and abs(ours.end_s - theirs.end_s) < 1e-9
+    )

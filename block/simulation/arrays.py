@@ -108,6 +108,7 @@ class Arrays(NamedTuple):
     waiting: Ints  # the waiting queue lies in [WAITING_HEAD, WAITING_TAIL)
     preempted: Ints  # preempted by the latest schedule()
     batch_facts: Ints  # (BATCH_FACTS, SLOTS)
+    batch_starts: Floats  # (SLOTS,)
     batch_ends: Floats  # (SLOTS,)
     batch_requests: Ints  # (SLOTS, seats)
     batch_tokens: Ints  # (SLOTS, seats)

@@ -6,6 +6,7 @@ the same inputs give the same bytes. Knows nothing of sockets, wall clocks or wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,8 +16,9 @@ from block.errors import StateError, UnsupportedError
 from block.latency.base import KernelLatency
 from block.simulation import arrays as rows
 from block.simulation.arrays import Arrays
+from block.simulation.capture import capture
 from block.simulation.loop import IDLE, PROCESSED, SCHEDULED, STUCK, advance, run
-from block.types import EngineLimits
+from block.types import EngineLimits, EngineState
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,10 @@ class EngineSimulation:
         """Steps scheduled so far."""
         return int(self.arrays.counters[rows.STEPS])
 
+    def state(self) -> EngineState:
+        """What the feed of such an engine would show now."""
+        return capture(self.arrays, [request.id for request in self.requests], self.limits)
+
     def outcomes(self) -> list[Outcome]:
         """One per request, in the order given."""
         a = self.arrays
@@ -125,12 +131,10 @@ class EngineSimulation:
         a = self.arrays
         slot = (self.step_count - 1) % 2
         length = a.batch_facts[rows.LENGTH, slot]
-        end_s = float(a.batch_ends[slot])
-        other_end_s = float(a.batch_ends[1 - slot]) if a.counters[rows.BATCHES] > 1 else -np.inf
         return SimulatedStep(
             step=self.step_count - 1,
-            start_s=max(float(a.clock[rows.NOW]), other_end_s),
-            end_s=end_s,
+            start_s=float(a.batch_starts[slot]),
+            end_s=float(a.batch_ends[slot]),
             scheduled={
                 self.requests[r].id: int(tokens)
                 for r, tokens in zip(
@@ -161,6 +165,8 @@ def check_limits(limits: EngineLimits) -> None:
 
 
 def _check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
+    if not math.isfinite(request.arrival_s):
+        raise StateError(f"request {request.id}: arrival_s = {request.arrival_s}: must be a time in seconds")
     if request.prompt_tokens < 1 or request.output_tokens < 1:
         raise StateError(f"request {request.id}: prompt_tokens and output_tokens must be at least 1")
     if request.prompt_tokens >= limits.max_model_len:
@@ -195,6 +201,7 @@ def build(
         waiting=np.zeros(3 * n + 2, np.int64),
         preempted=np.zeros(n + 1, np.int64),
         batch_facts=np.zeros((rows.BATCH_FACTS, rows.SLOTS), np.int64),
+        batch_starts=np.zeros(rows.SLOTS),
         batch_ends=np.zeros(rows.SLOTS),
         batch_requests=np.zeros((rows.SLOTS, seats), np.int64),
         batch_tokens=np.zeros((rows.SLOTS, seats), np.int64),

@@ -100,6 +100,7 @@ def _let_in(a: Arrays) -> None:
 def _submit(a: Arrays, slot: int) -> None:
     start = max(a.clock[NOW], a.clock[GPU_FREE])
     end = start + step_seconds(a, slot)
+    a.batch_starts[slot] = start
     a.batch_ends[slot] = end
     a.clock[GPU_FREE] = end
     a.counters[BATCHES] += 1

@@ -6,6 +6,7 @@ a what-if counts the blocks that running requests hold, but foresees no new hits
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,8 @@ def resume(
 def check_state(state: EngineState) -> None:
     """Raise StateError naming the field that cannot be."""
     check_limits(state.limits)
+    if not math.isfinite(state.time_s):
+        raise StateError(f"time_s = {state.time_s}: must be a time in seconds")
     if not 0 <= state.free_blocks <= state.limits.total_blocks:
         raise StateError(f"free_blocks = {state.free_blocks}: not within 0..{state.limits.total_blocks}")
     if len(state.in_flight) > rows.SLOTS:
@@ -64,6 +67,8 @@ def check_state(state: EngineState) -> None:
 
 
 def _check_request(request: RequestState) -> None:
+    if not math.isfinite(request.arrival_s):
+        raise StateError(f"request {request.id}: arrival_s = {request.arrival_s}: must be a time in seconds")
     for name in ("prompt_tokens", "max_tokens"):
         if getattr(request, name) < 1:
             raise StateError(f"request {request.id}: {name} = {getattr(request, name)}: must be at least 1")
@@ -165,9 +170,11 @@ def _seat(a: Arrays, r: int, request: RequestState, count: int) -> None:
     if count == 1:
         older, newest = 0, request.in_flight_tokens
     stale = request.status == RequestStatus.PREEMPTED
-    finishes_prefill = request.computed_tokens >= request.total_tokens + request.output_placeholders
-    emits_newest = newest > 0 and (stale or finishes_prefill)
-    emits_older = older > 0 and (stale or request.output_placeholders > int(emits_newest))
+    promised = request.output_placeholders
+    # Asynchronous scheduling counts a token as promised once its step is scheduled.
+    complete = promised > 0 if a.limits[rows.ASYNC] else request.computed_tokens >= request.total_tokens
+    emits_newest = newest > 0 and (stale or complete)
+    emits_older = older > 0 and (stale or promised > int(emits_newest))
     if older > 0:
         _sit(a, count - 2, r, older, emits_older)
     if newest > 0:

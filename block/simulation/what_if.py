@@ -94,6 +94,7 @@ def _copied(a: Arrays, arrivals: rows.Ints) -> Arrays:
         a.waiting.copy(),
         a.preempted.copy(),
         a.batch_facts.copy(),
+        a.batch_starts.copy(),
         a.batch_ends.copy(),
         a.batch_requests.copy(),
         a.batch_tokens.copy(),

@@ -1,0 +1,78 @@
+"""A run that is captured and resumed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from simulated_workloads import Workload, workloads
+
+from block.errors import StateError
+from block.latency.base import KernelLatency
+from block.simulation import arrays as rows
+from block.simulation.engine import EngineSimulation
+from block.simulation.loop import SCHEDULED, STUCK, advance, run
+from block.simulation.resume import resume
+from block.types import Arrival, EngineLimits, EngineState, RequestState, RequestStatus
+
+LIMITS = EngineLimits(
+    block_size=16, total_blocks=64, max_num_seqs=8, max_num_batched_tokens=64, max_model_len=512
+)
+RUNNING = RequestState("a", RequestStatus.RUNNING, 0.0, 20, 50, computed_tokens=24, generated_tokens=5)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(workload=workloads(), stop_after=st.integers(1, 200))
+def test_resuming_a_captured_state_changes_no_finish_time(
+    workload: Workload, stop_after: int, latency: KernelLatency
+) -> None:
+    limits = replace(workload.limits, prefix_caching=False)
+    simulation = EngineSimulation(limits, latency, workload.requests)
+    scheduled = 0
+    while scheduled < stop_after:
+        outcome = advance(simulation.arrays)
+        assume(outcome > STUCK)
+        scheduled += outcome == SCHEDULED
+    state = simulation.state()
+    # A preempted request's last output is in flight under both its old life and none: see resume.
+    assume(all(r.status != RequestStatus.PREEMPTED or r.in_flight_tokens == 0 for r in state.waiting))
+    present = {request.id for request in (*state.running, *state.waiting)}
+    times = {r.id: simulation.arrays.times[rows.FINISH, i] for i, r in enumerate(simulation.requests)}
+    later = [
+        Arrival(r.id, r.arrival_s, r.prompt_tokens, r.output_tokens, r.max_tokens or 0, r.priority)
+        for r in workload.requests
+        if r.id not in present and np.isnan(times[r.id])
+    ]
+    lengths = {request.id: request.output_tokens for request in workload.requests}
+    resumed = resume(state, latency, lengths, later)
+    run(simulation.arrays)
+    run(resumed.arrays)
+    expected = {r.id: simulation.arrays.times[rows.FINISH, i] for i, r in enumerate(simulation.requests)}
+    for column, name in enumerate(resumed.ids):
+        assert resumed.arrays.times[rows.FINISH, column] + state.time_s == pytest.approx(
+            expected[name], abs=1e-9, nan_ok=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"free_blocks": -1}, "free_blocks"),
+        ({"free_blocks": 65}, "free_blocks"),
+        ({"free_blocks": 64}, "free_blocks"),
+        ({"running": (replace(RUNNING, computed_tokens=-1),)}, "computed_tokens"),
+        ({"running": (replace(RUNNING, computed_tokens=25),)}, "computed_tokens"),
+        ({"running": (replace(RUNNING, max_tokens=0),)}, "max_tokens"),
+        ({"running": (replace(RUNNING, newest_tokens=1),)}, "newest_tokens"),
+        ({"limits": replace(LIMITS, block_size=0)}, "block_size"),
+        ({"limits": replace(LIMITS, policy="lottery")}, "policy"),
+    ],
+)
+def test_states_that_contradict_themselves_are_refused(change, named, latency: KernelLatency) -> None:
+    state = EngineState("e", 7, 5.0, LIMITS, running=(RUNNING,), free_blocks=62)
+    resume(state, latency, {})
+    with pytest.raises(StateError, match=named):
+        resume(replace(state, **change), latency, {})
