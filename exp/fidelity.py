@@ -89,7 +89,7 @@ class VllmJudge:
         return True
 
     def _process(self, batch: _Batch) -> SimulatedStep:
-        from vllm.v1.outputs import ModelRunnerOutput  # noqa: PLC0415
+        from vllm.v1.outputs import ModelRunnerOutput
 
         self._now_s = max(self._now_s, batch.end_s)
         names = list(batch.scheduled)
@@ -117,8 +117,8 @@ class VllmJudge:
 
 
 def _vllm_request(request: SimulatedRequest, limits: EngineLimits) -> Any:
-    from vllm.sampling_params import SamplingParams  # noqa: PLC0415
-    from vllm.v1.request import Request  # noqa: PLC0415
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
 
     sampling = SamplingParams(max_tokens=request.max_tokens or request.output_tokens)
     sampling._eos_token_id = 2
@@ -145,8 +145,8 @@ def _prompt(request: SimulatedRequest, block_size: int) -> list[int]:
 
 @lru_cache
 def _hasher(block_size: int) -> Any:
-    from vllm.utils.hashing import get_hash_fn_by_name  # noqa: PLC0415
-    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash  # noqa: PLC0415
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 
     function = get_hash_fn_by_name("sha256")
     init_none_hash(function)
@@ -154,15 +154,15 @@ def _hasher(block_size: int) -> Any:
 
 
 def _build_scheduler(limits: EngineLimits) -> Any:
-    import torch  # noqa: PLC0415
-    from vllm.v1.core.sched.async_scheduler import AsyncScheduler  # noqa: PLC0415
-    from vllm.v1.core.sched.scheduler import Scheduler  # noqa: PLC0415
-    from vllm.v1.kv_cache_interface import (  # noqa: PLC0415
+    import torch
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.kv_cache_interface import (
         FullAttentionSpec,
         KVCacheConfig,
         KVCacheGroupSpec,
     )
-    from vllm.v1.structured_output import StructuredOutputManager  # noqa: PLC0415
+    from vllm.v1.structured_output import StructuredOutputManager
 
     config = _engine_config(limits)
     config.cache_config.num_gpu_blocks = limits.total_blocks + 1
@@ -177,7 +177,7 @@ def _build_scheduler(limits: EngineLimits) -> Any:
 
 
 def _engine_config(limits: EngineLimits) -> Any:
-    from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415
+    from vllm.engine.arg_utils import EngineArgs
 
     return EngineArgs(
         model=str(_MODEL),

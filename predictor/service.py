@@ -15,11 +15,11 @@ from block.config import PredictorConfig
 from block.errors import FeedError, StateError
 from block.latency.table import TableLatency
 from block.messages import CommitRequest, PredictRequest, ReleaseRequest
-from block.types import EngineState
 from predictor.feed_reader import FeedReader
 from predictor.forecaster import Forecaster
 from predictor.ledger import Ledger
 from predictor.metrics import PredictorMetrics
+from predictor.mirror import Mirror
 
 MessageT = TypeVar("MessageT")
 
@@ -31,15 +31,15 @@ class PredictorService:
         """Reads the latency model; the feed is opened by ``following``."""
         self._config = config
         self._metrics = PredictorMetrics(config.instance)
-        self._reader = FeedReader(config.feed, on_state=self._see)
-        self._forecaster = Forecaster(
-            config.instance, TableLatency.load(config.latency), Ledger(config.settings.commit_ttl_s)
-        )
+        self._reader = FeedReader(config.feed, on_change=self._notice)
+        model = TableLatency.load(config.latency)
+        ledger = Ledger(config.settings.commit_ttl_s)
+        self._forecaster = Forecaster(config.instance, model, ledger, self._reader.mirror)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the feed for as long as the context lasts."""
-        task = asyncio.create_task(self._reader.follow())
+        task = asyncio.create_task(self._reader.run())
         try:
             yield
         finally:
@@ -84,17 +84,17 @@ class PredictorService:
         """``GET /metrics``."""
         return self._metrics.page()
 
-    def _see(self, state: EngineState) -> None:
-        self._forecaster.see(state, time.time())
-        self._metrics.states.inc()
+    def _notice(self, _: Mirror) -> None:
+        self._forecaster.notice(time.time())
+        self._metrics.messages.inc()
 
     def _trouble(self) -> str:
         """Why the mirror is not to be trusted; empty when it is."""
-        silence_s = time.monotonic() - self._reader.last_message_s
-        if not self._reader.synchronised:
-            return "not in step with the engine's state feed"
+        if self._reader.last_message_s is None:
+            return self._reader.problem or "no word from the engine's state feed yet"
+        silence_s = time.time() - self._reader.last_message_s
         if silence_s > self._config.settings.stale_after_s:
-            return f"no word from the engine's state feed for {silence_s:.1f} s"
+            return f"no good word from the engine's state feed for {silence_s:.1f} s {self._reader.problem}"
         return ""
 
 
