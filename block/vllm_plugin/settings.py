@@ -1,0 +1,50 @@
+"""What vLLM's ``--additional-config`` carries for this package.
+
+{"block": {"feed": {"address": "ipc://run/engine-0.feed"},
+           "emulation": {"latency": "config/latency/a30-llama-2-7b.yaml", "seed": 0}}}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from block.config import Settings, parse_config
+from block.errors import ConfigError
+
+SOURCE = "--additional-config"
+
+
+class FeedSettings(Settings):
+    """Where the engine publishes its state."""
+
+    address: str = Field(pattern=r"^(ipc|tcp)://.+", description="ZMQ address that the engine binds.")
+
+
+class EmulationSettings(Settings):
+    """What the emulated executor imitates."""
+
+    latency: Path = Field(description="Step-latency model file.")
+    kv_blocks: int | None = Field(
+        None,
+        ge=2,
+        description="KV blocks, when --num-gpu-blocks-override is not given; one of them is needed.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the synthetic tokens.")
+
+
+class PluginSettings(Settings):
+    """The ``block`` entry of ``--additional-config``."""
+
+    feed: FeedSettings | None = Field(None, description="The state feed; None publishes nothing.")
+    emulation: EmulationSettings | None = Field(None, description="For the emulated executor.")
+
+
+def plugin_settings(additional_config: Any) -> PluginSettings:
+    """Parse vLLM's ``vllm_config.additional_config``; raises ConfigError that names the field."""
+    raw = additional_config.get("block", {}) if isinstance(additional_config, dict) else {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{SOURCE}: block = {raw!r}: must be an object of settings")
+    return parse_config(raw, PluginSettings, f"{SOURCE}: block")

@@ -1,0 +1,61 @@
+"""The clock of an emulated GPU: resolves each step's future when the step would have ended.
+
+One thread, deadlines in submission order, each absolute: a late wake-up does not push the next one.
+Knows nothing of what a step computes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+OutputT = TypeVar("OutputT")
+
+KEPT_LATENESSES = 10_000
+
+
+class StepTimer(Generic[OutputT]):
+    """A device that executes one step at a time, in order."""
+
+    def __init__(self) -> None:
+        self._free_at_s = 0.0
+        self._pending: SimpleQueue[tuple[float, Future[OutputT], OutputT] | None] = SimpleQueue()
+        self._lateness_s: deque[float] = deque(maxlen=KEPT_LATENESSES)
+        self._thread = threading.Thread(target=self._run, name="emulated-gpu", daemon=True)
+        self._thread.start()
+
+    def reserve(self, latency_s: float) -> float:
+        """Occupy the device for ``latency_s`` from now, or from when it is free; returns that step's end.
+
+        Times are ``time.monotonic`` seconds.
+        """
+        self._free_at_s = max(time.monotonic(), self._free_at_s) + latency_s
+        return self._free_at_s
+
+    def resolve_at(self, deadline_s: float, output: OutputT) -> Future[OutputT]:
+        """A pending future that gets ``output`` at ``deadline_s``; call in the order of the deadlines."""
+        future: Future[OutputT] = Future()
+        self._pending.put((deadline_s, future, output))
+        return future
+
+    def lateness_s(self) -> list[float]:
+        """How long after its deadline each recent step was resolved, oldest first."""
+        return list(self._lateness_s)
+
+    def close(self) -> None:
+        """Stop the thread after the steps already submitted."""
+        self._pending.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._pending.get()) is not None:
+            deadline_s, future, output = item
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s > 0:
+                time.sleep(remaining_s)
+            self._lateness_s.append(time.monotonic() - deadline_s)
+            future.set_result(output)
