@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
-import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
-from block.config import ClusterConfig, load_config
-from block.errors import BlockError, ConfigError, DeployError
-from deploy.engine_command import missing_model
+from block.errors import BlockError
+from deploy.cluster_file import load_plan
 from deploy.launch import launch_argv, run_until_signalled, start_in_background, stay_up
 from deploy.log_file import follow, read_tail
-from deploy.plan import ClusterPlan, plan_cluster
 from deploy.run_folder import RunFolder, find_run_folders
 from deploy.show import state_table
 from deploy.teardown import take_down
@@ -110,43 +106,17 @@ def down(name: ClusterName = None, run_dir: RunDir = Path("run")) -> None:
         print(f"cluster {name} is not up" if name else "no cluster is up")
 
 
-def load_plan(file: Path, settings: list[str], instances: int | None = None) -> ClusterPlan:
-    """The plan of a cluster file with overrides, once its model is known to be there."""
-    overrides = dict(_parse_override(text) for text in settings)
-    if instances is not None:
-        overrides["instances"] = instances
-    plan = plan_cluster(load_config(file, ClusterConfig, overrides), Path.cwd())
-    if problem := missing_model(plan.model):
-        raise DeployError(problem)
-    return plan
-
-
 def main() -> None:
     """Run the command line; an error of ours is one line and exit status 1."""
-    run_app(app)
-
-
-def run_app(command: Callable[[], Any]) -> None:
-    """Run a typer app; an error of ours is one line and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=_errors)])
     try:
-        command()
+        app()
     except BlockError as error:
         _fail(str(error))
 
 
 def _folders(run_dir: Path, name: str | None) -> list[RunFolder]:
     return find_run_folders(run_dir) if name is None else [RunFolder(run_dir / name)]
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    field, equals, value = text.partition("=")
-    if not field or not equals:
-        raise ConfigError(f"--set {text}: must be FIELD=VALUE, as in --set engine.max_num_seqs=24")
-    try:
-        return field, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from error
 
 
 def _fail(message: str) -> NoReturn:

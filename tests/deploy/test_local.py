@@ -41,7 +41,7 @@ def wait_for_state(folder: RunFolder, wanted: Callable[[ClusterState], bool]) ->
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the state has no event to wait for
             await asyncio.sleep(0.02)
 
 
