@@ -141,9 +141,7 @@ def test_every_package_is_declared_and_every_declared_package_is_there() -> None
         for package in MAY_IMPORT
         for file in (ROOT / package).rglob("__init__.py")
     }
-    assert present <= declared
-    # block.vllm_plugin is declared by the floor plan and arrives with the plugin.
-    assert declared - present <= {"block.vllm_plugin"}
+    assert declared == present
 
 
 def test_our_package_names_hide_no_standard_module() -> None:
