@@ -34,11 +34,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "make install: Python 3.11 is needed; name it: make install PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --no-deps "$(TORCH)" || \
+	@$(BIN)/pip install -qq --no-deps "$(TORCH)" || \
 		{ echo "make install: $(TORCH), a CPU build, was not found by pip; run:" \
 		"make install PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"; exit 1; }
-	$(BIN)/pip install --quiet --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip install -qq --no-deps -r requirements.lock
+	$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 model: $(READY) ## Make the local model folder (dimensions and tokenizer, no weights)

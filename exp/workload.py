@@ -165,5 +165,6 @@ def _fits(pair: tuple[int, int], spec: WorkloadSpec) -> bool:
 def _require(found: int, spec: WorkloadSpec, path: Path) -> None:
     if found < spec.count:
         raise ConfigError(
-            f"{path}: has {found} requests of at most {spec.most_tokens} tokens, not {spec.count}; ask for fewer"
+            f"{path}: has {found} requests of at most {spec.most_tokens} tokens, "
+            f"not {spec.count}; ask for fewer"
         )
