@@ -8,6 +8,9 @@ import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
 
 
 class Health(BaseHTTPRequestHandler):
@@ -20,12 +23,16 @@ class Health(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int)
+    parser.add_argument(
+        "--config", type=Path, help="YAML file that has the port, as our services are started"
+    )
     parser.add_argument("--worker", action="store_true", help="start a stubborn worker process")
     parser.add_argument("--fail", default="", help="raise this at start")
     parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM")
     parser.add_argument("--mute", action="store_true", help="never listen")
-    options = parser.parse_args()
+    options, _ = parser.parse_known_args()
+    port = options.port or yaml.safe_load(options.config.read_text())["port"]
     if options.stubborn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.worker:
@@ -33,10 +40,10 @@ def main() -> None:
         subprocess.Popen([sys.executable, "-S", "-c", ignore])
     if options.fail:
         raise ValueError(options.fail)
-    print(f"listening on {options.port}", flush=True)
+    print(f"listening on {port}", flush=True)
     if options.mute:
         time.sleep(600)
-    ThreadingHTTPServer(("127.0.0.1", options.port), Health).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
 
 
 if __name__ == "__main__":
