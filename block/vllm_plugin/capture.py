@@ -1,12 +1,11 @@
 """Takes the changing state out of a vLLM scheduler, on the engine's own thread, as cheaply as can be.
 
-Only what changes under the engine's hands is copied here: list references and integer columns. All
+Only what changes under the engine's hands is copied here: lists of requests and of integers. All
 comparing, naming and encoding is left to the feed's thread. Knows nothing of messages or sockets.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,23 +14,26 @@ from vllm.v1.request import Request, RequestStatus
 
 
 class QueueColumns(NamedTuple):
-    """int32 columns, one entry per request in the queue's order."""
+    """One entry per request in the queue's order. Plain lists: packing them is the feed thread's work."""
 
-    computed: array[int]
-    generated: array[int]
-    in_flight: array[int]
-    placeholders: array[int]
+    computed: list[int]
+    generated: list[int]
+    in_flight: list[int]
+    placeholders: list[int]
 
     @classmethod
     def of(cls, requests: list[Request]) -> QueueColumns:
         """Read the requests' counters."""
         return cls(
-            array("i", [request.num_computed_tokens for request in requests]),
+            [request.num_computed_tokens for request in requests],
             # num_output_tokens is a property over this list; the call costs more than the length.
-            array("i", [len(request._output_token_ids) for request in requests]),
-            array("i", [request.num_in_flight_tokens for request in requests]),
-            array("i", [request.num_output_placeholders for request in requests]),
+            [len(request._output_token_ids) for request in requests],
+            [request.num_in_flight_tokens for request in requests],
+            [request.num_output_placeholders for request in requests],
         )
+
+
+NO_COLUMNS = QueueColumns([], [], [], [])
 
 
 class Capture(NamedTuple):
@@ -102,7 +104,7 @@ class Capturer:
             columns=QueueColumns.of(running),
             waiting=_stored(scheduler.kv_holding_waiting) + _stored(scheduler.waiting),
             preempted=preempted,
-            preempted_columns=QueueColumns.of(preempted),
+            preempted_columns=QueueColumns.of(preempted) if preempted else NO_COLUMNS,
             free_blocks=scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
             preemptions=self._preemptions,
             cached=cached,

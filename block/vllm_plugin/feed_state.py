@@ -6,7 +6,6 @@ the facts of a ``Request`` that never change, as the engine's thread is changing
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,7 +15,7 @@ from block.errors import UnsupportedError
 from block.messages import FEED_VERSION, Clockwork, Columns, Delta, RequestFacts, Snapshot
 from block.types import EngineLimits, StepRecord
 from block.vllm_plugin.capture import Capture
-from block.vllm_plugin.queue_view import QueueView
+from block.vllm_plugin.queue_view import QueueView, packed
 from block.vllm_plugin.step_ledger import StepLedger
 
 
@@ -110,12 +109,12 @@ class FeedState:
         present = {request.request_id: request for request in capture.running}
         present.update((request.request_id, request) for request in capture.waiting)
         gone = self._handles.keys() - present.keys()
-        removed = array("i", sorted(self._handles.pop(request_id) for request_id in gone))
+        removed = sorted(self._handles.pop(request_id) for request_id in gone)
         for handle in removed:
             del self._facts[handle]
             self._cached.pop(handle, None)
         new = [request for request_id, request in present.items() if request_id not in self._handles]
-        return {"added": tuple(map(self._introduce, new)), "removed": removed.tobytes()}
+        return {"added": tuple(map(self._introduce, new)), "removed": packed(removed)}
 
     def _introduce(self, request: Request) -> RequestFacts:
         if request.resumable:
@@ -136,13 +135,13 @@ class FeedState:
 
     def _columns(self, capture: Capture) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        running = Columns(*(column.tobytes() for column in capture.columns))
+        running = Columns(*map(packed, capture.columns))
         if self._running.renew(running):
             changes["running_columns"] = running
         waiting = self._waiting.waiting_columns(capture.preempted, capture.preempted_columns)
         if self._waiting.renew(waiting):
             changes["waiting_columns"] = waiting
-        preempted = array("i", [self._handles[r.request_id] for r in capture.preempted]).tobytes()
+        preempted = packed(self._handles[request.request_id] for request in capture.preempted)
         if preempted != self._preempted:
             self._preempted = changes["preempted"] = preempted
         return changes

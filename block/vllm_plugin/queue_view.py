@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vllm.v1.request import Request
 
@@ -28,7 +29,7 @@ class QueueView:
     def reorder(self, stored: list[Request], ordered: Sequence[Request], handles: dict[str, int]) -> bytes:
         """Take over a changed queue; returns its packed handles."""
         self._stored, self.requests = stored, ordered
-        self.handles = array("i", [handles[request.request_id] for request in ordered]).tobytes()
+        self.handles = packed(handles[request.request_id] for request in ordered)
         return self.handles
 
     def renew(self, columns: Columns) -> Columns | None:
@@ -44,8 +45,16 @@ class QueueView:
         if not preempted:
             return Columns(zeros, zeros, zeros, zeros)
         place = {request.request_id: index for index, request in enumerate(self.requests)}
-        columns = [array("i", zeros) for _ in counters]
+        columns = [[0] * len(self.requests) for _ in counters]
         for source, request in enumerate(preempted):
             for column, values in zip(columns, counters, strict=True):
                 column[place[request.request_id]] = values[source]
-        return Columns(*(column.tobytes() for column in columns))
+        return Columns(*map(packed, columns))
+
+
+def packed(values: Iterable[int]) -> bytes:
+    """As little-endian int32, the feed's form of a column."""
+    column = array("i", values)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
