@@ -1,0 +1,95 @@
+"""Follows one engine's state feed and keeps its mirror current.
+
+An engine may be absent, start later or restart: the reader waits, and says how long it has heard
+nothing. What it cannot follow it asks for anew. Knows nothing of what the state is used for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from block.errors import FeedError, StateError
+from predictor.mirror import Mirror
+
+RESYNC_INTERVAL_S = 0.25
+"""Least time between two requests for a snapshot; also how long one is waited for."""
+
+logger = logging.getLogger(__name__)
+
+
+class FeedReader:
+    """One SUB socket and the mirror that it feeds; ``run`` is the task to start and to cancel."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        on_change: Callable[[Mirror], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``on_change`` is called after every applied message, on the event loop."""
+        self.mirror = Mirror()
+        self.last_message_s: float | None = None
+        """Unix time of the last message that was applied; None before the first."""
+        self.resyncs = 0
+        """Snapshots asked for after a gap or a bad message."""
+        self.problem = ""
+        """Why the mirror is behind; empty while it follows the feed."""
+        self._address = address
+        self._on_change = on_change
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._asked_at_s = float("-inf")
+
+    async def changed(self) -> None:
+        """Wait for the next applied message."""
+        await self._changed.wait()
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled. Raises FeedError if the address cannot be used at all."""
+        with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+            self._connect(socket)
+            # Connecting subscribes, so a snapshot is on its way; deltas that overtake it are no gap.
+            self._asked_at_s = time.monotonic()
+            while True:
+                await self._read(socket)
+
+    def _connect(self, socket: zmq.asyncio.Socket) -> None:
+        try:
+            socket.connect(self._address)
+        except zmq.ZMQError as error:
+            raise FeedError(f"feed address {self._address!r}: cannot be used ({error})") from error
+
+    async def _read(self, socket: zmq.asyncio.Socket) -> None:
+        data = await socket.recv()
+        try:
+            self.mirror.apply_bytes(data)
+        except (FeedError, StateError) as error:
+            self._ask_again(socket, str(error))
+            return
+        self.problem = ""
+        self.last_message_s = self._clock()
+        if self._on_change is not None:
+            self._on_change(self.mirror)
+        self._changed.set()
+        self._changed.clear()
+
+    def _ask_again(self, socket: zmq.asyncio.Socket, problem: str) -> None:
+        """Subscribe anew, which the engine answers with a snapshot; not more often than makes sense."""
+        self.problem = problem
+        now_s = time.monotonic()
+        if now_s - self._asked_at_s < RESYNC_INTERVAL_S:
+            return
+        self._asked_at_s = now_s
+        self.resyncs += 1
+        logger.warning("Asking %s for a snapshot: %s", self._address, problem)
+        socket.setsockopt(zmq.UNSUBSCRIBE, b"")
+        socket.setsockopt(zmq.SUBSCRIBE, b"")

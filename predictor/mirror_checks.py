@@ -1,0 +1,116 @@
+"""What must hold of a mirrored engine whatever it does; every refusal names the field and the value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from block.errors import StateError
+from block.messages import Clockwork, RequestFacts
+from block.types import BatchShape, EngineLimits
+from predictor.mirror_queue import MirrorQueue
+
+POSITIVE_LIMITS = ("block_size", "total_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+
+
+def check_limits(limits: EngineLimits) -> None:
+    """Raises StateError for a limit that no engine can have."""
+    for name in POSITIVE_LIMITS:
+        if getattr(limits, name) < 1:
+            raise StateError(f"limits.{name}: {getattr(limits, name)} must be positive")
+    for name in ("watermark_blocks", "long_prefill_token_threshold"):
+        _not_negative(f"limits.{name}", getattr(limits, name))
+
+
+def check_facts(
+    added: Iterable[RequestFacts], known: Mapping[int, RequestFacts], limits: EngineLimits
+) -> None:
+    """Raises StateError for a request that no engine would have accepted, or that is already there."""
+    taken = set(known)
+    for facts in added:
+        where = f"request {facts.id!r}"
+        if facts.handle in taken:
+            raise StateError(f"{where}: handle {facts.handle} is taken")
+        taken.add(facts.handle)
+        _not_negative(f"{where}: handle", facts.handle)
+        _finite(f"{where}: arrival_s", facts.arrival_s)
+        if not 1 <= facts.prompt_tokens <= limits.max_model_len:
+            raise StateError(
+                f"{where}: prompt_tokens: {facts.prompt_tokens} not in 1..{limits.max_model_len}"
+            )
+        if facts.max_tokens < 1:
+            raise StateError(f"{where}: max_tokens: {facts.max_tokens} must be positive")
+
+
+def check_clock(clock: Clockwork, limits: EngineLimits) -> None:
+    """Raises StateError for counters and step times that contradict each other."""
+    for name in ("step", "free_blocks", "preemptions"):
+        _not_negative(f"clock.{name}", getattr(clock, name))
+    _finite("clock.time_s", clock.time_s)
+    if clock.free_blocks > limits.total_blocks:
+        raise StateError(f"clock.free_blocks: {clock.free_blocks} of {limits.total_blocks}")
+    steps = [item.step for item in clock.in_flight]
+    if steps != sorted(set(steps)) or any(step > clock.step for step in steps):
+        raise StateError(f"clock.in_flight: steps {steps} at step {clock.step}")
+    for under_way in clock.in_flight:
+        _finite("clock.in_flight.submit_s", under_way.submit_s)
+        _check_shape("clock.in_flight.shape", under_way.shape)
+    for done in clock.finished_steps:
+        for name in ("submit_s", "end_s", "duration_s"):
+            _finite(f"clock.finished_steps.{name}", getattr(done, name))
+        _check_shape("clock.finished_steps.shape", done.shape)
+
+
+def check_memory(running: MirrorQueue, free_blocks: int, limits: EngineLimits) -> None:
+    """Raises StateError if the running requests hold more than the blocks in use, or are too many."""
+    count = len(running.order.facts)
+    if count > limits.max_num_seqs:
+        raise StateError(f"running: {count} requests, but max_num_seqs is {limits.max_num_seqs}")
+    if limits.prefix_caching:
+        # Requests may share blocks, so their sum says nothing.
+        return
+    used, needed = limits.total_blocks - free_blocks, running.blocks(limits.block_size)
+    if needed > used:
+        raise StateError(f"running_columns.computed: tokens of {needed} blocks, but {used} are in use")
+
+
+def check_membership(
+    running: MirrorQueue, waiting: MirrorQueue, preempted: frozenset[int], facts: Mapping[int, RequestFacts]
+) -> None:
+    """Raises StateError unless every known request stands in exactly one queue."""
+    queued = [item.handle for queue in (running, waiting) for item in queue.order.facts]
+    if len(queued) != len(facts) or len(set(queued)) != len(queued):
+        raise StateError(f"running, waiting: {len(queued)} places for {len(facts)} requests")
+    strangers = preempted - {item.handle for item in waiting.order.facts}
+    if strangers:
+        raise StateError(f"preempted: handle {min(strangers)} is not waiting")
+
+
+def check_known(field: str, handles: Iterable[int], facts: Mapping[int, RequestFacts]) -> None:
+    """Raises StateError for a handle that stands for no request."""
+    strangers = [handle for handle in handles if handle not in facts]
+    if strangers:
+        raise StateError(f"{field}: unknown handle {strangers[0]}")
+
+
+def check_cached(cached: Mapping[int, int], facts: Mapping[int, RequestFacts]) -> None:
+    """Raises StateError for a prefix-cache hit of no request, or longer than its prompt."""
+    check_known("cached", cached, facts)
+    for handle, tokens in cached.items():
+        if not 0 <= tokens <= facts[handle].prompt_tokens:
+            raise StateError(f"cached: {tokens} of {facts[handle].prompt_tokens} prompt tokens")
+
+
+def _check_shape(field: str, shape: BatchShape) -> None:
+    for name in BatchShape.__slots__:
+        _not_negative(f"{field}.{name}", getattr(shape, name))
+
+
+def _not_negative(field: str, value: int) -> None:
+    if value < 0:
+        raise StateError(f"{field}: {value} must not be negative")
+
+
+def _finite(field: str, value: float) -> None:
+    if not math.isfinite(value) or value < 0:
+        raise StateError(f"{field}: {value} is no time")
