@@ -54,6 +54,7 @@ def serve(
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,  # the instance's own Server and Date pass through
         date_header=False,
         timeout_keep_alive=CLIENT_KEEP_ALIVE_S,

@@ -60,14 +60,14 @@ class Inquiry:
 def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[str, str]) -> Inquiry:
     """Parse a body and the ``x-block-*`` headers. Raises RequestError (400) that names the field."""
     fields = _parse(body)
-    prompt = fields.messages if chat else fields.prompt
-    _check_prompt(bytes(prompt[:1]), chat=chat)
+    prompt = bytes(fields.messages if chat else fields.prompt)
+    _check_prompt(prompt[:1], chat=chat)
     return Inquiry(
         id=request_id,
         chat=chat,
         body=body,
         model=fields.model or "",
-        prompt_json=bytes(prompt),
+        prompt_json=prompt,
         tools_json=bytes(fields.tools) if chat else b"",
         max_tokens=fields.max_completion_tokens or fields.max_tokens if chat else fields.max_tokens,
         stream=bool(fields.stream),

@@ -38,11 +38,11 @@ def error_event(error: RequestError) -> bytes:
 
 
 async def send_error(send: Send, error: RequestError, headers: RawHeaders | None = None) -> None:
-    """Answer with an error; a body that was not read to its end closes the connection (413, 408)."""
+    """Answer with an error; a body that stopped arriving (408) closes the connection."""
     extra = list(headers or ())
     if error.retry_after_s is not None:
         extra.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    if error.status in (408, 413):
+    if error.status == 408:
         extra.append((b"connection", b"close"))
     await send_whole(send, error.status, error_body(error), b"application/json", extra)
 

@@ -50,7 +50,7 @@ class FileTokenizer:
     """Counts with a ``tokenizer.json``. Raises ConfigError if the file is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer  # noqa: PLC0415  (heavy, and only needed when configured)
+        from tokenizers import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
