@@ -47,9 +47,19 @@ def chat_chunks() -> list[bytes]:
         )
 
     middle = [chunk({"content": f"tok{i} é "}) for i in range(TOKENS)]
-    tail = [chunk({}, "stop"), sse({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1,
-                                    "model": MODEL, "choices": [], "usage": {"prompt_tokens": 3,
-                                    "completion_tokens": 5, "total_tokens": 8}})]
+    tail = [
+        chunk({}, "stop"),
+        sse(
+            {
+                "id": "chatcmpl-1",
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": MODEL,
+                "choices": [],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8},
+            }
+        ),
+    ]
     return [chunk({"role": "assistant", "content": ""}), *middle, *tail, b"data: [DONE]\n\n"]
 
 
@@ -79,7 +89,9 @@ WHOLE = json.dumps(
 ).encode()
 
 BAD_REQUEST = b'{"error": {"message": "the instance says no", "type": "BadRequestError", "code": 400}}'
-ENGINE_ERROR = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
+ENGINE_ERROR = {
+    "error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}
+}
 
 
 class FakeInstance:
@@ -114,7 +126,9 @@ class FakeInstance:
         return web.Response(status=200 if self.healthy else 503)
 
     async def list_models(self, request: web.Request) -> web.Response:
-        data = [{"id": model, "object": "model", "max_model_len": 4096, "x": self.name} for model in self.models]
+        data = [
+            {"id": model, "object": "model", "max_model_len": 4096, "x": self.name} for model in self.models
+        ]
         return web.json_response({"object": "list", "data": data})
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
@@ -193,7 +207,9 @@ class FakeInstance:
         request.transport.close()
         return web.Response()
 
-    async def _write(self, request: web.Request, chunks: list[bytes], pause_s: float = 0.0) -> web.StreamResponse:
+    async def _write(
+        self, request: web.Request, chunks: list[bytes], pause_s: float = 0.0
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -268,7 +284,7 @@ class Scheduler:
         self.app = create_app(config)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self._entry,
@@ -307,7 +323,7 @@ class Scheduler:
 async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
     """Wait for a condition; fail if it never comes."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (a condition of another thread has no event)
             await asyncio.sleep(0.005)
 
 
@@ -344,7 +360,9 @@ class World:
         for fake in [*self.instances.values(), *self.predictors.values()]:
             await fake.stop()
 
-    async def chat(self, stream: bool = False, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+    async def chat(
+        self, stream: bool = False, headers: dict[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **fields}
         return await self.http.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
 

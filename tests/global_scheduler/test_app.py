@@ -25,7 +25,12 @@ async def test_the_request_body_arrives_byte_for_byte(world):
     await fleet.http.post(
         f"{fleet.url}/v1/chat/completions?a=b%20c",
         content=body,
-        headers={"Authorization": "Bearer k", "X-Custom": "kept", "Connection": "keep-alive, x-hop", "x-hop": "1"},
+        headers={
+            "Authorization": "Bearer k",
+            "X-Custom": "kept",
+            "Connection": "keep-alive, x-hop",
+            "x-hop": "1",
+        },
     )
     headers, received, path = fleet.instances["a"].received[0]
     assert received == body
@@ -60,7 +65,10 @@ async def test_an_odd_request_id_is_replaced(world, given):
 
 async def test_the_policy_header_chooses_the_policy(world):
     fleet = await world()
-    served = [(await fleet.chat(headers={"x-block-policy": "round_robin"})).headers["x-block-instance"] for _ in range(4)]
+    served = [
+        (await fleet.chat(headers={"x-block-policy": "round_robin"})).headers["x-block-instance"]
+        for _ in range(4)
+    ]
     assert served == ["a", "b", "a", "b"]
     answer = await fleet.chat(headers={"x-block-policy": "least_request"})
     assert answer.headers["x-block-policy"] == "least_request"
@@ -127,7 +135,9 @@ async def test_health_and_metrics(world):
 async def test_the_log_has_a_line_per_request_and_no_prompt(world, caplog, wait_until):
     fleet = await world(predictors=True, policy="block", estimator="oracle")
     with caplog.at_level("INFO", logger="global_scheduler"):
-        await fleet.chat(messages=[{"role": "user", "content": "a secret"}], headers={"x-request-id": "req-7"})
+        await fleet.chat(
+            messages=[{"role": "user", "content": "a secret"}], headers={"x-request-id": "req-7"}
+        )
         await wait_until(lambda: "req-7" in caplog.text)
     lines = [json.loads(r.message.removeprefix("request ")) for r in caplog.records if "req-7" in r.message]
     assert len(lines) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import httpx
@@ -118,9 +119,5 @@ async def test_what_is_not_http_hurts_nobody(world):
 
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_read_or_refused(body, chat):
-    try:
-        inquiry = read_inquiry("id", chat=chat, body=body, headers={})
-    except RequestError as error:
-        assert error.status == 400
-    else:
-        assert inquiry.body is body
+    with contextlib.suppress(RequestError):
+        assert read_inquiry("id", chat=chat, body=body, headers={}).body is body
