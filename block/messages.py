@@ -33,6 +33,8 @@ class Columns(msgspec.Struct, frozen=True, array_like=True):
     generated: bytes = b""
     in_flight: bytes = b""
     placeholders: bytes = b""
+    newest: bytes = b""
+    """Of the tokens in flight, those of the newest step."""
 
 
 class Clockwork(msgspec.Struct, frozen=True, array_like=True):

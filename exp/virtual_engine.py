@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.hashing import get_hash_fn_by_name
@@ -159,8 +160,6 @@ def _make_scheduler(spec: VirtualEngineSpec) -> Any:
 
 
 def _kv_cache_config(spec: VirtualEngineSpec) -> KVCacheConfig:
-    import torch
-
     attention = FullAttentionSpec(
         block_size=spec.block_size, num_kv_heads=32, head_size=128, dtype=torch.float16
     )

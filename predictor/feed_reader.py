@@ -15,6 +15,7 @@ import zmq
 import zmq.asyncio
 
 from block.errors import FeedError, StateError
+from block.types import EngineState
 from predictor.mirror import Mirror
 
 RESYNC_INTERVAL_S = 0.25
@@ -24,26 +25,19 @@ logger = logging.getLogger(__name__)
 
 
 class FeedReader:
-    """One SUB socket and the mirror that it feeds; ``run`` is the task to start and to cancel."""
+    """One SUB socket and the mirror that it feeds; ``follow`` is the task to start and to cancel."""
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        on_change: Callable[[Mirror], None] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """``on_change`` is called after every applied message, on the event loop."""
+    def __init__(self, address: str, *, on_state: Callable[[EngineState], None] | None = None) -> None:
+        """``on_state`` is called with every new state, on the event loop."""
         self.mirror = Mirror()
-        self.last_message_s: float | None = None
-        """Unix time of the last message that was applied; None before the first."""
+        self.synchronised = False
+        """Whether the mirror is as new as the feed; False from a gap until the snapshot that mends it."""
+        self.last_message_s = time.monotonic()
+        """Monotonic time of the last message that was applied; before the first, of this object's making."""
         self.resyncs = 0
         """Snapshots asked for after a gap or a bad message."""
-        self.problem = ""
-        """Why the mirror is behind; empty while it follows the feed."""
         self._address = address
-        self._on_change = on_change
-        self._clock = clock
+        self._on_state = on_state
         self._changed = asyncio.Event()
         self._asked_at_s = float("-inf")
 
@@ -51,7 +45,7 @@ class FeedReader:
         """Wait for the next applied message."""
         await self._changed.wait()
 
-    async def run(self) -> None:
+    async def follow(self) -> None:
         """Follow the feed until cancelled. Raises FeedError if the address cannot be used at all."""
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.setsockopt(zmq.LINGER, 0)
@@ -73,18 +67,18 @@ class FeedReader:
         try:
             self.mirror.apply_bytes(data)
         except (FeedError, StateError) as error:
+            self.synchronised = False
             self._ask_again(socket, str(error))
             return
-        self.problem = ""
-        self.last_message_s = self._clock()
-        if self._on_change is not None:
-            self._on_change(self.mirror)
+        self.synchronised = True
+        self.last_message_s = time.monotonic()
+        if self._on_state is not None:
+            self._on_state(self.mirror.state())
         self._changed.set()
         self._changed.clear()
 
     def _ask_again(self, socket: zmq.asyncio.Socket, problem: str) -> None:
         """Subscribe anew, which the engine answers with a snapshot; not more often than makes sense."""
-        self.problem = problem
         now_s = time.monotonic()
         if now_s - self._asked_at_s < RESYNC_INTERVAL_S:
             return

@@ -167,14 +167,8 @@ class Held:
         )
 
     def _requests(self, queue: MirrorQueue, status: RequestStatus) -> tuple[RequestState, ...]:
-        rows = zip(
-            queue.order.facts,
-            queue.computed.tolist(),
-            queue.generated.tolist(),
-            queue.in_flight.tolist(),
-            queue.placeholders.tolist(),
-            strict=True,
-        )
+        columns = (queue.computed, queue.generated, queue.in_flight, queue.newest, queue.placeholders)
+        rows = zip(queue.order.facts, *(column.tolist() for column in columns), strict=True)
         return tuple(
             RequestState(
                 id=facts.id,
@@ -185,11 +179,12 @@ class Held:
                 computed_tokens=computed,
                 generated_tokens=generated,
                 in_flight_tokens=in_flight,
+                newest_tokens=newest,
                 output_placeholders=placeholders,
                 cached_tokens=self.cached.get(facts.handle, 0),
                 priority=facts.priority,
             )
-            for facts, computed, generated, in_flight, placeholders in rows
+            for facts, computed, generated, in_flight, newest, placeholders in rows
         )
 
     def _check_sequence(self, delta: Delta) -> None:

@@ -54,6 +54,7 @@ class MirrorQueue:
     generated: Column
     in_flight: Column
     placeholders: Column
+    newest: Column
 
     @classmethod
     def read(cls, order: QueueOrder, columns: Columns, limits: EngineLimits) -> Self:
@@ -73,6 +74,7 @@ class MirrorQueue:
         self._refuse(
             "computed", self.computed > total + self.placeholders, "more than the request has tokens"
         )
+        self._refuse("newest", self.newest > self.in_flight, "more than are in flight")
         capacity = limits.total_blocks * limits.block_size
         self._refuse("computed", self.computed > capacity, f"more than all blocks hold ({capacity})")
 

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from vllm.v1.request import Request
 
 from block.errors import UnsupportedError
-from block.messages import FEED_VERSION, Clockwork, Columns, Delta, RequestFacts, Snapshot
+from block.messages import FEED_VERSION, Clockwork, Delta, RequestFacts, Snapshot
 from block.types import EngineLimits, StepRecord
 from block.vllm_plugin.capture import Capture
-from block.vllm_plugin.queue_view import QueueView, packed
+from block.vllm_plugin.queue_view import QueueView, packed, running_columns
 from block.vllm_plugin.step_ledger import StepLedger
 
 
@@ -135,10 +135,11 @@ class FeedState:
 
     def _columns(self, capture: Capture) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        running = Columns(*map(packed, capture.columns))
+        newest = self._steps.newest
+        running = running_columns(capture.running, capture.columns, newest)
         if self._running.renew(running):
             changes["running_columns"] = running
-        waiting = self._waiting.waiting_columns(capture.preempted, capture.preempted_columns)
+        waiting = self._waiting.waiting_columns(capture.preempted, capture.preempted_columns, newest)
         if self._waiting.renew(waiting):
             changes["waiting_columns"] = waiting
         preempted = packed(self._handles[request.request_id] for request in capture.preempted)

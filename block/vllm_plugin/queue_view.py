@@ -39,17 +39,31 @@ class QueueView:
         self.columns = columns
         return columns
 
-    def waiting_columns(self, preempted: list[Request], counters: QueueColumns) -> Columns:
+    def waiting_columns(
+        self, preempted: list[Request], counters: QueueColumns, newest: dict[str, int]
+    ) -> Columns:
         """Columns for a waiting queue, where all but ``preempted`` have zeros."""
-        zeros = bytes(4 * len(self.requests))
         if not preempted:
-            return Columns(zeros, zeros, zeros, zeros)
+            zeros = bytes(4 * len(self.requests))
+            return Columns(zeros, zeros, zeros, zeros, zeros)
         place = {request.request_id: index for index, request in enumerate(self.requests)}
-        columns = [[0] * len(self.requests) for _ in counters]
-        for source, request in enumerate(preempted):
-            for column, values in zip(columns, counters, strict=True):
-                column[place[request.request_id]] = values[source]
-        return Columns(*map(packed, columns))
+        spread = []
+        for values in (*counters, newest_column(preempted, newest)):
+            column = [0] * len(self.requests)
+            for request, value in zip(preempted, values, strict=True):
+                column[place[request.request_id]] = value
+            spread.append(packed(column))
+        return Columns(*spread)
+
+
+def running_columns(running: list[Request], counters: QueueColumns, newest: dict[str, int]) -> Columns:
+    """Columns for the running queue."""
+    return Columns(*map(packed, (*counters, newest_column(running, newest))))
+
+
+def newest_column(requests: list[Request], newest: dict[str, int]) -> list[int]:
+    """Tokens of the newest step under way, per request."""
+    return [newest.get(request.request_id, 0) for request in requests]
 
 
 def packed(values: Iterable[int]) -> bytes:

@@ -20,6 +20,8 @@ class StepLedger:
     def __init__(self) -> None:
         self._in_flight: deque[InFlightStep] = deque()
         self._previous_end_s = 0.0
+        self.newest: dict[str, int] = {}
+        """Request id -> tokens, of the newest step that is under way."""
 
     @property
     def in_flight(self) -> tuple[InFlightStep, ...]:
@@ -32,7 +34,10 @@ class StepLedger:
         Raises StateError if a step ended that is not the oldest one under way.
         """
         finished = tuple(self._end(step, end_s) for step, end_s in capture.ended)
+        if not self._in_flight:
+            self.newest = {}
         if capture.scheduled:
+            self.newest = capture.scheduled
             self._in_flight.append(InFlightStep(capture.step, capture.time_s, batch_shape(capture)))
         return finished
 

@@ -65,6 +65,7 @@ class Witness:
     preemptions: int = 0
     steps: int = 0
     under_way: list[InFlightStep] = field(default_factory=list)
+    newest: dict[str, int] = field(default_factory=dict)
     finished: list[StepRecord] = field(default_factory=list)
     cached: dict[str, int] = field(default_factory=dict)
     gpu_free_s: float = 0.0
@@ -99,6 +100,7 @@ class Witness:
                 self.cached.setdefault(request.request_id, request.prefill_stats.num_local_cached_tokens)
         if tokens := output.num_scheduled_tokens:
             self.steps += 1
+            self.newest = dict(tokens)
             shape = BatchShape.of((n, requests[id_].num_computed_tokens) for id_, n in tokens.items())
             self.under_way.append(InFlightStep(self.steps, self.now_s, shape))
 
@@ -147,6 +149,7 @@ class Witness:
             computed_tokens=request.num_computed_tokens,
             generated_tokens=request.num_output_tokens,
             in_flight_tokens=request.num_in_flight_tokens,
+            newest_tokens=self.newest.get(request.request_id, 0) if self.under_way else 0,
             output_placeholders=request.num_output_placeholders,
             cached_tokens=self.cached.get(request.request_id, 0),
             priority=request.priority,
