@@ -172,11 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     table = Table(*results[-1], title="CPU cost of the state feed")
     for result in results:
         table.add_row(*(str(value) for value in result.values()))
-<<<<<<< HEAD
     Console(width=200).print(table)
-=======
-    Console(width=140).print(table)
->>>>>>> deploy
     print(json.dumps(results[-1]))
     return 0
 

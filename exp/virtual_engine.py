@@ -19,10 +19,7 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-<<<<<<< HEAD
 from vllm.v1.outputs import ModelRunnerOutput
-=======
->>>>>>> deploy
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -56,15 +53,10 @@ class VirtualEngine:
         self.scheduler = _make_scheduler(spec)
         vocabulary = Vocabulary(ordinary=tuple(range(3, 2000)), eos=2, size=32_000)
         self._model = EmulatedModel(vocabulary, seed=0)
-<<<<<<< HEAD
         self.depth = 2 if spec.asynchronous else 1
         """Steps that may be under way at once."""
         self.under_way: deque[tuple[SchedulerOutput, ModelRunnerOutput]] = deque()
         """Scheduled steps and what they will return, oldest first."""
-=======
-        self._depth = 2 if spec.asynchronous else 1
-        self._under_way: deque[tuple[SchedulerOutput, Any]] = deque()
->>>>>>> deploy
         self._hasher = _block_hasher(self.scheduler)
 
     def add(self, request_id: str, prompt: list[int], sampling: SamplingParams, **options: Any) -> Request:
@@ -82,7 +74,6 @@ class VirtualEngine:
     @property
     def busy(self) -> bool:
         """Whether there is anything left to schedule or to process."""
-<<<<<<< HEAD
         return bool(self.under_way) or self.scheduler.has_requests()
 
     def schedule(self) -> SchedulerOutput | None:
@@ -92,37 +83,18 @@ class VirtualEngine:
         output: SchedulerOutput = self.scheduler.schedule()
         scheduled = self._model.admit(output)
         self.under_way.append((output, self._model.sample(scheduled, None)))
-=======
-        return bool(self._under_way) or self.scheduler.has_requests()
-
-    def schedule(self) -> SchedulerOutput | None:
-        """Schedule a step if there is room for one under way; returns it."""
-        if len(self._under_way) >= self._depth or not self.scheduler.has_requests():
-            return None
-        output: SchedulerOutput = self.scheduler.schedule()
-        scheduled = self._model.admit(output)
-        self._under_way.append((output, self._model.sample(scheduled, None)))
->>>>>>> deploy
         return output
 
     def finish_step(self) -> dict[int, Any]:
         """Process the oldest step's output; returns vLLM's outputs by client."""
-<<<<<<< HEAD
         output, tokens = self.under_way.popleft()
-=======
-        output, tokens = self._under_way.popleft()
->>>>>>> deploy
         processed: dict[int, Any] = self.scheduler.update_from_output(output, tokens)
         return processed
 
     def step(self) -> SchedulerOutput | None:
         """One turn of the engine core's loop: schedule if there is room, else wait for the oldest step."""
         output = self.schedule()
-<<<<<<< HEAD
         room = len(self.under_way) < self.depth
-=======
-        room = len(self._under_way) < self._depth
->>>>>>> deploy
         if output is None or not room or not (output.num_scheduled_tokens or self.scheduler.has_requests()):
             self.finish_step()
         return output

@@ -7,10 +7,7 @@ good state. Knows nothing of sockets, and never repairs: what contradicts itself
 from __future__ import annotations
 
 from collections import deque
-<<<<<<< HEAD
 from collections.abc import Mapping
-=======
->>>>>>> deploy
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,14 +36,11 @@ class Mirror:
         """Whether a snapshot has ever arrived."""
         return self._held is not None
 
-<<<<<<< HEAD
     @property
     def members(self) -> Mapping[int, RequestFacts]:
         """Handle -> facts of the requests in the engine; another object whenever one comes or leaves."""
         return self._held.facts if self._held is not None else {}
 
-=======
->>>>>>> deploy
     def apply_bytes(self, data: bytes) -> None:
         """Decode and ``apply`` one feed message; FeedError also if it cannot be decoded."""
         try:

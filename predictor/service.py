@@ -19,7 +19,6 @@ from predictor.feed_reader import FeedReader
 from predictor.forecaster import Forecaster
 from predictor.ledger import Ledger
 from predictor.metrics import PredictorMetrics
-from predictor.mirror import Mirror
 
 MessageT = TypeVar("MessageT")
 
@@ -39,7 +38,7 @@ class PredictorService:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the feed for as long as the context lasts."""
-        task = asyncio.create_task(self._reader.run())
+        task = asyncio.create_task(self._reader.follow())
         try:
             yield
         finally:
@@ -84,17 +83,17 @@ class PredictorService:
         """``GET /metrics``."""
         return self._metrics.page()
 
-    def _notice(self, _: Mirror) -> None:
+    def _notice(self) -> None:
         self._forecaster.notice(time.time())
         self._metrics.messages.inc()
 
     def _trouble(self) -> str:
         """Why the mirror is not to be trusted; empty when it is."""
-        if self._reader.last_message_s is None:
-            return self._reader.problem or "no word from the engine's state feed yet"
-        silence_s = time.time() - self._reader.last_message_s
+        silence_s = time.monotonic() - self._reader.last_message_s
+        if not self._reader.synchronised:
+            return "not in step with the engine's state feed"
         if silence_s > self._config.settings.stale_after_s:
-            return f"no good word from the engine's state feed for {silence_s:.1f} s {self._reader.problem}"
+            return f"no word from the engine's state feed for {silence_s:.1f} s"
         return ""
 
 
