@@ -31,6 +31,8 @@ class FeedReader:
         self.mirror = Mirror()
         self.synchronised = False
         """Whether the mirror is as new as the feed; False from a gap until the snapshot that mends it."""
+        self.problem = "no word from it yet"
+        """Why the mirror is not synchronised; empty when it is."""
         self.last_message_s = time.monotonic()
         """Monotonic time of the last message that was applied; before the first, of this object's making."""
         self.resyncs = 0
@@ -66,10 +68,10 @@ class FeedReader:
         try:
             self.mirror.apply_bytes(data)
         except (FeedError, StateError) as error:
-            self.synchronised = False
+            self.synchronised, self.problem = False, str(error)
             self._ask_again(socket, str(error))
             return
-        self.synchronised = True
+        self.synchronised, self.problem = True, ""
         self.last_message_s = time.monotonic()
         if self._on_change is not None:
             self._on_change()

@@ -91,7 +91,7 @@ class PredictorService:
         """Why the mirror is not to be trusted; empty when it is."""
         silence_s = time.monotonic() - self._reader.last_message_s
         if not self._reader.synchronised:
-            return "not in step with the engine's state feed"
+            return f"not in step with the engine's state feed: {self._reader.problem}"
         if silence_s > self._config.settings.stale_after_s:
             return f"no word from the engine's state feed for {silence_s:.1f} s"
         return ""

@@ -26,9 +26,12 @@ MAY_IMPORT = {
 AT_ALL = {"vllm": ("block/vllm_plugin/", "exp/"), "torch": ("block/vllm_plugin/", "exp/")}
 """Stack -> where it may be imported, be it inside a function."""
 
+VLLM_PROGRAMS = ("exp/virtual_engine.py", "exp/feed_cost.py", "exp/fidelity.py")
+"""Programs about vLLM itself; nothing light imports them."""
+
 AT_TOP_LEVEL = {
-    "vllm": ("block/vllm_plugin/",),
-    "torch": ("block/vllm_plugin/",),
+    "vllm": ("block/vllm_plugin/", *VLLM_PROGRAMS),
+    "torch": ("block/vllm_plugin/", *VLLM_PROGRAMS),
     "transformers": (),
     "numba": ("block/simulation/",),
 }

@@ -27,9 +27,7 @@ def snapshot(ids: list[str], time_s: float, seq: int = 1, max_tokens: int = 100)
         clock=Clockwork(step=9, time_s=time_s, free_blocks=1052 - 2 * count, preemptions=0),
         requests=tuple(RequestFacts(i, name, time_s, 20, max_tokens) for i, name in enumerate(ids)),
         running=packed(*range(count)),
-        running_columns=Columns(
-            packed(*[20] * count), packed(*[1] * count), packed(*[0] * count), packed(*[0] * count)
-        ),
+        running_columns=Columns(*(packed(*[value] * count) for value in (20, 1, 0, 0, 0))),
         waiting=b"",
         waiting_columns=Columns(),
     )
