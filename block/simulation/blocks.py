@@ -6,168 +6,175 @@ full attention. Without prefix caching blocks are interchangeable and only their
 
 from __future__ import annotations
 
-from block.simulation.arrays import (
+from block.simulation.compiled import compiled
+from block.simulation.layout import (
+    BLOCK_HASH,
     BLOCK_SIZE,
     BLOCKS,
+    BORROWED,
     CACHED_BLOCKS,
     CACHING,
     FREE_BLOCKS,
+    FREE_NEXT,
+    FREE_PREVIOUS,
     GENERATED,
+    HASH_FIRST,
+    HASH_LAST,
     HASHES_AT,
     OWN_HASH,
     PROMPT,
+    REFERENCES,
+    SAME_NEXT,
+    SAME_PREVIOUS,
     SHARED_HASHES,
     TABLE_AT,
     TOTAL_BLOCKS,
-    Arrays,
 )
-from block.simulation.compiled import compiled
+from block.simulation.memory import Ints
 
 
 @compiled
-def blocks_for(a: Arrays, tokens: int) -> int:
+def blocks_for(s: Ints, tokens: int) -> int:
     """Blocks that hold ``tokens``."""
-    size = a.limits[BLOCK_SIZE]
-    return (tokens + size - 1) // size
+    return (tokens + s[BLOCK_SIZE] - 1) // s[BLOCK_SIZE]
 
 
 @compiled
-def hash_of(a: Arrays, r: int, index: int) -> int:
+def hash_of(s: Ints, q: int, index: int) -> int:
     """Hash of a request's block: shared with others at the front of its prompt, else its own."""
-    if index < a.requests[SHARED_HASHES, r]:
-        return a.hashes[a.requests[HASHES_AT, r] + index]
-    return a.requests[OWN_HASH, r] + index
+    if index < s[q + SHARED_HASHES]:
+        return s[s[q + HASHES_AT] + index]
+    return s[q + OWN_HASH] + index
 
 
 @compiled
-def cache_hit_blocks(a: Arrays, r: int) -> int:
+def cache_hit_blocks(s: Ints, q: int) -> int:
     """Leading blocks of a waiting request found in the cache; its last token is always recomputed."""
-    if a.limits[CACHING] == 0:
+    if s[CACHING] == 0:
         return 0
-    total = a.requests[PROMPT, r] + a.requests[GENERATED, r]
-    most = (total - 1) // a.limits[BLOCK_SIZE]
+    most = (s[q + PROMPT] + s[q + GENERATED] - 1) // s[BLOCK_SIZE]
     for index in range(most):
-        if a.hash_first[hash_of(a, r, index)] < 0:
+        if s[s[HASH_FIRST] + hash_of(s, q, index)] < 0:
             return index
     return most
 
 
 @compiled
-def evictable_hits(a: Arrays, r: int, hits: int) -> int:
+def evictable_hits(s: Ints, q: int, hits: int) -> int:
     """Of the leading ``hits`` cached blocks, those that lie in the free queue and would leave it."""
     count = 0
     for index in range(hits):
-        if a.block_references[a.hash_first[hash_of(a, r, index)]] == 0:
+        if s[s[REFERENCES] + s[s[HASH_FIRST] + hash_of(s, q, index)]] == 0:
             count += 1
     return count
 
 
 @compiled
-def adopt_hits(a: Arrays, r: int, hits: int) -> None:
+def adopt_hits(s: Ints, q: int, hits: int) -> None:
     """Give the request its leading ``hits`` cached blocks."""
     for index in range(hits):
-        block = a.hash_first[hash_of(a, r, index)]
-        if a.block_references[block] == 0:
-            _unlink_free(a, block)
-        a.block_references[block] += 1
-        a.tables[a.requests[TABLE_AT, r] + index] = block
-    a.requests[BLOCKS, r] = hits
-    a.requests[CACHED_BLOCKS, r] = hits
+        block = s[s[HASH_FIRST] + hash_of(s, q, index)]
+        if s[s[REFERENCES] + block] == 0:
+            _unlink_free(s, block)
+        s[s[REFERENCES] + block] += 1
+        s[s[q + TABLE_AT] + index] = block
+    s[q + BLOCKS] = hits
+    s[q + CACHED_BLOCKS] = hits
 
 
 @compiled
-def grow(a: Arrays, r: int, count: int) -> None:
+def grow(s: Ints, q: int, count: int) -> None:
     """Append ``count`` fresh blocks; the caller has checked that they are free."""
-    if a.limits[CACHING] == 0:
-        a.counters[FREE_BLOCKS] -= count
+    if s[CACHING] == 0:
+        s[FREE_BLOCKS] -= count
     else:
-        head = a.limits[TOTAL_BLOCKS]
-        for index in range(a.requests[BLOCKS, r], a.requests[BLOCKS, r] + count):
-            block = a.free_next[head]
-            _unlink_free(a, block)
-            _forget(a, block)
-            a.block_references[block] = 1
-            a.tables[a.requests[TABLE_AT, r] + index] = block
-    a.requests[BLOCKS, r] += count
+        for index in range(s[q + BLOCKS], s[q + BLOCKS] + count):
+            block = s[s[FREE_NEXT] + s[TOTAL_BLOCKS]]
+            _unlink_free(s, block)
+            _forget(s, block)
+            s[s[REFERENCES] + block] = 1
+            s[s[q + TABLE_AT] + index] = block
+    s[q + BLOCKS] += count
 
 
 @compiled
-def cache_full_blocks(a: Arrays, r: int, tokens: int) -> None:
+def cache_full_blocks(s: Ints, q: int, tokens: int) -> None:
     """Enter the request's full blocks up to ``tokens`` in the prefix cache."""
-    if a.limits[CACHING] == 0:
+    if s[CACHING] == 0:
         return
-    full = tokens // a.limits[BLOCK_SIZE]
-    for index in range(a.requests[CACHED_BLOCKS, r], full):
-        _remember(a, a.tables[a.requests[TABLE_AT, r] + index], hash_of(a, r, index))
-    a.requests[CACHED_BLOCKS, r] = max(a.requests[CACHED_BLOCKS, r], full)
+    full = tokens // s[BLOCK_SIZE]
+    for index in range(s[q + CACHED_BLOCKS], full):
+        _remember(s, s[s[q + TABLE_AT] + index], hash_of(s, q, index))
+    s[q + CACHED_BLOCKS] = max(s[q + CACHED_BLOCKS], full)
 
 
 @compiled
-def release(a: Arrays, r: int) -> None:
+def release(s: Ints, q: int) -> None:
     """Free all blocks of a request: uncached ones are reused first, cached ones last, tail before head."""
-    held = a.requests[BLOCKS, r]
-    a.requests[BLOCKS, r] = 0
-    a.requests[CACHED_BLOCKS, r] = 0
-    if a.limits[CACHING] == 0:
-        a.counters[FREE_BLOCKS] += held
+    held = s[q + BLOCKS]
+    s[q + BLOCKS] = 0
+    s[q + CACHED_BLOCKS] = 0
+    if s[CACHING] == 0:
+        s[FREE_BLOCKS] += held - s[q + BORROWED]
+        s[q + BORROWED] = 0
         return
-    front = a.limits[TOTAL_BLOCKS]
+    front = s[TOTAL_BLOCKS]
     for index in range(held - 1, -1, -1):
-        block = a.tables[a.requests[TABLE_AT, r] + index]
-        a.block_references[block] -= 1
-        if a.block_references[block] > 0:
+        block = s[s[q + TABLE_AT] + index]
+        s[s[REFERENCES] + block] -= 1
+        if s[s[REFERENCES] + block] > 0:
             continue
-        if a.block_hash[block] < 0:
-            _link_free(a, block, front)
+        if s[s[BLOCK_HASH] + block] < 0:
+            _link_free(s, block, front)
             front = block
         else:
-            _link_free(a, block, a.free_previous[a.limits[TOTAL_BLOCKS] + 1])
+            _link_free(s, block, s[s[FREE_PREVIOUS] + s[TOTAL_BLOCKS] + 1])
 
 
 @compiled
-def _link_free(a: Arrays, block: int, after: int) -> None:
-    following = a.free_next[after]
-    a.free_next[after] = block
-    a.free_previous[block] = after
-    a.free_next[block] = following
-    a.free_previous[following] = block
-    a.counters[FREE_BLOCKS] += 1
+def _link_free(s: Ints, block: int, after: int) -> None:
+    following = s[s[FREE_NEXT] + after]
+    s[s[FREE_NEXT] + after] = block
+    s[s[FREE_PREVIOUS] + block] = after
+    s[s[FREE_NEXT] + block] = following
+    s[s[FREE_PREVIOUS] + following] = block
+    s[FREE_BLOCKS] += 1
 
 
 @compiled
-def _unlink_free(a: Arrays, block: int) -> None:
-    before, following = a.free_previous[block], a.free_next[block]
-    a.free_next[before] = following
-    a.free_previous[following] = before
-    a.counters[FREE_BLOCKS] -= 1
+def _unlink_free(s: Ints, block: int) -> None:
+    before, following = s[s[FREE_PREVIOUS] + block], s[s[FREE_NEXT] + block]
+    s[s[FREE_NEXT] + before] = following
+    s[s[FREE_PREVIOUS] + following] = before
+    s[FREE_BLOCKS] -= 1
 
 
 @compiled
-def _remember(a: Arrays, block: int, key: int) -> None:
+def _remember(s: Ints, block: int, key: int) -> None:
     """A hash may be held by several blocks; the oldest entry serves hits."""
-    a.block_hash[block] = key
-    last = a.hash_last[key]
-    a.same_previous[block] = last
-    a.same_next[block] = -1
-    a.hash_last[key] = block
+    s[s[BLOCK_HASH] + block] = key
+    last = s[s[HASH_LAST] + key]
+    s[s[SAME_PREVIOUS] + block] = last
+    s[s[SAME_NEXT] + block] = -1
+    s[s[HASH_LAST] + key] = block
     if last < 0:
-        a.hash_first[key] = block
+        s[s[HASH_FIRST] + key] = block
     else:
-        a.same_next[last] = block
+        s[s[SAME_NEXT] + last] = block
 
 
 @compiled
-def _forget(a: Arrays, block: int) -> None:
-    key = a.block_hash[block]
+def _forget(s: Ints, block: int) -> None:
+    key = s[s[BLOCK_HASH] + block]
     if key < 0:
         return
-    a.block_hash[block] = -1
-    before, following = a.same_previous[block], a.same_next[block]
+    s[s[BLOCK_HASH] + block] = -1
+    before, following = s[s[SAME_PREVIOUS] + block], s[s[SAME_NEXT] + block]
     if before < 0:
-        a.hash_first[key] = following
+        s[s[HASH_FIRST] + key] = following
     else:
-        a.same_next[before] = following
+        s[s[SAME_NEXT] + before] = following
     if following < 0:
-        a.hash_last[key] = before
+        s[s[HASH_LAST] + key] = before
     else:
-        a.same_previous[following] = before
+        s[s[SAME_PREVIOUS] + following] = before

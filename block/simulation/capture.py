@@ -4,73 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from block.simulation import arrays as rows
-from block.simulation.arrays import Arrays
+from block.simulation import layout
+from block.simulation.memory import Memory
 from block.types import BatchShape, EngineLimits, EngineState, InFlightStep, RequestState, RequestStatus
 
 
-def capture(a: Arrays, ids: Sequence[str], limits: EngineLimits, engine_id: str = "simulated") -> EngineState:
-    """State after the newest action; column ``r`` of the arrays is request ``ids[r]``."""
-    seats = _newest_seats(a)
-    running = [int(r) for r in a.running[: a.counters[rows.RUNNING_COUNT]]]
-    head, tail = a.counters[rows.WAITING_HEAD], a.counters[rows.WAITING_TAIL]
+def capture(
+    memory: Memory, ids: Sequence[str], limits: EngineLimits, engine_id: str = "simulated"
+) -> EngineState:
+    """State after the newest action; row ``r`` of the memory is request ``ids[r]``."""
+    s = memory.s
+    in_flight = s[layout.BATCHES] > 0
+    newest = memory.scheduled(int(s[layout.STEPS] - 1) % 2) if in_flight else {}
+
+    def request(row: int) -> RequestState:
+        return _request(memory, row, ids[row], newest.get(row, 0))
+
     return EngineState(
         engine_id=engine_id,
-        step=int(a.counters[rows.STEPS]),
-        time_s=float(a.clock[rows.NOW]),
+        step=int(s[layout.STEPS]),
+        time_s=float(memory.f[layout.NOW]),
         limits=limits,
-        running=tuple(_request(a, r, ids[r], seats) for r in running),
-        waiting=tuple(_request(a, int(r), ids[int(r)], seats) for r in a.waiting[head:tail]),
-        free_blocks=int(a.counters[rows.FREE_BLOCKS]),
-        preemptions=int(a.counters[rows.TOTAL_PREEMPTIONS]),
-        in_flight=_in_flight(a),
+        running=tuple(request(row) for row in memory.running),
+        waiting=tuple(request(row) for row in memory.waiting),
+        free_blocks=int(s[layout.FREE_BLOCKS]),
+        preemptions=int(s[layout.PREEMPTIONS_DONE]),
+        in_flight=_in_flight(memory),
     )
 
 
-def _request(a: Arrays, r: int, name: str, newest_seats: dict[int, int]) -> RequestState:
-    column = a.requests[:, r]
+def _request(memory: Memory, row: int, name: str, newest_tokens: int) -> RequestState:
+    record = memory.requests[row].tolist()
     return RequestState(
         id=name,
-        status=RequestStatus(int(column[rows.STATUS])),
-        arrival_s=float(a.times[rows.ARRIVAL, r]),
-        prompt_tokens=int(column[rows.PROMPT]),
-        max_tokens=int(column[rows.MAX_TOKENS]),
-        computed_tokens=int(column[rows.COMPUTED]),
-        generated_tokens=int(column[rows.GENERATED]),
-        in_flight_tokens=int(column[rows.IN_FLIGHT]),
-        newest_tokens=newest_seats.get(r, 0),
-        output_placeholders=int(column[rows.PLACEHOLDERS]),
-        cached_tokens=int(column[rows.HIT_TOKENS]),
-        priority=int(column[rows.PRIORITY]),
+        status=RequestStatus(record[layout.STATUS]),
+        arrival_s=float(memory.times[row, layout.ARRIVAL]),
+        prompt_tokens=record[layout.PROMPT],
+        max_tokens=record[layout.MAX_TOKENS],
+        computed_tokens=record[layout.COMPUTED],
+        generated_tokens=record[layout.GENERATED],
+        in_flight_tokens=record[layout.IN_FLIGHT],
+        newest_tokens=newest_tokens,
+        output_placeholders=record[layout.PLACEHOLDERS],
+        cached_tokens=record[layout.HIT_TOKENS],
+        priority=record[layout.PRIORITY],
     )
 
 
-def _newest_seats(a: Arrays) -> dict[int, int]:
-    """Request column -> tokens, for the newest batch in flight."""
-    if a.counters[rows.BATCHES] == 0:
-        return {}
-    slot = (int(a.counters[rows.STEPS]) - 1) % rows.SLOTS
-    length = a.batch_facts[rows.LENGTH, slot]
-    seats = zip(a.batch_requests[slot, :length], a.batch_tokens[slot, :length], strict=True)
-    return {int(r): int(tokens) for r, tokens in seats}
-
-
-def _in_flight(a: Arrays) -> tuple[InFlightStep, ...]:
-    steps = int(a.counters[rows.STEPS])
-    first = steps - int(a.counters[rows.BATCHES])
+def _in_flight(memory: Memory) -> tuple[InFlightStep, ...]:
+    steps = int(memory.s[layout.STEPS])
     return tuple(
-        InFlightStep(step, float(a.batch_starts[step % rows.SLOTS]), _shape(a, step % rows.SLOTS))
-        for step in range(first, steps)
+        InFlightStep(step, float(memory.f[layout.BATCH_START + step % 2]), _shape(memory, step % 2))
+        for step in range(steps - int(memory.s[layout.BATCHES]), steps)
     )
 
 
-def _shape(a: Arrays, slot: int) -> BatchShape:
-    facts = a.batch_facts[:, slot]
-    decodes = int(facts[rows.DECODES])
+def _shape(memory: Memory, slot: int) -> BatchShape:
+    facts = memory.batch_facts(slot).tolist()
     return BatchShape(
-        prefill_tokens=int(facts[rows.TOKENS]) - decodes,
-        decode_tokens=decodes,
-        context_tokens=int(facts[rows.CONTEXT]),
-        prefill_context_products=int(facts[rows.PRODUCTS]),
-        requests=int(facts[rows.LENGTH]),
+        prefill_tokens=facts[layout.TOKENS] - facts[layout.DECODES],
+        decode_tokens=facts[layout.DECODES],
+        context_tokens=facts[layout.CONTEXT],
+        prefill_context_products=facts[layout.PRODUCTS],
+        requests=facts[layout.LENGTH],
     )

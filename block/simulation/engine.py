@@ -14,10 +14,11 @@ import numpy as np
 
 from block.errors import StateError, UnsupportedError
 from block.latency.base import KernelLatency
-from block.simulation import arrays as rows
-from block.simulation.arrays import Arrays
+from block.simulation import layout
 from block.simulation.capture import capture
-from block.simulation.loop import IDLE, PROCESSED, SCHEDULED, STUCK, advance, run
+from block.simulation.leap import run
+from block.simulation.loop import IDLE, PROCESSED, SCHEDULED, STUCK, advance
+from block.simulation.memory import Memory, MemoryPlan
 from block.types import EngineLimits, EngineState
 
 
@@ -71,23 +72,23 @@ class EngineSimulation:
     limits: EngineLimits
     latency: KernelLatency
     requests: Sequence[SimulatedRequest]
-    arrays: Arrays = field(init=False)
+    memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
         check_limits(self.limits)
         for request in self.requests:
             _check_request(request, self.limits)
-        self.arrays = build(self.limits, self.latency, self.requests)
+        self.memory = build(self.limits, self.latency, self.requests)
 
     def run(self) -> None:
         """Simulate to the end; raises StateError when requests are left that can never run."""
-        if run(self.arrays) == STUCK:
+        if run(self.memory.s, self.memory.f) == STUCK:
             raise self._stuck()
 
     def steps(self) -> Iterator[SimulatedStep]:
         """Simulate to the end, yielding each step once its output has been applied."""
         pending: list[SimulatedStep] = []
-        while (outcome := advance(self.arrays)) > STUCK:
+        while (outcome := advance(self.memory.s, self.memory.f)) > STUCK:
             if outcome == SCHEDULED:
                 pending.append(self._newest_step())
             elif outcome == PROCESSED:
@@ -101,55 +102,48 @@ class EngineSimulation:
     @property
     def free_blocks(self) -> int:
         """Free KV blocks now."""
-        return int(self.arrays.counters[rows.FREE_BLOCKS])
+        return int(self.memory.s[layout.FREE_BLOCKS])
 
     @property
     def step_count(self) -> int:
         """Steps scheduled so far."""
-        return int(self.arrays.counters[rows.STEPS])
+        return int(self.memory.s[layout.STEPS])
 
     def state(self) -> EngineState:
         """What the feed of such an engine would show now."""
-        return capture(self.arrays, [request.id for request in self.requests], self.limits)
+        return capture(self.memory, [request.id for request in self.requests], self.limits)
 
     def outcomes(self) -> list[Outcome]:
         """One per request, in the order given."""
-        a = self.arrays
+        rows, times = self.memory.requests, self.memory.times
         return [
             Outcome(
                 request.id,
-                float(a.times[rows.FIRST_TOKEN, r]),
-                float(a.times[rows.FINISH, r]),
-                int(a.requests[rows.GENERATED, r]),
-                int(a.requests[rows.PREEMPTIONS, r]),
-                int(a.requests[rows.HIT_TOKENS, r]),
+                float(times[r, layout.FIRST_TOKEN]),
+                float(times[r, layout.FINISH]),
+                int(rows[r, layout.GENERATED]),
+                int(rows[r, layout.PREEMPTIONS]),
+                int(rows[r, layout.HIT_TOKENS]),
             )
             for r, request in enumerate(self.requests)
         ]
 
     def _newest_step(self) -> SimulatedStep:
-        a = self.arrays
         slot = (self.step_count - 1) % 2
-        length = a.batch_facts[rows.LENGTH, slot]
+        scheduled = self.memory.scheduled(slot)
         return SimulatedStep(
             step=self.step_count - 1,
-            start_s=float(a.batch_starts[slot]),
-            end_s=float(a.batch_ends[slot]),
-            scheduled={
-                self.requests[r].id: int(tokens)
-                for r, tokens in zip(
-                    a.batch_requests[slot, :length], a.batch_tokens[slot, :length], strict=True
-                )
-            },
-            preempted=tuple(self.requests[r].id for r in a.preempted[: a.counters[rows.STEP_PREEMPTED]]),
+            start_s=float(self.memory.f[layout.BATCH_START + slot]),
+            end_s=float(self.memory.f[layout.BATCH_END + slot]),
+            scheduled={self.requests[r].id: tokens for r, tokens in scheduled.items()},
+            preempted=tuple(self.requests[r].id for r in self.memory.preempted),
             free_blocks=self.free_blocks,
         )
 
     def _stuck(self) -> StateError:
-        a = self.arrays
-        head = self.requests[int(a.waiting[a.counters[rows.WAITING_HEAD]])]
+        stuck = [*self.memory.waiting, *self.memory.running]
         return StateError(
-            f"request {head.id}: can never be scheduled: its tokens do not fit into "
+            f"request {self.requests[stuck[0]].id}: can never be scheduled: its tokens do not fit into "
             f"{self.limits.total_blocks} blocks of {self.limits.block_size}; give the engine more blocks"
         )
 
@@ -180,86 +174,71 @@ def _check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
 
 def build(
     limits: EngineLimits, latency: KernelLatency, requests: Sequence[SimulatedRequest], spare: int = 0
-) -> Arrays:
-    """Allocate the arrays for ``requests`` that all still have to arrive, plus ``spare`` columns."""
-    n = len(requests) + spare
-    table = np.zeros((rows.REQUEST_ROWS, n), np.int64)
-    times = np.full((rows.TIME_ROWS, n), np.nan)
+) -> Memory:
+    """Lay out ``requests`` that all still have to arrive, and ``spare`` empty records after them."""
     shared = _intern_hashes(requests, limits)
-    _fill_requests(table, times, requests, shared, limits)
-    arrivals = np.argsort(times[rows.ARRIVAL, : len(requests)], kind="stable").astype(np.int64)
-    seats = max(1, min(n, limits.max_num_seqs))
-    pool = _block_pool(table, limits, sum(len(ids) for ids in shared))
-    return Arrays(
-        limits=_limit_entries(limits),
-        counters=_fresh_counters(limits, n),
-        clock=np.zeros(rows.CLOCKS),
-        requests=table,
-        times=times,
-        arrivals=arrivals,
-        running=np.zeros(n + 1, np.int64),
-        waiting=np.zeros(3 * n + 2, np.int64),
-        preempted=np.zeros(n + 1, np.int64),
-        batch_facts=np.zeros((rows.BATCH_FACTS, rows.SLOTS), np.int64),
-        batch_starts=np.zeros(rows.SLOTS),
-        batch_ends=np.zeros(rows.SLOTS),
-        batch_requests=np.zeros((rows.SLOTS, seats), np.int64),
-        batch_tokens=np.zeros((rows.SLOTS, seats), np.int64),
-        batch_emits=np.zeros((rows.SLOTS, seats), np.int64),
-        knots=np.array(latency.token_knots),
-        seconds=np.array(latency.token_seconds),
-        slopes=np.array((latency.per_context_token_s, latency.per_prefill_product_s, latency.per_request_s)),
-        hashes=np.array([key for ids in shared for key in ids] or [0], np.int64),
-        **pool,
+    tables = [_table_length(request, limits) for request in requests]
+    plan = MemoryPlan(
+        limits=limits,
+        latency=latency,
+        count=len(requests) + spare,
+        shared_hashes=1 + max((key for chain in shared for key in chain), default=-1),
+        shared_entries=sum(map(len, shared)),
+        table_entries=sum(tables),
     )
+    memory = plan.allocate()
+    _write_requests(memory, requests, limits)
+    if limits.prefix_caching:
+        _write_hashes(memory, shared, tables, plan.shared_hashes)
+    arrivals = np.argsort(memory.times[: len(requests), layout.ARRIVAL], kind="stable")
+    write_arrivals(memory, [int(row) for row in arrivals])
+    return memory
 
 
-def _limit_entries(limits: EngineLimits) -> rows.Ints:
-    entries = np.zeros(rows.LIMITS, np.int64)
-    entries[rows.BLOCK_SIZE] = limits.block_size
-    entries[rows.MAX_SEQS] = limits.max_num_seqs
-    entries[rows.MAX_BATCHED] = limits.max_num_batched_tokens
-    entries[rows.MAX_MODEL_LEN] = limits.max_model_len
-    entries[rows.LONG_PREFILL] = limits.long_prefill_token_threshold
-    entries[rows.CHUNKED] = limits.chunked_prefill
-    entries[rows.CACHING] = limits.prefix_caching
-    entries[rows.BY_PRIORITY] = limits.policy == "priority"
-    entries[rows.ASYNC] = limits.async_scheduling
-    entries[rows.WATERMARK] = limits.watermark_blocks
-    entries[rows.RESERVE_PROMPT] = limits.reserve_full_prompt
-    entries[rows.TOTAL_BLOCKS] = limits.total_blocks
-    return entries
+def write_arrivals(memory: Memory, rows: Sequence[int]) -> None:
+    """The requests still to arrive, in order of arrival."""
+    first = memory.s[layout.NEXT_ARRIVAL]
+    memory.s[first : first + len(rows)] = [memory.position(row) for row in rows]
+    memory.s[layout.LAST_ARRIVAL] = first + len(rows)
 
 
-def _fresh_counters(limits: EngineLimits, n: int) -> rows.Ints:
-    counters = np.zeros(rows.COUNTERS, np.int64)
-    counters[rows.FREE_BLOCKS] = limits.total_blocks
-    # Preempted requests go to the front: room for every one that ever ran.
-    counters[rows.WAITING_HEAD] = counters[rows.WAITING_TAIL] = n + 1
-    return counters
-
-
-def _fill_requests(
-    table: rows.Ints,
-    times: rows.Floats,
-    requests: Sequence[SimulatedRequest],
-    shared: list[list[int]],
-    limits: EngineLimits,
-) -> None:
+def _write_requests(memory: Memory, requests: Sequence[SimulatedRequest], limits: EngineLimits) -> None:
+    if not requests:
+        return
     ranks = {name: rank for rank, name in enumerate(sorted(request.id for request in requests))}
-    hashes_at = 0
-    for r, request in enumerate(requests):
-        room = limits.max_model_len - request.prompt_tokens
-        table[rows.PROMPT, r] = request.prompt_tokens
-        table[rows.MAX_TOKENS, r] = request.max_tokens or request.output_tokens
-        table[rows.STOP_TOKENS, r] = min(request.output_tokens, room)
-        table[rows.PRIORITY, r] = request.priority
-        table[rows.RANK, r] = ranks[request.id]
-        table[rows.STATUS, r] = rows.FUTURE
-        table[rows.SHARED_HASHES, r] = len(shared[r])
-        table[rows.HASHES_AT, r] = hashes_at
-        times[rows.ARRIVAL, r] = request.arrival_s
-        hashes_at += len(shared[r])
+    columns = np.array(
+        [
+            (
+                request.prompt_tokens,
+                request.max_tokens or request.output_tokens,
+                min(request.output_tokens, limits.max_model_len - request.prompt_tokens),
+                request.priority,
+                ranks[request.id],
+            )
+            for request in requests
+        ]
+    )
+    memory.requests[: len(requests), layout.PROMPT : layout.RANK + 1] = columns
+    memory.times[: len(requests), layout.ARRIVAL] = [request.arrival_s for request in requests]
+
+
+def _write_hashes(memory: Memory, shared: list[list[int]], tables: list[int], own: int) -> None:
+    entry, table = int(memory.s[layout.SHARED]), int(memory.s[layout.TABLES])
+    for record, chain, length in zip(memory.requests, shared, tables, strict=False):
+        record[layout.SHARED_HASHES] = len(chain)
+        record[layout.HASHES_AT] = entry
+        record[layout.OWN_HASH] = own
+        record[layout.TABLE_AT] = table
+        memory.s[entry : entry + len(chain)] = chain
+        entry, table, own = entry + len(chain), table + length, own + length
+
+
+def _table_length(request: SimulatedRequest, limits: EngineLimits) -> int:
+    """Most blocks the request can ever hold; 0 where blocks are only counted."""
+    if not limits.prefix_caching:
+        return 0
+    tokens = min(request.prompt_tokens + request.output_tokens, limits.max_model_len)
+    return -(-tokens // limits.block_size) + 1
 
 
 def _intern_hashes(requests: Sequence[SimulatedRequest], limits: EngineLimits) -> list[list[int]]:
@@ -275,32 +254,3 @@ def _intern_hashes(requests: Sequence[SimulatedRequest], limits: EngineLimits) -
             chain.append(known.setdefault((chain[-1] if chain else -1, key), len(known)))
         interned.append(chain)
     return interned
-
-
-def _block_pool(table: rows.Ints, limits: EngineLimits, shared: int) -> dict[str, rows.Ints]:
-    """The block pool's arrays; tiny when prefix caching is off, where blocks are only counted."""
-    count = limits.total_blocks if limits.prefix_caching else 0
-    most = 0
-    if limits.prefix_caching:
-        tokens = np.minimum(table[rows.PROMPT] + table[rows.STOP_TOKENS], limits.max_model_len)
-        blocks = -(-tokens // limits.block_size) + 1
-        table[rows.TABLE_AT] = np.cumsum(blocks) - blocks
-        table[rows.OWN_HASH] = shared + table[rows.TABLE_AT]
-        most = int(blocks.sum())
-    # The queue runs from sentinel ``count`` through all blocks to sentinel ``count + 1``.
-    following = np.arange(1, count + 3, dtype=np.int64)
-    previous = np.arange(-1, count + 1, dtype=np.int64)
-    following[count], previous[0] = (0, count) if count else (count + 1, count)
-    if count:
-        following[count - 1], previous[count + 1] = count + 1, count - 1
-    return {
-        "tables": np.zeros(most + 1, np.int64),
-        "block_references": np.zeros(count, np.int64),
-        "block_hash": np.full(count, -1, np.int64),
-        "free_next": following,
-        "free_previous": previous,
-        "hash_first": np.full(shared + most + 1, -1, np.int64),
-        "hash_last": np.full(shared + most + 1, -1, np.int64),
-        "same_next": np.full(count, -1, np.int64),
-        "same_previous": np.full(count, -1, np.int64),
-    }

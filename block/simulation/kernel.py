@@ -1,15 +1,28 @@
 """vLLM V1's scheduler, compiled: which requests a step computes, and what its output changes.
 
 Follows ``vllm/v1/core/sched/scheduler.py`` and ``async_scheduler.py`` (0.32), statement by statement in
-the parts that text generation on one full-attention cache group uses. Knows nothing of time.
+the parts that text generation on one full-attention cache group uses. Knows nothing of durations.
 """
 
 from __future__ import annotations
 
-from block.simulation.arrays import (
+from block.simulation.blocks import (
+    adopt_hits,
+    blocks_for,
+    cache_full_blocks,
+    cache_hit_blocks,
+    evictable_hits,
+    grow,
+    release,
+)
+from block.simulation.compiled import compiled
+from block.simulation.layout import (
     ABORTED,
     ARRIVAL,
     ASYNC,
+    BATCH,
+    BATCH_FACTS,
+    BATCH_SEATS,
     BLOCK_SIZE,
     BLOCKS,
     BY_PRIORITY,
@@ -32,7 +45,9 @@ from block.simulation.arrays import (
     MAX_TOKENS,
     PLACEHOLDERS,
     PREEMPTED,
+    PREEMPTED_LIST,
     PREEMPTIONS,
+    PREEMPTIONS_DONE,
     PRIORITY,
     PRODUCTS,
     PROMPT,
@@ -40,352 +55,354 @@ from block.simulation.arrays import (
     RESERVE_PROMPT,
     RUNNING,
     RUNNING_COUNT,
+    RUNNING_QUEUE,
+    SEATS,
     STALE,
     STATUS,
     STEP_PREEMPTED,
     STEPS,
     STOP_TOKENS,
+    TIMES,
     TOKENS,
-    TOTAL_PREEMPTIONS,
     UNFINISHED,
     WAITING,
     WAITING_HEAD,
     WAITING_TAIL,
     WATERMARK,
-    Arrays,
 )
-from block.simulation.blocks import (
-    adopt_hits,
-    blocks_for,
-    cache_full_blocks,
-    cache_hit_blocks,
-    evictable_hits,
-    grow,
-    release,
-)
-from block.simulation.compiled import compiled
+from block.simulation.memory import Floats, Ints
 
 
 @compiled
-def enqueue(a: Arrays, r: int) -> None:
+def enqueue(s: Ints, f: Floats, q: int) -> None:
     """Put a newly arrived request into the waiting queue."""
-    a.requests[STATUS, r] = WAITING
-    a.counters[UNFINISHED] += 1
-    i = a.counters[WAITING_TAIL]
-    a.counters[WAITING_TAIL] += 1
-    if a.limits[BY_PRIORITY]:
-        while i > a.counters[WAITING_HEAD] and _before(a, r, a.waiting[i - 1]):
-            a.waiting[i] = a.waiting[i - 1]
+    s[q + STATUS] = WAITING
+    s[UNFINISHED] += 1
+    i = s[WAITING_TAIL]
+    s[WAITING_TAIL] += 1
+    if s[BY_PRIORITY]:
+        while i > s[WAITING_HEAD] and _before(s, f, q, s[i - 1]):
+            s[i] = s[i - 1]
             i -= 1
-    a.waiting[i] = r
+    s[i] = q
 
 
 @compiled
-def schedule(a: Arrays, slot: int) -> int:
+def schedule(s: Ints, f: Floats, slot: int) -> int:
     """Fill batch ``slot`` with the next step's requests; returns its number of tokens."""
-    a.batch_facts[LENGTH, slot] = 0
-    a.counters[STEP_PREEMPTED] = 0
-    waiting = a.counters[WAITING_TAIL] - a.counters[WAITING_HEAD]
+    facts = BATCH + slot * BATCH_FACTS
+    s[facts + LENGTH] = 0
+    s[STEP_PREEMPTED] = 0
     # A long prompt that is alone starves nobody: the cap applies from two requests on.
-    alone = a.counters[RUNNING_COUNT] + waiting <= 1
-    cap = 0 if alone else a.limits[LONG_PREFILL]
-    budget = _schedule_running(a, slot, cap)
-    if a.counters[STEP_PREEMPTED] == 0:
-        budget = _schedule_waiting(a, slot, cap, budget)
-    _settle(a, slot)
-    a.batch_facts[TOKENS, slot] = a.limits[MAX_BATCHED] - budget
-    a.counters[STEPS] += 1
-    return a.batch_facts[TOKENS, slot]
+    alone = s[RUNNING_COUNT] + s[WAITING_TAIL] - s[WAITING_HEAD] <= 1
+    cap = 0 if alone else s[LONG_PREFILL]
+    budget = _schedule_running(s, f, slot, cap)
+    if s[STEP_PREEMPTED] == 0:
+        budget = _schedule_waiting(s, slot, cap, budget)
+    _settle(s, slot)
+    s[facts + TOKENS] = s[MAX_BATCHED] - budget
+    s[STEPS] += 1
+    return s[facts + TOKENS]
 
 
 @compiled
-def process(a: Arrays, slot: int, now: float) -> None:
+def process(s: Ints, f: Floats, slot: int, now_s: float) -> None:
     """Apply the output of batch ``slot``: tokens, stops, freed blocks."""
     left_running = left_waiting = False
-    for i in range(a.batch_facts[LENGTH, slot]):
-        r = a.batch_requests[slot, i]
-        a.requests[IN_FLIGHT, r] -= a.batch_tokens[slot, i]
-        stale = a.requests[STALE, r] > 0
+    seat = s[BATCH_SEATS] + 3 * slot * s[SEATS]
+    for i in range(seat, seat + s[BATCH + slot * BATCH_FACTS + LENGTH]):
+        q, tokens = s[i], s[i + s[SEATS]]
+        s[q + IN_FLIGHT] -= tokens
+        stale = s[q + STALE] > 0
         if stale:
-            a.requests[STALE, r] -= a.batch_tokens[slot, i]
-        if a.requests[STATUS, r] >= FINISHED or a.batch_emits[slot, i] == 0:
+            s[q + STALE] -= tokens
+        if s[q + STATUS] >= FINISHED or s[i + 2 * s[SEATS]] == 0:
             continue
-        was_running = a.requests[STATUS, r] == RUNNING
-        if _append_token(a, r, stale, now):
+        was_running = s[q + STATUS] == RUNNING
+        if _append_token(s, f, q, stale, now_s):
             left_running |= was_running
             left_waiting |= not was_running
     if left_running:
-        _compact_running(a)
+        _compact_running(s)
     if left_waiting:
-        _compact_waiting(a)
+        _compact_waiting(s)
 
 
 @compiled
-def abort(a: Arrays, r: int, now: float) -> None:
+def abort(s: Ints, f: Floats, q: int, now_s: float) -> None:
     """Take a request out, wherever it is; no-op when it is not in the engine."""
-    if a.requests[STATUS, r] > PREEMPTED:
+    if s[q + STATUS] > PREEMPTED:
         return
-    a.requests[STATUS, r] = ABORTED
-    a.times[FINISH, r] = now
-    a.counters[UNFINISHED] -= 1
-    release(a, r)
-    _compact_running(a)
-    _compact_waiting(a)
+    s[q + STATUS] = ABORTED
+    f[s[q + TIMES] + FINISH] = now_s
+    s[UNFINISHED] -= 1
+    release(s, q)
+    _compact_running(s)
+    _compact_waiting(s)
 
 
 @compiled
-def _total(a: Arrays, r: int) -> int:
-    return a.requests[PROMPT, r] + a.requests[GENERATED, r]
+def first_waiting(s: Ints) -> int:
+    """The waiting request that admission would look at first; -1 when there is none."""
+    for i in range(s[WAITING_HEAD], s[WAITING_TAIL]):
+        if s[s[i] + STALE] == 0:
+            return s[i]
+    return -1
 
 
 @compiled
-def _schedule_running(a: Arrays, slot: int, cap: int) -> int:
-    budget = a.limits[MAX_BATCHED]
+def fits(s: Ints, q: int, hits: int, tokens: int) -> bool:
+    """Whether blocks up to ``tokens`` (or the whole prompt) are free for a waiting request."""
+    need = blocks_for(s, min(tokens, s[MAX_MODEL_LEN])) - hits
+    if s[RESERVE_PROMPT]:
+        need = max(need, blocks_for(s, min(_total(s, q), s[MAX_MODEL_LEN])) - hits)
+    reserve = evictable_hits(s, q, hits)
+    if s[RUNNING_COUNT] > 0:
+        reserve += s[WATERMARK]
+    return need + reserve <= s[FREE_BLOCKS]
+
+
+@compiled
+def _total(s: Ints, q: int) -> int:
+    return s[q + PROMPT] + s[q + GENERATED]
+
+
+@compiled
+def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
+    budget = s[MAX_BATCHED]
     i = 0
-    while i < a.counters[RUNNING_COUNT] and budget > 0:
-        r = a.running[i]
-        tokens = _wanted_running(a, r, cap, budget)
+    while i < s[RUNNING_COUNT] and budget > 0:
+        q = s[s[RUNNING_QUEUE] + i]
+        tokens = _wanted_running(s, q, cap, budget)
         if tokens <= 0:
             i += 1
             continue
-        held = a.requests[BLOCKS, r]
-        need = blocks_for(a, min(a.requests[COMPUTED, r] + tokens, a.limits[MAX_MODEL_LEN])) - held
-        fits = True
-        while need > a.counters[FREE_BLOCKS]:
-            victim = _victim_index(a)
-            victim_request = a.running[victim]
-            _remove_running(a, victim)
-            if victim < i:
+        need = blocks_for(s, min(s[q + COMPUTED] + tokens, s[MAX_MODEL_LEN])) - s[q + BLOCKS]
+        while need > s[FREE_BLOCKS]:
+            place = _victim_place(s, f)
+            victim = s[s[RUNNING_QUEUE] + place]
+            _remove_running(s, place)
+            if place < i:
                 i -= 1
-                budget += _unschedule(a, slot, victim_request)
-            _preempt(a, victim_request)
-            if victim_request == r:
-                fits = False
-                break
-        if not fits:
-            break
+                budget += _unschedule(s, slot, victim)
+            _preempt(s, f, victim)
+            if victim == q:
+                return budget
         if need > 0:
-            grow(a, r, need)
-        cache_full_blocks(a, r, min(a.requests[COMPUTED, r] + tokens, _total(a, r)))
-        _append_to_batch(a, slot, r, tokens)
+            grow(s, q, need)
+        cache_full_blocks(s, q, min(s[q + COMPUTED] + tokens, _total(s, q)))
+        _append_to_batch(s, slot, q, tokens)
         budget -= tokens
         i += 1
     return budget
 
 
 @compiled
-def _wanted_running(a: Arrays, r: int, cap: int, budget: int) -> int:
+def _wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
     """Tokens a running request would take; 0 means skip it this step."""
-    computed, placeholders = a.requests[COMPUTED, r], a.requests[PLACEHOLDERS, r]
-    if placeholders > 0 and (
-        computed + 2 - placeholders >= a.requests[PROMPT, r] + a.requests[MAX_TOKENS, r]
-    ):
+    computed, placeholders = s[q + COMPUTED], s[q + PLACEHOLDERS]
+    if placeholders > 0 and computed + 2 - placeholders >= s[q + PROMPT] + s[q + MAX_TOKENS]:
         return 0  # the step in flight is sure to reach max_tokens
-    tokens = _total(a, r) + placeholders - computed
+    tokens = _total(s, q) + placeholders - computed
     if 0 < cap < tokens:
         tokens = cap
-    return min(tokens, budget, a.limits[MAX_MODEL_LEN] - computed - 1)
+    return min(tokens, budget, s[MAX_MODEL_LEN] - computed - 1)
 
 
 @compiled
-def _schedule_waiting(a: Arrays, slot: int, cap: int, budget: int) -> int:
-    cursor = a.counters[WAITING_HEAD]
-    while budget > 0 and cursor < a.counters[WAITING_TAIL]:
-        if a.counters[RUNNING_COUNT] >= a.limits[MAX_SEQS]:
-            break
-        r = a.waiting[cursor]
-        if a.requests[STALE, r] > 0:
-            cursor += 1  # its last output is still in flight; it keeps its place
-            continue
-        hits = cache_hit_blocks(a, r)
-        cached = hits * a.limits[BLOCK_SIZE]
-        tokens = _total(a, r) - cached
+def _schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
+    cursor = s[WAITING_HEAD]
+    while budget > 0 and cursor < s[WAITING_TAIL] and s[RUNNING_COUNT] < s[MAX_SEQS]:
+        q = s[cursor]
+        cursor += 1
+        if s[q + STALE] > 0:
+            continue  # its last output is still in flight; it keeps its place
+        hits = cache_hit_blocks(s, q)
+        cached = hits * s[BLOCK_SIZE]
+        tokens = _total(s, q) - cached
         if 0 < cap < tokens:
             tokens = cap
-        if tokens > budget and a.limits[CHUNKED] == 0:
+        if tokens > budget and s[CHUNKED] == 0:
             break
         tokens = min(tokens, budget)
-        if not _admit(a, r, hits, cached + tokens):
+        if not fits(s, q, hits, cached + tokens):
             break
-        _remove_waiting(a, cursor)
-        a.running[a.counters[RUNNING_COUNT]] = r
-        a.counters[RUNNING_COUNT] += 1
-        a.requests[STATUS, r] = RUNNING
-        a.requests[COMPUTED, r] = cached
-        a.requests[HIT_TOKENS, r] = cached
-        _append_to_batch(a, slot, r, tokens)
+        _admit(s, q, hits, tokens)
+        _remove_waiting(s, cursor - 1)
+        _append_to_batch(s, slot, q, tokens)
         budget -= tokens
-        cursor += 1
     return budget
 
 
 @compiled
-def _admit(a: Arrays, r: int, hits: int, tokens: int) -> bool:
-    """Allocate blocks up to ``tokens`` for a waiting request if they, or its whole prompt, fit."""
-    most = a.limits[MAX_MODEL_LEN]
-    need = blocks_for(a, min(tokens, most)) - hits
-    whole = blocks_for(a, min(_total(a, r), most)) - hits if a.limits[RESERVE_PROMPT] else need
-    reserve = evictable_hits(a, r, hits)
-    if a.counters[RUNNING_COUNT] > 0:
-        reserve += a.limits[WATERMARK]
-    if max(need, whole) + reserve > a.counters[FREE_BLOCKS]:
-        return False
-    adopt_hits(a, r, hits)
+def _admit(s: Ints, q: int, hits: int, tokens: int) -> None:
+    """Let a waiting request run, its cached blocks adopted and its first chunk allocated."""
+    cached = hits * s[BLOCK_SIZE]
+    adopt_hits(s, q, hits)
+    need = blocks_for(s, min(cached + tokens, s[MAX_MODEL_LEN])) - hits
     if need > 0:
-        grow(a, r, need)
-    cache_full_blocks(a, r, min(tokens, _total(a, r)))
-    return True
+        grow(s, q, need)
+    cache_full_blocks(s, q, min(cached + tokens, _total(s, q)))
+    s[s[RUNNING_QUEUE] + s[RUNNING_COUNT]] = q
+    s[RUNNING_COUNT] += 1
+    s[q + STATUS] = RUNNING
+    s[q + COMPUTED] = cached
+    s[q + HIT_TOKENS] = cached
 
 
 @compiled
-def _append_to_batch(a: Arrays, slot: int, r: int, tokens: int) -> None:
-    seat = a.batch_facts[LENGTH, slot]
-    a.batch_requests[slot, seat] = r
-    a.batch_tokens[slot, seat] = tokens
-    a.batch_facts[LENGTH, slot] = seat + 1
+def _append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
+    facts = BATCH + slot * BATCH_FACTS
+    seat = s[BATCH_SEATS] + 3 * slot * s[SEATS] + s[facts + LENGTH]
+    s[seat] = q
+    s[seat + s[SEATS]] = tokens
+    s[facts + LENGTH] += 1
 
 
 @compiled
-def _settle(a: Arrays, slot: int) -> None:
+def _settle(s: Ints, slot: int) -> None:
     """Advance the scheduled requests and sum up the batch's shape."""
+    facts = BATCH + slot * BATCH_FACTS
+    seat = s[BATCH_SEATS] + 3 * slot * s[SEATS]
     decodes, context, products = 0, 0, 0
-    for i in range(a.batch_facts[LENGTH, slot]):
-        r, tokens = a.batch_requests[slot, i], a.batch_tokens[slot, i]
-        a.requests[COMPUTED, r] += tokens
-        a.requests[IN_FLIGHT, r] += tokens
-        computed = a.requests[COMPUTED, r]
-        emits = computed >= _total(a, r) + a.requests[PLACEHOLDERS, r]
-        a.batch_emits[slot, i] = emits
-        if emits and a.limits[ASYNC]:
-            a.requests[PLACEHOLDERS, r] += 1
+    for i in range(seat, seat + s[facts + LENGTH]):
+        q, tokens = s[i], s[i + s[SEATS]]
+        computed = s[q + COMPUTED] + tokens
+        s[q + COMPUTED] = computed
+        s[q + IN_FLIGHT] += tokens
+        emits = computed >= _total(s, q) + s[q + PLACEHOLDERS]
+        s[i + 2 * s[SEATS]] = emits
+        if emits and s[ASYNC]:
+            s[q + PLACEHOLDERS] += 1
         context += computed
         if tokens == 1:
             decodes += 1
         else:
             products += tokens * computed
-    a.batch_facts[DECODES, slot] = decodes
-    a.batch_facts[CONTEXT, slot] = context
-    a.batch_facts[PRODUCTS, slot] = products
+    s[facts + DECODES] = decodes
+    s[facts + CONTEXT] = context
+    s[facts + PRODUCTS] = products
 
 
 @compiled
-def _append_token(a: Arrays, r: int, stale: bool, now: float) -> bool:
+def _append_token(s: Ints, f: Floats, q: int, stale: bool, now_s: float) -> bool:
     """Give a request its sampled token; returns whether that was its last."""
-    a.requests[GENERATED, r] += 1
-    if a.requests[GENERATED, r] == 1:
-        a.times[FIRST_TOKEN, r] = now
-    if a.limits[ASYNC] and not stale:
-        a.requests[PLACEHOLDERS, r] -= 1
-    if a.limits[ASYNC] and a.requests[STATUS, r] == RUNNING:
-        cache_full_blocks(a, r, a.requests[COMPUTED, r] - a.requests[PLACEHOLDERS, r])
-    full = _total(a, r) >= a.limits[MAX_MODEL_LEN]
-    if a.requests[GENERATED, r] < a.requests[STOP_TOKENS, r] and not full:
+    s[q + GENERATED] += 1
+    if s[q + GENERATED] == 1:
+        f[s[q + TIMES] + FIRST_TOKEN] = now_s
+    if s[ASYNC] and not stale:
+        s[q + PLACEHOLDERS] -= 1
+    if s[ASYNC] and s[q + STATUS] == RUNNING:
+        cache_full_blocks(s, q, s[q + COMPUTED] - s[q + PLACEHOLDERS])
+    if s[q + GENERATED] < s[q + STOP_TOKENS] and _total(s, q) < s[MAX_MODEL_LEN]:
         return False
-    a.requests[STATUS, r] = FINISHED
-    a.times[FINISH, r] = now
-    a.counters[UNFINISHED] -= 1
-    release(a, r)
+    s[q + STATUS] = FINISHED
+    f[s[q + TIMES] + FINISH] = now_s
+    s[UNFINISHED] -= 1
+    release(s, q)
     return True
 
 
 @compiled
-def _compact_running(a: Arrays) -> None:
+def _compact_running(s: Ints) -> None:
     """Drop requests that are finished."""
-    kept = 0
-    for i in range(a.counters[RUNNING_COUNT]):
-        r = a.running[i]
-        if a.requests[STATUS, r] == RUNNING:
-            a.running[kept] = r
+    kept = s[RUNNING_QUEUE]
+    for i in range(kept, kept + s[RUNNING_COUNT]):
+        if s[s[i] + STATUS] == RUNNING:
+            s[kept] = s[i]
             kept += 1
-    a.counters[RUNNING_COUNT] = kept
+    s[RUNNING_COUNT] = kept - s[RUNNING_QUEUE]
 
 
 @compiled
-def _compact_waiting(a: Arrays) -> None:
+def _compact_waiting(s: Ints) -> None:
     """Drop requests that are finished."""
-    tail = a.counters[WAITING_HEAD]
-    for i in range(a.counters[WAITING_HEAD], a.counters[WAITING_TAIL]):
-        r = a.waiting[i]
-        if a.requests[STATUS, r] <= PREEMPTED:
-            a.waiting[tail] = r
+    tail = s[WAITING_HEAD]
+    for i in range(s[WAITING_HEAD], s[WAITING_TAIL]):
+        if s[s[i] + STATUS] <= PREEMPTED:
+            s[tail] = s[i]
             tail += 1
-    a.counters[WAITING_TAIL] = tail
+    s[WAITING_TAIL] = tail
 
 
 @compiled
-def _victim_index(a: Arrays) -> int:
-    """Which running request is preempted: the newest, or the first among the least urgent."""
-    last = a.counters[RUNNING_COUNT] - 1
-    if a.limits[BY_PRIORITY] == 0:
+def _victim_place(s: Ints, f: Floats) -> int:
+    """Whose turn it is to be preempted: the newest, or the first among the least urgent."""
+    last = s[RUNNING_COUNT] - 1
+    if s[BY_PRIORITY] == 0:
         return last
     victim = 0
     for i in range(1, last + 1):
-        if _less_urgent(a, a.running[i], a.running[victim]):
+        if _less_urgent(s, f, s[s[RUNNING_QUEUE] + i], s[s[RUNNING_QUEUE] + victim]):
             victim = i
     return victim
 
 
 @compiled
-def _less_urgent(a: Arrays, r: int, other: int) -> bool:
-    if a.requests[PRIORITY, r] != a.requests[PRIORITY, other]:
-        return a.requests[PRIORITY, r] > a.requests[PRIORITY, other]
-    return a.times[ARRIVAL, r] > a.times[ARRIVAL, other]
+def _less_urgent(s: Ints, f: Floats, q: int, other: int) -> bool:
+    if s[q + PRIORITY] != s[other + PRIORITY]:
+        return s[q + PRIORITY] > s[other + PRIORITY]
+    return f[s[q + TIMES] + ARRIVAL] > f[s[other + TIMES] + ARRIVAL]
 
 
 @compiled
-def _remove_running(a: Arrays, index: int) -> None:
-    for i in range(index, a.counters[RUNNING_COUNT] - 1):
-        a.running[i] = a.running[i + 1]
-    a.counters[RUNNING_COUNT] -= 1
+def _remove_running(s: Ints, place: int) -> None:
+    first = s[RUNNING_QUEUE]
+    for i in range(first + place, first + s[RUNNING_COUNT] - 1):
+        s[i] = s[i + 1]
+    s[RUNNING_COUNT] -= 1
 
 
 @compiled
-def _unschedule(a: Arrays, slot: int, r: int) -> int:
+def _unschedule(s: Ints, slot: int, q: int) -> int:
     """Take a request out of the batch being built; returns the tokens it gives back."""
-    length = a.batch_facts[LENGTH, slot]
-    for seat in range(length):
-        if a.batch_requests[slot, seat] == r:
-            tokens = a.batch_tokens[slot, seat]
-            for i in range(seat, length - 1):
-                a.batch_requests[slot, i] = a.batch_requests[slot, i + 1]
-                a.batch_tokens[slot, i] = a.batch_tokens[slot, i + 1]
-            a.batch_facts[LENGTH, slot] = length - 1
+    facts = BATCH + slot * BATCH_FACTS
+    first = s[BATCH_SEATS] + 3 * slot * s[SEATS]
+    end = first + s[facts + LENGTH]
+    for seat in range(first, end):
+        if s[seat] == q:
+            tokens = s[seat + s[SEATS]]
+            for i in range(seat, end - 1):
+                s[i] = s[i + 1]
+                s[i + s[SEATS]] = s[i + 1 + s[SEATS]]
+            s[facts + LENGTH] -= 1
             return tokens
     return 0
 
 
 @compiled
-def _preempt(a: Arrays, r: int) -> None:
-    release(a, r)
-    a.requests[STATUS, r] = PREEMPTED
-    a.requests[COMPUTED, r] = 0
-    a.requests[STALE, r] = a.requests[IN_FLIGHT, r]
-    a.requests[PLACEHOLDERS, r] = 0
-    a.requests[PREEMPTIONS, r] += 1
-    a.counters[TOTAL_PREEMPTIONS] += 1
-    a.preempted[a.counters[STEP_PREEMPTED]] = r
-    a.counters[STEP_PREEMPTED] += 1
-    a.counters[WAITING_HEAD] -= 1
-    i = a.counters[WAITING_HEAD]
-    if a.limits[BY_PRIORITY]:
-        while i + 1 < a.counters[WAITING_TAIL] and _before(a, a.waiting[i + 1], r):
-            a.waiting[i] = a.waiting[i + 1]
+def _preempt(s: Ints, f: Floats, q: int) -> None:
+    release(s, q)
+    s[q + STATUS] = PREEMPTED
+    s[q + COMPUTED] = 0
+    s[q + STALE] = s[q + IN_FLIGHT]
+    s[q + PLACEHOLDERS] = 0
+    s[q + PREEMPTIONS] += 1
+    s[PREEMPTIONS_DONE] += 1
+    s[s[PREEMPTED_LIST] + s[STEP_PREEMPTED]] = q
+    s[STEP_PREEMPTED] += 1
+    s[WAITING_HEAD] -= 1
+    i = s[WAITING_HEAD]
+    if s[BY_PRIORITY]:
+        while i + 1 < s[WAITING_TAIL] and _before(s, f, s[i + 1], q):
+            s[i] = s[i + 1]
             i += 1
-    a.waiting[i] = r
+    s[i] = q
 
 
 @compiled
-def _before(a: Arrays, r: int, other: int) -> bool:
-    if a.requests[PRIORITY, r] != a.requests[PRIORITY, other]:
-        return a.requests[PRIORITY, r] < a.requests[PRIORITY, other]
-    if a.times[ARRIVAL, r] != a.times[ARRIVAL, other]:
-        return a.times[ARRIVAL, r] < a.times[ARRIVAL, other]
-    return a.requests[RANK, r] < a.requests[RANK, other]
+def _before(s: Ints, f: Floats, q: int, other: int) -> bool:
+    if s[q + PRIORITY] != s[other + PRIORITY]:
+        return s[q + PRIORITY] < s[other + PRIORITY]
+    arrival_s, other_s = f[s[q + TIMES] + ARRIVAL], f[s[other + TIMES] + ARRIVAL]
+    if arrival_s != other_s:
+        return arrival_s < other_s
+    return s[q + RANK] < s[other + RANK]
 
 
 @compiled
-def _remove_waiting(a: Arrays, index: int) -> None:
+def _remove_waiting(s: Ints, place: int) -> None:
     """Close the gap from the front: only requests skipped in this pass lie before it."""
-    for i in range(index, a.counters[WAITING_HEAD], -1):
-        a.waiting[i] = a.waiting[i - 1]
-    a.counters[WAITING_HEAD] += 1
+    for i in range(place, s[WAITING_HEAD], -1):
+        s[i] = s[i - 1]
+    s[WAITING_HEAD] += 1

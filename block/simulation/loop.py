@@ -6,25 +6,37 @@ when the one before it has ended, whichever is later, and lasts what the latency
 
 from __future__ import annotations
 
-from block.simulation.arrays import (
+from block.simulation.compiled import compiled
+from block.simulation.kernel import enqueue, process, schedule
+from block.simulation.layout import (
     ARRIVAL,
     ASYNC,
+    BATCH,
+    BATCH_END,
+    BATCH_FACTS,
+    BATCH_START,
     BATCHES,
     CONTEXT,
+    CURVE_SECONDS,
+    CURVE_TOKENS,
     GPU_FREE,
+    KNOTS,
+    LAST_ARRIVAL,
     LENGTH,
     NEXT_ARRIVAL,
     NOW,
     OUTSIDE_STEPS,
+    PER_CONTEXT,
+    PER_PRODUCT,
+    PER_REQUEST,
     PRODUCTS,
     STEP_PREEMPTED,
     STEPS,
+    TIMES,
     TOKENS,
     UNFINISHED,
-    Arrays,
 )
-from block.simulation.compiled import compiled
-from block.simulation.kernel import enqueue, process, schedule
+from block.simulation.memory import Floats, Ints
 
 # What ``advance`` did.
 IDLE = 0  # nothing left to do, now or later
@@ -34,76 +46,81 @@ PROCESSED = 3  # a batch's output was applied
 
 
 @compiled
-def step_seconds(a: Arrays, slot: int) -> float:
-    """Duration of batch ``slot``: what ``KernelLatency.seconds`` says of its shape."""
-    tokens = float(a.batch_facts[TOKENS, slot])
-    upper = 1
-    while upper < a.knots.size - 1 and tokens >= a.knots[upper]:
-        upper += 1
-    slope = (a.seconds[upper] - a.seconds[upper - 1]) / (a.knots[upper] - a.knots[upper - 1])
-    return (
-        a.seconds[upper - 1]
-        + slope * (tokens - a.knots[upper - 1])
-        + a.slopes[0] * a.batch_facts[CONTEXT, slot]
-        + a.slopes[1] * a.batch_facts[PRODUCTS, slot]
-        + a.slopes[2] * a.batch_facts[LENGTH, slot]
-    )
-
-
-@compiled
-def advance(a: Arrays) -> int:
+def advance(s: Ints, f: Floats) -> int:
     """Do the engine loop's next action and say which it was.
 
     Batches are numbered by the steps scheduled so far; batch ``k`` uses slot ``k % 2``.
     """
     while True:
-        _let_in(a)
-        if a.counters[UNFINISHED] > 0 and a.counters[BATCHES] <= a.limits[ASYNC]:
-            slot = a.counters[STEPS] % 2
-            if schedule(a, slot) > 0:
-                _submit(a, slot)
+        let_in(s, f)
+        if s[UNFINISHED] > 0 and s[BATCHES] <= s[ASYNC]:
+            slot = s[STEPS] % 2
+            if schedule(s, f, slot) > 0:
+                _submit(s, f, slot)
                 return SCHEDULED
-            a.counters[STEPS] -= 1  # an empty batch takes no time and is not counted
-            if a.counters[STEP_PREEMPTED] > 0:
+            s[STEPS] -= 1  # an empty batch takes no time and is not counted
+            if s[STEP_PREEMPTED] > 0:
                 continue
-        if a.counters[BATCHES] > 0:
-            slot = (a.counters[STEPS] - a.counters[BATCHES]) % 2
-            a.clock[NOW] = max(a.clock[NOW], a.batch_ends[slot])
-            a.counters[BATCHES] -= 1
-            process(a, slot, a.clock[NOW])
+        if s[BATCHES] > 0:
+            slot = (s[STEPS] - s[BATCHES]) % 2
+            f[NOW] = max(f[NOW], f[BATCH_END + slot])
+            s[BATCHES] -= 1
+            process(s, f, slot, f[NOW])
             return PROCESSED
-        if a.counters[NEXT_ARRIVAL] == a.arrivals.size:
-            return STUCK if a.counters[UNFINISHED] > 0 else IDLE
-        a.clock[NOW] = a.times[ARRIVAL, a.arrivals[a.counters[NEXT_ARRIVAL]]]
+        if s[NEXT_ARRIVAL] == s[LAST_ARRIVAL]:
+            return STUCK if s[UNFINISHED] > 0 else IDLE
+        f[NOW] = next_arrival_s(s, f)
 
 
 @compiled
-def run(a: Arrays) -> int:
-    """Advance until every request has finished; returns IDLE, or STUCK if some never can."""
-    while True:
-        outcome = advance(a)
-        if outcome <= STUCK:
-            return outcome
+def let_in(s: Ints, f: Floats) -> None:
+    """Queue the requests that have arrived by now."""
+    while s[NEXT_ARRIVAL] < s[LAST_ARRIVAL] and next_arrival_s(s, f) <= f[NOW]:
+        enqueue(s, f, s[s[NEXT_ARRIVAL]])
+        s[NEXT_ARRIVAL] += 1
 
 
 @compiled
-def _let_in(a: Arrays) -> None:
-    while a.counters[NEXT_ARRIVAL] < a.arrivals.size:
-        r = a.arrivals[a.counters[NEXT_ARRIVAL]]
-        if a.times[ARRIVAL, r] > a.clock[NOW]:
-            break
-        enqueue(a, r)
-        a.counters[NEXT_ARRIVAL] += 1
+def next_arrival_s(s: Ints, f: Floats) -> float:
+    """When the next request arrives; there must be one."""
+    return f[s[s[s[NEXT_ARRIVAL]] + TIMES] + ARRIVAL]
 
 
 @compiled
-def _submit(a: Arrays, slot: int) -> None:
-    start = max(a.clock[NOW], a.clock[GPU_FREE])
-    end = start + step_seconds(a, slot)
-    a.batch_starts[slot] = start
-    a.batch_ends[slot] = end
-    a.clock[GPU_FREE] = end
-    a.counters[BATCHES] += 1
-    tokens = a.batch_facts[TOKENS, slot]
-    if tokens < a.knots[0] or tokens > a.knots[a.knots.size - 1]:
-        a.counters[OUTSIDE_STEPS] += 1
+def curve_seconds(s: Ints, f: Floats, tokens: int) -> float:
+    """The part of a step's duration that depends on its number of tokens."""
+    knots, seconds = s[CURVE_TOKENS], s[CURVE_SECONDS]
+    upper = 1
+    while upper < s[KNOTS] - 1 and tokens >= f[knots + upper]:
+        upper += 1
+    rise = f[seconds + upper] - f[seconds + upper - 1]
+    slope = rise / (f[knots + upper] - f[knots + upper - 1])
+    return f[seconds + upper - 1] + slope * (tokens - f[knots + upper - 1])
+
+
+@compiled
+def step_seconds(f: Floats, curve_s: float, context: int, products: int, requests: int) -> float:
+    """Duration of a step: what ``KernelLatency.seconds`` says of its shape."""
+    return curve_s + f[PER_CONTEXT] * context + f[PER_PRODUCT] * products + f[PER_REQUEST] * requests
+
+
+@compiled
+def outside_curve(s: Ints, f: Floats, tokens: int) -> bool:
+    """Whether a step lies beyond what the latency curve covers."""
+    knots = s[CURVE_TOKENS]
+    return tokens < f[knots] or tokens > f[knots + s[KNOTS] - 1]
+
+
+@compiled
+def _submit(s: Ints, f: Floats, slot: int) -> None:
+    facts = BATCH + slot * BATCH_FACTS
+    tokens = s[facts + TOKENS]
+    start = max(f[NOW], f[GPU_FREE])
+    end = start + step_seconds(
+        f, curve_seconds(s, f, tokens), s[facts + CONTEXT], s[facts + PRODUCTS], s[facts + LENGTH]
+    )
+    f[BATCH_START + slot] = start
+    f[BATCH_END + slot] = end
+    f[GPU_FREE] = end
+    s[BATCHES] += 1
+    s[OUTSIDE_STEPS] += outside_curve(s, f, tokens)

@@ -1,6 +1,6 @@
 """What would happen if this engine got one more request?
 
-The arrays of a state are laid out once; each question copies them twice and runs them to the end, with
+A state is laid out once; each question copies it twice and runs them to the end, with
 the newcomer behind all other arrivals and without it. The difference is the harm to the others.
 """
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from block.errors import StateError
 from block.latency.base import StepLatencyModel
-from block.simulation import arrays as rows
-from block.simulation.arrays import Arrays, Floats
+from block.simulation import layout
 from block.simulation.compiled import compiled, compiled_allocating
-from block.simulation.loop import run
+from block.simulation.leap import run
+from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
 from block.types import Arrival, EngineState, Prediction
 
@@ -36,7 +36,7 @@ class WhatIf:
         """``committed`` are choices the engine has not shown yet; see ``resume`` for ``output_tokens``."""
         self._state = state
         self._model = model
-        self._arrays = resume(state, model.kernel, output_tokens, committed, spare=1).arrays
+        self._memory = resume(state, model.kernel, output_tokens, committed, spare=1).memory
 
     def ask(self, newcomer: Arrival) -> Prediction:
         """Simulate with ``newcomer``; durations count from its arrival.
@@ -50,14 +50,15 @@ class WhatIf:
                 f"request {newcomer.id}: prompt_tokens = {newcomer.prompt_tokens} and output_tokens = "
                 f"{newcomer.output_tokens}: need at least 1 each and a prompt below {limits.max_model_len}"
             )
-        answer = _ask(
-            self._arrays,
+        record = (
             newcomer.prompt_tokens,
-            min(newcomer.output_tokens, room),
             max(newcomer.max_tokens, newcomer.output_tokens),
+            min(newcomer.output_tokens, room),
             newcomer.priority,
-            max(newcomer.arrival_s - origin_s, 0.0),
+            self._memory.count,
         )
+        arrival_s = max(newcomer.arrival_s - origin_s, 0.0)
+        answer = _ask(self._memory.s, self._memory.f, np.array(record), arrival_s)
         if np.isnan(answer[_E2E]):
             raise StateError(
                 f"request {newcomer.id}: its {newcomer.prompt_tokens} prompt tokens can never be scheduled "
@@ -80,79 +81,45 @@ class WhatIf:
         )
 
 
-@compiled_allocating
-def _copied(a: Arrays, arrivals: rows.Ints) -> Arrays:
-    """A copy that can be run; what a run never changes is shared. Blocks are only counted."""
-    return Arrays(
-        a.limits,
-        a.counters.copy(),
-        a.clock.copy(),
-        a.requests.copy(),
-        a.times.copy(),
-        arrivals,
-        a.running.copy(),
-        a.waiting.copy(),
-        a.preempted.copy(),
-        a.batch_facts.copy(),
-        a.batch_starts.copy(),
-        a.batch_ends.copy(),
-        a.batch_requests.copy(),
-        a.batch_tokens.copy(),
-        a.batch_emits.copy(),
-        a.knots,
-        a.seconds,
-        a.slopes,
-        a.hashes,
-        a.tables,
-        a.block_references,
-        a.block_hash,
-        a.free_next,
-        a.free_previous,
-        a.hash_first,
-        a.hash_last,
-        a.same_next,
-        a.same_previous,
-    )
+@compiled
+def _end_overdue_batches(s: Ints, f: Floats, now_s: float) -> None:
+    """A batch whose predicted end has passed without word from the engine ends any moment now."""
+    for slot in range(s[layout.BATCHES]):
+        f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
+        f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
 
 
 @compiled
-def _end_overdue_batches(a: Arrays, now_s: float) -> None:
-    """A batch whose predicted end has passed without word from the engine ends any moment now."""
-    for slot in range(a.counters[rows.BATCHES]):
-        a.batch_ends[slot] = max(a.batch_ends[slot], now_s)
-    a.clock[rows.GPU_FREE] = max(a.clock[rows.GPU_FREE], now_s * (a.counters[rows.BATCHES] > 0))
+def _join(s: Ints, f: Floats, newcomer: Ints, arrival_s: float) -> int:
+    """Put the newcomer into the spare record, behind all other arrivals; returns its times' place."""
+    q = s[layout.RECORDS] + (s[layout.RUNNING_QUEUE] - s[layout.RECORDS]) // layout.RECORD * layout.RECORD
+    q -= layout.RECORD
+    for field in range(newcomer.size):
+        s[q + field] = newcomer[field]
+    f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
+    s[s[layout.LAST_ARRIVAL]] = q
+    s[layout.LAST_ARRIVAL] += 1
+    return s[q + layout.TIMES]
 
 
 @compiled_allocating
-def _ask(
-    template: Arrays, prompt: int, stop_tokens: int, max_tokens: int, priority: int, arrival_s: float
-) -> Floats:
-    newcomer = template.requests.shape[1] - 1
-    without = _copied(template, template.arrivals)
-    _end_overdue_batches(without, arrival_s)
-    run(without)
-    others = template.arrivals.size
-    arrivals = np.empty(others + 1, np.int64)
-    arrivals[:others] = template.arrivals
-    arrivals[others] = newcomer
-    a = _copied(template, arrivals)
-    a.requests[rows.PROMPT, newcomer] = prompt
-    a.requests[rows.STOP_TOKENS, newcomer] = stop_tokens
-    a.requests[rows.MAX_TOKENS, newcomer] = max_tokens
-    a.requests[rows.PRIORITY, newcomer] = priority
-    a.requests[rows.RANK, newcomer] = newcomer
-    a.requests[rows.STATUS, newcomer] = rows.FUTURE
-    a.times[rows.ARRIVAL, newcomer] = arrival_s
-    _end_overdue_batches(a, arrival_s)
-    run(a)
+def _ask(template: Ints, times: Floats, newcomer: Ints, arrival_s: float) -> Floats:
+    """``newcomer``: its record's first fields. Returns the entries named above."""
+    alone, alone_f = template.copy(), times.copy()
+    _end_overdue_batches(alone, alone_f, arrival_s)
+    run(alone, alone_f)
+    s, f = template.copy(), times.copy()
+    fate = _join(s, f, newcomer, arrival_s)
+    _end_overdue_batches(s, f, arrival_s)
+    run(s, f)
     answer = np.zeros(7)
-    answer[_TTFT] = a.times[rows.FIRST_TOKEN, newcomer] - arrival_s
-    answer[_E2E] = a.times[rows.FINISH, newcomer] - arrival_s
-    for r in range(newcomer):
-        harm = a.times[rows.FINISH, r] - without.times[rows.FINISH, r]
+    answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
+    answer[_E2E] = f[fate + layout.FINISH] - arrival_s
+    for at in range(s[layout.REQUEST_TIMES] + layout.FINISH, fate, layout.TIME_FIELDS):
+        harm = f[at] - alone_f[at]
         answer[_HARM_SUM] += harm
         answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-    answer[_PREEMPTIONS] = a.counters[rows.TOTAL_PREEMPTIONS] - without.counters[rows.TOTAL_PREEMPTIONS]
-    answer[_STEPS] = a.counters[rows.STEPS]
-    answer[_OUTSIDE] = a.counters[rows.OUTSIDE_STEPS]
+    answer[_PREEMPTIONS] = s[layout.PREEMPTIONS_DONE] - alone[layout.PREEMPTIONS_DONE]
+    answer[_STEPS] = s[layout.STEPS]
+    answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
     return answer

@@ -41,7 +41,7 @@ def test_the_same_inputs_give_the_same_bytes(latency: KernelLatency) -> None:
     runs = [EngineSimulation(LIMITS, latency, requests) for _ in range(2)]
     for simulation in runs:
         simulation.run()
-    assert runs[0].arrays.times.tobytes() == runs[1].arrays.times.tobytes()
+    assert runs[0].memory.f.tobytes() == runs[1].memory.f.tobytes()
 
 
 @pytest.mark.parametrize(

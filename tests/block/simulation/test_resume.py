@@ -12,9 +12,10 @@ from simulated_workloads import Workload, workloads
 
 from block.errors import StateError
 from block.latency.base import KernelLatency
-from block.simulation import arrays as rows
+from block.simulation import layout
 from block.simulation.engine import EngineSimulation
-from block.simulation.loop import SCHEDULED, STUCK, advance, run
+from block.simulation.leap import run
+from block.simulation.loop import SCHEDULED, STUCK, advance
 from block.simulation.resume import resume
 from block.types import Arrival, EngineLimits, EngineState, RequestState, RequestStatus
 
@@ -24,7 +25,7 @@ LIMITS = EngineLimits(
 RUNNING = RequestState("a", RequestStatus.RUNNING, 0.0, 20, 50, computed_tokens=24, generated_tokens=5)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(workload=workloads(), stop_after=st.integers(1, 200))
 def test_resuming_a_captured_state_changes_no_finish_time(
     workload: Workload, stop_after: int, latency: KernelLatency
@@ -33,14 +34,14 @@ def test_resuming_a_captured_state_changes_no_finish_time(
     simulation = EngineSimulation(limits, latency, workload.requests)
     scheduled = 0
     while scheduled < stop_after:
-        outcome = advance(simulation.arrays)
+        outcome = advance(simulation.memory.s, simulation.memory.f)
         assume(outcome > STUCK)
         scheduled += outcome == SCHEDULED
     state = simulation.state()
     # A preempted request's last output is in flight under both its old life and none: see resume.
     assume(all(r.status != RequestStatus.PREEMPTED or r.in_flight_tokens == 0 for r in state.waiting))
     present = {request.id for request in (*state.running, *state.waiting)}
-    times = {r.id: simulation.arrays.times[rows.FINISH, i] for i, r in enumerate(simulation.requests)}
+    times = {r.id: simulation.memory.times[i, layout.FINISH] for i, r in enumerate(simulation.requests)}
     later = [
         Arrival(r.id, r.arrival_s, r.prompt_tokens, r.output_tokens, r.max_tokens or 0, r.priority)
         for r in workload.requests
@@ -48,11 +49,11 @@ def test_resuming_a_captured_state_changes_no_finish_time(
     ]
     lengths = {request.id: request.output_tokens for request in workload.requests}
     resumed = resume(state, latency, lengths, later)
-    run(simulation.arrays)
-    run(resumed.arrays)
-    expected = {r.id: simulation.arrays.times[rows.FINISH, i] for i, r in enumerate(simulation.requests)}
+    simulation.run()
+    run(resumed.memory.s, resumed.memory.f)
+    expected = {r.id: simulation.memory.times[i, layout.FINISH] for i, r in enumerate(simulation.requests)}
     for column, name in enumerate(resumed.ids):
-        assert resumed.arrays.times[rows.FINISH, column] + state.time_s == pytest.approx(
+        assert resumed.memory.times[column, layout.FINISH] + state.time_s == pytest.approx(
             expected[name], abs=1e-9, nan_ok=True
         )
 

@@ -42,7 +42,7 @@ def _requests(count: int) -> list[SimulatedRequest]:
 def _state_after(requests: list[SimulatedRequest], latency: KernelLatency, steps: int) -> EngineState:
     simulation = EngineSimulation(LIMITS, latency, requests)
     while steps:
-        steps -= advance(simulation.arrays) == SCHEDULED
+        steps -= advance(simulation.memory.s, simulation.memory.f) == SCHEDULED
     return simulation.state()
 
 
