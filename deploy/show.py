@@ -43,8 +43,15 @@ class StartProgress:
             self._task,
             total=len(state.processes),
             completed=sum(process.phase == "ready" for process in state.processes),
-            waiting="waiting for " + ", ".join(waiting) if waiting else "ready",
+            waiting=_briefly(waiting),
         )
+
+
+def _briefly(waiting: list[str]) -> str:
+    if not waiting:
+        return "ready"
+    more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    return f"waiting for {waiting[0]}{more}"
 
 
 def state_table(state: ClusterState) -> Table:
