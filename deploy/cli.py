@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from block.errors import BlockError
 from deploy.cluster_file import load_plan
@@ -108,7 +107,7 @@ def down(name: ClusterName = None, run_dir: RunDir = Path("run")) -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is one line and exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=_errors)])
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     try:
         app()
     except BlockError as error:

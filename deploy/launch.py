@@ -69,9 +69,7 @@ def start_in_background(plan: ClusterPlan, argv: list[str], console: Console) ->
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     _await_ready(folder, launcher, log, console)
-    console.print(
-        f"cluster {plan.name} is up (launcher pid {launcher.pid}); OPENAI_BASE_URL={plan.openai_base_url}"
-    )
+    print(f"cluster {plan.name} is up (launcher pid {launcher.pid})\nOPENAI_BASE_URL={plan.openai_base_url}")
 
 
 def _await_ready(folder: RunFolder, launcher: subprocess.Popen[bytes], log: Path, console: Console) -> None:

@@ -43,19 +43,26 @@ class StartProgress:
             self._task,
             total=len(state.processes),
             completed=sum(process.phase == "ready" for process in state.processes),
-            waiting="waiting for " + ", ".join(waiting) if waiting else "ready",
+            waiting=_briefly(waiting),
         )
+
+
+def _briefly(waiting: list[str]) -> str:
+    if not waiting:
+        return "ready"
+    more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    return f"waiting for {waiting[0]}{more}"
 
 
 def state_table(state: ClusterState) -> Table:
     """One row per process."""
     table = Table(title=f"{state.name}: {state.openai_base_url} (launcher pid {state.launcher_pid})")
-    for column in ("process", "state", "pid", "url", "log"):
-        table.add_column(column, overflow="fold")
+    for column in ("process", "state", "pid", "url"):
+        table.add_column(column)
     for process in state.processes:
         code = "" if process.exit_code is None else f" (code {process.exit_code})"
         pid = "" if process.pid is None else str(process.pid)
-        table.add_row(process.name, process.phase + code, pid, process.url, process.log)
+        table.add_row(process.name, process.phase + code, pid, process.url)
     return table
 
 

@@ -78,7 +78,8 @@ class LoadClient:
         for task, outcome in zip(tasks, outcomes, strict=True):
             task.add_done_callback(_recorder(outcome, on_done))
         try:
-            await asyncio.wait(tasks)
+            if tasks:
+                await asyncio.wait(tasks)
         finally:
             for task in tasks:
                 task.cancel()

@@ -104,10 +104,11 @@ def demo(
     outcomes = run_until_signalled(run.run())
     if outcomes is None:
         raise typer.Exit(130)
-    raise typer.Exit(_show(outcomes, traffic.source, console))
+    raise typer.Exit(show(outcomes, traffic.source, console))
 
 
-def _show(outcomes: list[Outcome], source: str, console: Console) -> int:
+def show(outcomes: list[Outcome], source: str, console: Console) -> int:
+    """Print the table, the first failures and the JSON line; returns the exit status."""
     reports = [PolicyReport.of(policy, [o for o in outcomes if o.policy == policy]) for policy in POLICIES]
     console.print(report_table(reports))
     for line in failures(outcomes):

@@ -96,6 +96,7 @@ def report_table(reports: list[PolicyReport]) -> Table:
         ("predicted against real E2E, median error", [_percent(r.prediction_error) for r in reports]),
         ("requests", [str(report.requests) for report in reports]),
         ("failed", [str(report.failed) for report in reports]),
+        ("placed without a prediction", [str(report.fallbacks) for report in reports]),
         ("per instance", [" / ".join(map(str, r.per_instance.values())) or "-" for r in reports]),
         ("client at most late by, ms", [f"{report.worst_lateness_s * 1e3:.0f}" for report in reports]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -26,12 +27,12 @@ MAY_IMPORT = {
 AT_ALL = {"vllm": ("block/vllm_plugin/", "exp/"), "torch": ("block/vllm_plugin/", "exp/")}
 """Stack -> where it may be imported, be it inside a function."""
 
-VLLM_PROGRAMS = ("exp/virtual_engine.py", "exp/feed_cost.py", "exp/fidelity.py")
-"""Programs about vLLM itself; nothing light imports them."""
+DRIVES_VLLM = ("exp/virtual_engine.py", "exp/feed_cost.py", "exp/fidelity.py")
+"""Programs about vLLM's own classes; nothing else imports them at its top level."""
 
 AT_TOP_LEVEL = {
-    "vllm": ("block/vllm_plugin/", *VLLM_PROGRAMS),
-    "torch": ("block/vllm_plugin/", *VLLM_PROGRAMS),
+    "vllm": ("block/vllm_plugin/", *DRIVES_VLLM),
+    "torch": ("block/vllm_plugin/", *DRIVES_VLLM),
     "transformers": (),
     "numba": ("block/simulation/",),
 }
@@ -101,6 +102,19 @@ def test_imports_go_downward_only() -> None:
 
 def test_heavy_stacks_are_imported_only_where_they_are_needed() -> None:
     assert misplaced(project_imports()) == []
+
+
+def command_lines() -> list[str]:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    modules = [target.partition(":")[0] for target in scripts.values()]
+    return [module for module in modules if (ROOT / f"{module.replace('.', '/')}.py").exists()]
+
+
+@pytest.mark.parametrize("module", command_lines())
+def test_a_command_line_starts_without_heavy_stacks(module: str) -> None:
+    code = f"import {module}, sys; print(sorted({{'vllm', 'torch', 'transformers'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_nothing_imports_the_tests() -> None:
