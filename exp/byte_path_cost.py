@@ -39,7 +39,8 @@ PROXIES = ("httpx", "aiohttp", "scheduler")
 
 async def _read_body(receive: Receive) -> bytes:
     message = await receive()
-    return message["body"] + (await _read_body(receive) if message["more_body"] else b"")
+    rest = await _read_body(receive) if message["more_body"] else b""
+    return bytes(message["body"]) + rest
 
 
 async def _start(send: Send, content_type: bytes) -> None:
