@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import socket
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 from typing import Annotated, Any
 
 import aiohttp
@@ -38,11 +38,9 @@ PROXIES = ("httpx", "aiohttp", "scheduler")
 
 
 async def _read_body(receive: Receive) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
-    return body
+    message = await receive()
+    rest = await _read_body(receive) if message["more_body"] else b""
+    return bytes(message["body"]) + rest
 
 
 async def _start(send: Send, content_type: bytes) -> None:
@@ -90,18 +88,15 @@ def run_server(role: str, listener: socket.socket, upstream: str) -> None:
     elif role != "mock":
         app = minimal_proxy(role, upstream)
     options: dict[str, Any] = {"lifespan": "on" if role == "scheduler" else "off", "log_level": "error"}
-    config = uvicorn.Config(
-        app, http="httptools", loop="uvloop", access_log=False, proxy_headers=False, **options
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    options |= {"http": "httptools", "loop": "uvloop", "access_log": False, "proxy_headers": False}
+    uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
 
 
 @contextmanager
 def server(role: str, upstream: str = "") -> Iterator[tuple[str, psutil.Process]]:
     """A server process; gives its address and the process."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=run_server, args=(role, listener, upstream))
+    process = get_context("spawn").Process(target=run_server, args=(role, listener, upstream))
     process.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", psutil.Process(process.pid)
@@ -127,7 +122,7 @@ async def load(url: str, requests: int, *, stream: bool) -> None:
 
 
 def cpu_ms(url: str, process: psutil.Process, requests: int, *, stream: bool) -> float:
-    """CPU milliseconds of ``process`` per request, after a warm-up."""
+    """CPU milliseconds of ``process`` per request, its warm-up left out."""
     asyncio.run(load(url, CONCURRENCY, stream=stream))
     before = process.cpu_times()
     asyncio.run(load(url, requests, stream=stream))

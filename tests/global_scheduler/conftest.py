@@ -226,6 +226,7 @@ class FakePredictor:
         self.instance = instance
         self.behaviour = "answer"
         self.e2e_s = 1.0
+        self.slow_s = 0.6
         self.questions: list[PredictRequest] = []
         self.committed: list[str] = []
         self.released: list[str] = []
@@ -246,7 +247,7 @@ class FakePredictor:
     async def predict(self, request: web.Request) -> web.Response:
         self.questions.append(msgspec.json.decode(await request.read(), type=PredictRequest))
         if self.behaviour == "slow":
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(self.slow_s)
         if self.behaviour == "broken":
             return web.Response(status=500)
         if self.behaviour == "damaged":
@@ -365,6 +366,15 @@ class World:
     ) -> httpx.Response:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **fields}
         return await self.http.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
+
+    async def until_healthy(self, *names: str) -> None:
+        """Wait until the scheduler takes exactly these instances for healthy."""
+        async with asyncio.timeout(5):
+            while True:
+                report = (await self.http.get(f"{self.url}/health")).json()
+                if {one["name"] for one in report["instances"] if one["healthy"]} == set(names):
+                    return
+                await asyncio.sleep(0.02)
 
     async def metric(self, line: str) -> float:
         text = (await self.http.get(f"{self.url}/metrics")).text

@@ -109,10 +109,10 @@ async def test_model_lists_are_merged_and_untouched(world):
     fleet = await world()
     fleet.instances["b"].models = ["llama", "adapter"]
     fleet.instances["b"].healthy = False
-    await asyncio.sleep(0.3)
+    await fleet.until_healthy("a")
     assert [m["id"] for m in (await fleet.http.get(f"{fleet.url}/v1/models")).json()["data"]] == ["llama"]
     fleet.instances["b"].healthy = True
-    await asyncio.sleep(0.4)
+    await fleet.until_healthy("a", "b")
     data = (await fleet.http.get(f"{fleet.url}/v1/models")).json()["data"]
     assert [(m["id"], m["x"]) for m in data] == [("llama", "a"), ("adapter", "b")]
     answers = [await fleet.chat(model="adapter") for _ in range(4)]
