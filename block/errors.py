@@ -8,6 +8,7 @@ BlockError
 ├── PackError              a profile or model file is damaged or foreign
 ├── InstanceError          an instance did not answer as an OpenAI server should
 ├── PredictorError         a predictor did not answer, or refused
+├── RequestError           a client's request is refused
 └── DeployError            a cluster could not be brought up, found or taken down
 
 Foreign exceptions are translated into these at the seam where they arise.
@@ -46,6 +47,29 @@ class InstanceError(BlockError):
 
 class PredictorError(BlockError):
     """A predictor did not answer, or refused."""
+
+
+class RequestError(BlockError):
+    """A client's request is refused; carries what OpenAI's error shape needs.
+
+    ``status`` is the HTTP status, ``code`` and ``param`` are OpenAI's fields of those names, and
+    ``retry_after_s``, if any, tells the client when asking again makes sense.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
 
 
 class DeployError(BlockError):

@@ -15,7 +15,6 @@ import zmq
 import zmq.asyncio
 
 from block.errors import FeedError, StateError
-from block.types import EngineState
 from predictor.mirror import Mirror
 
 RESYNC_INTERVAL_S = 0.25
@@ -27,17 +26,19 @@ logger = logging.getLogger(__name__)
 class FeedReader:
     """One SUB socket and the mirror that it feeds; ``follow`` is the task to start and to cancel."""
 
-    def __init__(self, address: str, *, on_state: Callable[[EngineState], None] | None = None) -> None:
-        """``on_state`` is called with every new state, on the event loop."""
+    def __init__(self, address: str, *, on_change: Callable[[], None] | None = None) -> None:
+        """``on_change`` is called after every applied message, on the event loop."""
         self.mirror = Mirror()
         self.synchronised = False
         """Whether the mirror is as new as the feed; False from a gap until the snapshot that mends it."""
+        self.problem = "no word from it yet"
+        """Why the mirror is not synchronised; empty when it is."""
         self.last_message_s = time.monotonic()
         """Monotonic time of the last message that was applied; before the first, of this object's making."""
         self.resyncs = 0
         """Snapshots asked for after a gap or a bad message."""
         self._address = address
-        self._on_state = on_state
+        self._on_change = on_change
         self._changed = asyncio.Event()
         self._asked_at_s = float("-inf")
 
@@ -67,13 +68,13 @@ class FeedReader:
         try:
             self.mirror.apply_bytes(data)
         except (FeedError, StateError) as error:
-            self.synchronised = False
+            self.synchronised, self.problem = False, str(error)
             self._ask_again(socket, str(error))
             return
-        self.synchronised = True
+        self.synchronised, self.problem = True, ""
         self.last_message_s = time.monotonic()
-        if self._on_state is not None:
-            self._on_state(self.mirror.state())
+        if self._on_change is not None:
+            self._on_change()
         self._changed.set()
         self._changed.clear()
 

@@ -1,44 +1,44 @@
-"""Answers what-ifs from the newest engine state, the ledger and a step-latency model.
+"""Answers what-ifs from the mirror's newest state, the ledger and a step-latency model.
 
-Knows no sockets: states and the time come in by call.
+Knows no sockets and no clock: the time comes in by call.
 """
 
 from __future__ import annotations
 
-from block.errors import FeedError
 from block.latency.base import StepLatencyModel
 from block.messages import CandidateRequest, PredictResponse, StateResponse
 from block.simulation.what_if import WhatIf
 from block.types import Arrival, EngineLoad, EngineState, Prediction, RequestState
 from predictor.ledger import Ledger
+from predictor.mirror import Mirror
 
 # A response that outlives its estimate is expected to go on for this many tokens.
 _OVERDUE_TOKENS = 10
 
 
 class Forecaster:
-    """The what-ifs of one instance."""
+    """The what-ifs of one instance, asked of its mirror."""
 
-    def __init__(self, instance: str, model: StepLatencyModel, ledger: Ledger) -> None:
+    def __init__(self, instance: str, model: StepLatencyModel, ledger: Ledger, mirror: Mirror) -> None:
         """``instance`` is named in answers."""
         self.instance = instance
         self.ledger = ledger
         self._model = model
-        self._state: EngineState | None = None
-        self._what_if: tuple[int, WhatIf] | None = None
+        self._mirror = mirror
+        self._members: object = None
+        self._what_if: tuple[EngineState, int, WhatIf] | None = None
 
-    def see(self, state: EngineState, now_s: float) -> None:
-        """Take a newer state of the engine."""
-        self._state = state
-        self._what_if = None
-        self.ledger.observe((request.id for request in (*state.running, *state.waiting)), now_s)
+    def notice(self, now_s: float) -> None:
+        """Call when the mirror has changed: who is in the engine is no longer under way."""
+        members = self._mirror.members
+        if members is not self._members:
+            self._members = members
+            self.ledger.observe((facts.id for facts in members.values()), now_s)
 
     @property
     def state(self) -> EngineState:
         """The newest state; raises FeedError while there is none."""
-        if self._state is None:
-            raise FeedError(f"{self.instance}: no engine state yet; is its state feed running?")
-        return self._state
+        return self._mirror.state()
 
     def predict(self, candidate: CandidateRequest, now_s: float) -> PredictResponse:
         """One what-if. Raises FeedError without a state, StateError for what could never run."""
@@ -80,10 +80,7 @@ class Forecaster:
         )
 
     def _ask(self, candidate: CandidateRequest, now_s: float) -> Prediction:
-        arrivals = self.ledger.arrivals(now_s)
-        if self._what_if is None or self._what_if[0] != self.ledger.version:
-            lengths = {r.id: self._expected_output(r) for r in (*self.state.running, *self.state.waiting)}
-            self._what_if = (self.ledger.version, WhatIf(self.state, self._model, lengths, arrivals))
+        what_if = self._current_what_if(now_s)
         newcomer = Arrival(
             id=candidate.id,
             arrival_s=now_s,
@@ -92,7 +89,17 @@ class Forecaster:
             max_tokens=candidate.max_tokens,
             priority=candidate.priority,
         )
-        return self._what_if[1].ask(newcomer)
+        return what_if.ask(newcomer)
+
+    def _current_what_if(self, now_s: float) -> WhatIf:
+        """Laid out once per state and ledger, shared by all questions on them."""
+        state, arrivals, version = self.state, self.ledger.arrivals(now_s), self.ledger.version
+        if self._what_if is not None and self._what_if[0] is state and self._what_if[1] == version:
+            return self._what_if[2]
+        lengths = {r.id: self._expected_output(r) for r in (*state.running, *state.waiting)}
+        what_if = WhatIf(state, self._model, lengths, arrivals)
+        self._what_if = (state, version, what_if)
+        return what_if
 
     def _expected_output(self, request: RequestState) -> int:
         expected = self.ledger.expected_output(request.id)
@@ -104,9 +111,5 @@ class Forecaster:
 
 
 def _prompt_left(request: RequestState) -> int:
-    """Tokens to compute before the next output token; a preempted request computes its output anew."""
-    return (
-        max(request.total_tokens - request.computed_tokens, 0)
-        if request.computed_tokens < (request.prompt_tokens)
-        else 0
-    )
+    """Tokens still to be computed before the next output token can be."""
+    return max(request.total_tokens - 1 - request.computed_tokens, 0)

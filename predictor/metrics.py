@@ -24,8 +24,11 @@ class PredictorMetrics:
         self.commits = Counter(
             "block_commits", "Choices committed to this instance.", ["instance"], registry=self._registry
         ).labels(instance)
-        self.states = Counter(
-            "block_feed_states", "Engine states taken from the feed.", ["instance"], registry=self._registry
+        self.messages = Counter(
+            "block_feed_messages",
+            "Messages of the engine's state feed applied.",
+            ["instance"],
+            registry=self._registry,
         ).labels(instance)
 
     def page(self) -> Response:

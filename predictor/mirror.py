@@ -7,6 +7,7 @@ good state. Knows nothing of sockets, and never repairs: what contradicts itself
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,6 +35,11 @@ class Mirror:
     def ready(self) -> bool:
         """Whether a snapshot has ever arrived."""
         return self._held is not None
+
+    @property
+    def members(self) -> Mapping[int, RequestFacts]:
+        """Handle -> facts of the requests in the engine; another object whenever one comes or leaves."""
+        return self._held.facts if self._held is not None else {}
 
     def apply_bytes(self, data: bytes) -> None:
         """Decode and ``apply`` one feed message; FeedError also if it cannot be decoded."""

@@ -15,7 +15,6 @@ from block.config import PredictorConfig
 from block.errors import FeedError, StateError
 from block.latency.table import TableLatency
 from block.messages import CommitRequest, PredictRequest, ReleaseRequest
-from block.types import EngineState
 from predictor.feed_reader import FeedReader
 from predictor.forecaster import Forecaster
 from predictor.ledger import Ledger
@@ -31,10 +30,10 @@ class PredictorService:
         """Reads the latency model; the feed is opened by ``following``."""
         self._config = config
         self._metrics = PredictorMetrics(config.instance)
-        self._reader = FeedReader(config.feed, on_state=self._see)
-        self._forecaster = Forecaster(
-            config.instance, TableLatency.load(config.latency), Ledger(config.settings.commit_ttl_s)
-        )
+        self._reader = FeedReader(config.feed, on_change=self._notice)
+        model = TableLatency.load(config.latency)
+        ledger = Ledger(config.settings.commit_ttl_s)
+        self._forecaster = Forecaster(config.instance, model, ledger, self._reader.mirror)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -84,15 +83,15 @@ class PredictorService:
         """``GET /metrics``."""
         return self._metrics.page()
 
-    def _see(self, state: EngineState) -> None:
-        self._forecaster.see(state, time.time())
-        self._metrics.states.inc()
+    def _notice(self) -> None:
+        self._forecaster.notice(time.time())
+        self._metrics.messages.inc()
 
     def _trouble(self) -> str:
         """Why the mirror is not to be trusted; empty when it is."""
         silence_s = time.monotonic() - self._reader.last_message_s
         if not self._reader.synchronised:
-            return "not in step with the engine's state feed"
+            return f"not in step with the engine's state feed: {self._reader.problem}"
         if silence_s > self._config.settings.stale_after_s:
             return f"no word from the engine's state feed for {silence_s:.1f} s"
         return ""

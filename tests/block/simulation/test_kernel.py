@@ -10,7 +10,6 @@ from block.errors import StateError
 from block.latency.base import KernelLatency
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.types import EngineLimits
-from exp.fidelity import mismatch
 
 LIMITS = EngineLimits(
     block_size=16, total_blocks=64, max_num_seqs=8, max_num_batched_tokens=64, max_model_len=512
@@ -21,6 +20,8 @@ LIMITS = EngineLimits(
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(workload=workloads())
 def test_every_step_equals_vllms_own_scheduler(workload: Workload, latency: KernelLatency) -> None:
+    from exp.fidelity import mismatch
+
     assert mismatch(workload.limits, latency, workload.requests) is None
 
 

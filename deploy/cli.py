@@ -1,0 +1,128 @@
+"""``block-deploy``: a fleet from one file, its state, its logs, its end."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from block.errors import BlockError
+from deploy.cluster_file import load_plan
+from deploy.launch import launch_argv, run_until_signalled, start_in_background, stay_up
+from deploy.log_file import follow, read_tail
+from deploy.run_folder import RunFolder, find_run_folders
+from deploy.show import state_table
+from deploy.teardown import take_down
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Bring a fleet of vLLM servers with its predictors and scheduler up and down.",
+    rich_markup_mode=None,
+)
+
+_console = Console()
+_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+RunDir = Annotated[Path, typer.Option(help="Folder with one folder per cluster.")]
+ClusterName = Annotated[str | None, typer.Argument(help="Cluster; may be left out when there is only one.")]
+
+
+@app.command(
+    epilog="Example: block-deploy up config/cluster/local.yaml --instances 2 --set engine.max_num_seqs=24"
+)
+def up(
+    file: Annotated[Path, typer.Argument(help="Cluster file (YAML).")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Override, as FIELD=VALUE.")] = None,
+    instances: Annotated[int | None, typer.Option(help="How many vLLM servers.")] = None,
+    detach: Annotated[bool, typer.Option(help="Leave it running in the background.")] = False,
+) -> None:
+    """Start a cluster and keep it up until Ctrl-C. Exits with 1 if anything fails to start."""
+    plan = load_plan(file, settings or [], instances)
+    if detach:
+        start_in_background(plan, launch_argv(file, settings or [], instances), _console)
+    else:
+        run_until_signalled(stay_up(plan, _console))
+
+
+@app.command(epilog="Example: block-deploy status local --json")
+def status(
+    name: ClusterName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    run_dir: RunDir = Path("run"),
+) -> None:
+    """Show what runs. Exits with 1 when the named cluster is not up, or one of its processes died."""
+    states = [state for folder in _folders(run_dir, name) if (state := folder.read_state())]
+    if as_json:
+        print(msgspec.json.encode(states).decode())
+    elif not states:
+        print(f"cluster {name} is not up" if name else "no cluster is up")
+    else:
+        for state in states:
+            _console.print(state_table(state))
+    if (name and not states) or any(state.ended for state in states):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: block-deploy logs local scheduler -f")
+def logs(
+    name: Annotated[str, typer.Argument(help="Cluster.")],
+    process: Annotated[str | None, typer.Argument(help="Process; all when left out.")] = None,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the logs grow.")] = False,
+    run_dir: RunDir = Path("run"),
+) -> None:
+    """Show the logs of a cluster, also of one that has ended."""
+    folder = RunFolder(run_dir / name)
+    paths = sorted(folder.logs.glob("*.log"))
+    chosen = [path for path in paths if process in (None, path.stem)]
+    if not chosen:
+        known = ", ".join(path.stem for path in paths) or "none"
+        _fail(f"no log of {process or 'any process'} in {folder.logs}; there: {known}")
+    if following:
+        for stem, line in follow(chosen, lambda: folder.read_state() is not None):
+            print(f"{stem}: {line}", flush=True)
+    else:
+        for path in chosen:
+            prefix = "" if process else f"{path.stem}: "
+            for line in read_tail(path).splitlines():
+                print(prefix + line)
+
+
+@app.command(epilog="Example: block-deploy down local")
+def down(name: ClusterName = None, run_dir: RunDir = Path("run")) -> None:
+    """End a cluster and everything that belongs to it; nothing to do is not an error."""
+    folders = [folder for folder in _folders(run_dir, name) if folder.read_state()]
+    if name is None and len(folders) > 1:
+        _fail(f"several clusters are up: {', '.join(folder.path.name for folder in folders)}; name one")
+    for folder in folders:
+        take_down(folder)
+        print(f"cluster {folder.path.name} is down")
+    if not folders:
+        print(f"cluster {name} is not up" if name else "no cluster is up")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit status 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=_errors)])
+    try:
+        app()
+    except BlockError as error:
+        _fail(str(error))
+
+
+def _folders(run_dir: Path, name: str | None) -> list[RunFolder]:
+    return find_run_folders(run_dir) if name is None else [RunFolder(run_dir / name)]
+
+
+def _fail(message: str) -> NoReturn:
+    _errors.print(f"block-deploy: {message}")
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""From a cluster file and its overrides to a plan that can be started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from block.config import ClusterConfig, load_config
+from block.errors import ConfigError, DeployError
+from deploy.engine_command import missing_model
+from deploy.plan import ClusterPlan, plan_cluster
+
+
+def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = None) -> ClusterPlan:
+    """Read ``file``, apply ``FIELD=VALUE`` settings; relative paths are taken from the working directory.
+
+    Raises ConfigError for a wrong setting, DeployError when the model folder is missing.
+    """
+    overrides = dict(_parse_setting(text) for text in settings)
+    if instances is not None:
+        overrides["instances"] = instances
+    plan = plan_cluster(load_config(file, ClusterConfig, overrides), Path.cwd())
+    if problem := missing_model(plan.model):
+        raise DeployError(problem)
+    return plan
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    field, equals, value = text.partition("=")
+    if not field or not equals:
+        raise ConfigError(f"--set {text}: must be FIELD=VALUE, as in --set engine.max_num_seqs=24")
+    try:
+        return field, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML; quote it") from error

@@ -1,0 +1,201 @@
+"""What a cluster consists of, decided before anything starts: processes, ports, resolved configs.
+
+Pure: from a ``ClusterConfig`` to frozen values. Opens no socket, writes no file, asks no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from block.config import (
+    ClusterConfig,
+    InstanceConfig,
+    PredictorConfig,
+    SchedulerConfig,
+    Settings,
+)
+from block.errors import ConfigError
+from deploy.engine_command import engine_argv, engine_environment
+
+Role = Literal["engine", "predictor", "scheduler"]
+
+_LONGEST_SOCKET_PATH = 100
+"""Unix sockets allow 107 bytes; a few are left for what ZMQ may add."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """One server process to start."""
+
+    name: str
+    role: Role
+    argv: tuple[str, ...]
+    port: int
+    health_url: str
+    """Answers 200 when the process is ready."""
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables on top of the launcher's own."""
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """A whole cluster to start on this machine."""
+
+    name: str
+    folder: Path
+    """Everything the cluster writes lies here, but sockets whose path would be too long."""
+    socket_folder: Path
+    processes: tuple[ProcessPlan, ...]
+    configs: Mapping[Path, Settings]
+    """Resolved configuration files to write before the start."""
+    openai_base_url: str
+    model: Path
+    served_model_name: str
+    ready_timeout_s: float
+
+    @property
+    def log_folder(self) -> Path:
+        """Where each process writes its log."""
+        return self.folder / "logs"
+
+
+def plan_cluster(config: ClusterConfig, root: Path) -> ClusterPlan:
+    """Decide everything about a cluster; relative paths in ``config`` are taken from ``root``.
+
+    Raises ConfigError when two processes would share a port, or a port would be out of range.
+    """
+    _check_ports(config)
+    return _Planner(config, root).plan()
+
+
+class _Planner:
+    """The choices of one plan, shared by its parts."""
+
+    def __init__(self, config: ClusterConfig, root: Path) -> None:
+        self.config = config
+        self.root = root
+        self.folder = root / config.run_dir / config.name
+        self.sockets = _socket_folder(self.folder)
+        self.engine = config.engine.model_copy(
+            update={"model": root / config.engine.model, "latency": root / config.engine.latency}
+        )
+
+    def plan(self) -> ClusterPlan:
+        """Put the parts together."""
+        predictors = [self._predictor_config(i) for i in range(self.config.instances)]
+        scheduler = self._scheduler_config()
+        processes = (
+            *(self._engine(i, predictors[i].feed) for i in range(self.config.instances)),
+            *(self._service("predictor", f"predictor-{i}", c.port) for i, c in enumerate(predictors)),
+            self._service("scheduler", "scheduler", scheduler.port),
+        )
+        return ClusterPlan(
+            name=self.config.name,
+            folder=self.folder,
+            socket_folder=self.sockets,
+            processes=processes,
+            configs={
+                **{self._config_path(f"predictor-{i}"): c for i, c in enumerate(predictors)},
+                self._config_path("scheduler"): scheduler,
+            },
+            openai_base_url=f"http://{self.config.host}:{scheduler.port}/v1",
+            model=self.engine.model,
+            served_model_name=self.engine.served_model_name,
+            ready_timeout_s=self.config.ready_timeout_s,
+        )
+
+    def _engine(self, index: int, feed: str) -> ProcessPlan:
+        port = self.config.engine_port + index
+        argv = engine_argv(self.engine, host=self.config.host, port=port, feed=feed)
+        return self._process("engine", _instance(index), argv, port, engine_environment(self.engine))
+
+    def _service(self, role: Literal["predictor", "scheduler"], name: str, port: int) -> ProcessPlan:
+        module = {"predictor": "predictor.cli", "scheduler": "global_scheduler.cli"}[role]
+        argv = (sys.executable, "-m", module, "--config", str(self._config_path(name)))
+        return self._process(role, name, argv, port, {})
+
+    def _process(
+        self, role: Role, name: str, argv: tuple[str, ...], port: int, env: Mapping[str, str]
+    ) -> ProcessPlan:
+        return ProcessPlan(
+            name=name,
+            role=role,
+            argv=argv,
+            port=port,
+            health_url=f"http://{self.config.host}:{port}/health",
+            log=self.folder / "logs" / f"{name}.log",
+            env=env,
+            host=self.config.host,
+        )
+
+    def _predictor_config(self, index: int) -> PredictorConfig:
+        settings = self.config.predictor
+        return PredictorConfig(
+            instance=_instance(index),
+            feed=f"ipc://{self.sockets / f'feed-{index}.sock'}",
+            latency=self.root / settings.latency if settings.latency else self.engine.latency,
+            host=self.config.host,
+            port=self.config.predictor_port + index,
+            settings=settings,
+        )
+
+    def _scheduler_config(self) -> SchedulerConfig:
+        settings = self.config.scheduler
+        if settings.tokenizer is not None:
+            settings = settings.model_copy(update={"tokenizer": self.root / settings.tokenizer})
+        host = self.config.host
+        return SchedulerConfig(
+            instances=tuple(
+                InstanceConfig(
+                    name=_instance(i),
+                    url=f"http://{host}:{self.config.engine_port + i}",
+                    predictor_url=f"http://{host}:{self.config.predictor_port + i}",
+                )
+                for i in range(self.config.instances)
+            ),
+            host=host,
+            port=self.config.scheduler_port,
+            settings=settings,
+        )
+
+    def _config_path(self, name: str) -> Path:
+        return self.folder / f"{name}.yaml"
+
+
+def _instance(index: int) -> str:
+    return f"instance-{index}"
+
+
+def _check_ports(config: ClusterConfig) -> None:
+    taken: dict[int, str] = {}
+    for field_name, count in (
+        ("scheduler_port", 1),
+        ("engine_port", config.instances),
+        ("predictor_port", config.instances),
+    ):
+        first = getattr(config, field_name)
+        if first + count - 1 > 65535:
+            raise ConfigError(f"{field_name} = {first}: leaves no room for {count} ports up to 65535")
+        for port in range(first, first + count):
+            if port in taken:
+                raise ConfigError(
+                    f"{field_name} = {first}: port {port} is also in the range of {taken[port]}; "
+                    f"set them at least {config.instances} apart"
+                )
+            taken[port] = field_name
+
+
+def _socket_folder(folder: Path) -> Path:
+    longest = folder / "feed-00.sock"
+    if len(str(longest)) < _LONGEST_SOCKET_PATH:
+        return folder
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"block-{digest}"

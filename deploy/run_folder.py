@@ -1,0 +1,117 @@
+"""The one folder of a running cluster: logs, resolved configs, sockets, state, and the lock.
+
+Knows files only; what runs is the launcher's business. The lock is held by the launcher for its
+whole life and freed by the kernel when it dies in whatever way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import psutil
+import yaml
+
+from block.config import Settings
+from block.errors import DeployError
+from deploy.state import ClusterState
+
+
+class RunFolder:
+    """``run/<cluster name>/`` and the socket folder that belongs to it."""
+
+    def __init__(self, path: Path, socket_folder: Path | None = None) -> None:
+        self.path = path
+        self.logs = path / "logs"
+        self._sockets = socket_folder or path
+        self._state_path = path / "state.json"
+        self._lock: int | None = None
+
+    def open(self, configs: Mapping[Path, Settings]) -> None:
+        """Take the lock, drop what an earlier run left, write the resolved configs.
+
+        Raises DeployError when a launcher already holds the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        self._state_path.unlink(missing_ok=True)
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self.logs.mkdir()
+        self._open_sockets()
+        for path, settings in configs.items():
+            path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), "utf-8")
+
+    def close(self) -> None:
+        """Remove state and sockets, free the lock; the logs stay."""
+        self._state_path.unlink(missing_ok=True)
+        for socket in self._sockets.glob("feed-*.sock"):
+            socket.unlink(missing_ok=True)
+        if self._sockets != self.path:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write_state(self, state: ClusterState) -> None:
+        """Replace the state in one step, so that a reader never sees half of it."""
+        fresh = self._state_path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=2))
+        fresh.replace(self._state_path)
+
+    def read_state(self) -> ClusterState | None:
+        """The state of the running launcher; None when there is none (a dead one's state is removed)."""
+        try:
+            state = msgspec.json.decode(self._state_path.read_bytes(), type=ClusterState)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise DeployError(f"{self._state_path}: damaged ({error}); remove the file") from error
+        if launcher_of(state) is None:
+            self._state_path.unlink(missing_ok=True)
+            return None
+        return state
+
+    def _take_lock(self) -> None:
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise DeployError(
+                f"cluster {self.path.name} is already up; `block-deploy down {self.path.name}` ends it"
+            ) from error
+        self._lock = lock
+
+    def _open_sockets(self) -> None:
+        self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self._sockets.stat()
+        if self._sockets != self.path and (
+            found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077
+        ):
+            # A folder in the shared temporary directory may be somebody else's trap.
+            raise DeployError(
+                f"{self._sockets}: not private to this user; remove it or set a shorter run_dir"
+            )
+
+
+def launcher_of(state: ClusterState) -> psutil.Process | None:
+    """The launcher's process if it still runs."""
+    try:
+        process = psutil.Process(state.launcher_pid)
+        if abs(process.create_time() - state.launcher_start_s) > 1.0:
+            return None
+        return process if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def find_run_folders(run_dir: Path) -> list[RunFolder]:
+    """Folders under ``run_dir`` in which a cluster has run, by name."""
+    if not run_dir.is_dir():
+        return []
+    return [RunFolder(path) for path in sorted(run_dir.iterdir()) if (path / "lock").exists()]

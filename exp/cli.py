@@ -1,0 +1,52 @@
+"""``block-exp``: the experiments, one subcommand each, imported only when asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from block.errors import BlockError
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A subcommand: the module that has it as ``app`` (a typer application), and what it does."""
+
+    module: str
+    summary: str
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "demo": Experiment("exp.demo", "A local cluster, real traffic under two policies, a report."),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a subcommand; an error of ours is one line and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        raise SystemExit(0 if arguments else 2)
+    name, *rest = arguments
+    if name not in EXPERIMENTS:
+        print(f"block-exp: {name}: unknown; known here: {', '.join(EXPERIMENTS)}", file=sys.stderr)
+        raise SystemExit(2)
+    try:
+        import_module(EXPERIMENTS[name].module).app(rest, prog_name=f"block-exp {name}")
+    except BlockError as error:
+        print(f"block-exp: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _help() -> str:
+    width = max(map(len, EXPERIMENTS))
+    lines = [f"  {name:{width}}  {experiment.summary}" for name, experiment in EXPERIMENTS.items()]
+    return "\n".join(
+        ["Usage: block-exp EXPERIMENT [OPTIONS]", "", *lines, "", "Example: block-exp demo --instances 4"]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Carries a decision out: tries the instances in order until one gives a first byte, then stays with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from block.errors import RequestError
+from global_scheduler.client import Client
+from global_scheduler.decision import Decision
+from global_scheduler.fleet import Instance
+from global_scheduler.headers import RawHeaders
+from global_scheduler.ledger import Ledger
+from global_scheduler.metrics import SchedulerMetrics
+from global_scheduler.receipts import Receipt
+from global_scheduler.relay import Failure, Forward, Relay, Stream, Whole
+
+_DOUBTFUL = frozenset({"reset", "empty", "engine", "timeout"})
+"""Failures that call for a health poll at once; a refused connection needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """All that belongs to one request on its way."""
+
+    decision: Decision
+    forward: Forward
+    client: Client
+    receipt: Receipt
+
+
+class Dispatcher:
+    """Sends requests; owns the retry rule."""
+
+    def __init__(self, relay: Relay, ledger: Ledger, metrics: SchedulerMetrics, attempts: int) -> None:
+        self._relay = relay
+        self._ledger = ledger
+        self._metrics = metrics
+        self._attempts = attempts
+
+    async def dispatch(self, errand: Errand) -> None:
+        """Serve the client from the first instance that answers.
+
+        If none does, the client gets the last one's own error; if that had none to give, RequestError
+        (502 or 504) is raised.
+        """
+        failure = Failure("connect")
+        receipt = errand.receipt
+        receipt.dispatched_s = time.perf_counter()
+        for instance in self._in_turn(errand.decision):
+            receipt.attempts += 1
+            receipt.instance = instance.name
+            receipt.prediction = errand.decision.predictions.get(instance.name)
+            answer = await self._serve(instance, errand)
+            if answer is None:
+                return
+            failure = answer
+            self._note(instance, failure)
+        if failure.answer is None:
+            raise _no_answer(failure, receipt)
+        await _send_whole(failure.answer, errand)
+
+    async def _serve(self, instance: Instance, errand: Errand) -> Failure | None:
+        """One attempt; None if the client has its answer."""
+        commitment = self._ledger.commit(instance, errand.decision.candidate)
+        served = False
+        try:
+            with instance.busy():
+                answer = await self._relay.attempt(instance, errand.forward)
+                if isinstance(answer, Failure):
+                    return answer
+                errand.receipt.first_byte_s = time.perf_counter()
+                await self._pass_on(answer, errand)
+                served = answer.status < 400
+                return None
+        finally:
+            if not served:
+                commitment.release()
+
+    async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
+        if isinstance(answer, Whole):
+            await _send_whole(answer, errand)
+            return
+        try:
+            errand.receipt.status = answer.status
+            await errand.client.start(answer.status, [*answer.headers, *_headers(errand)])
+            errand.receipt.broken = not await self._relay.deliver(answer, errand.client)
+        finally:
+            answer.response.close()
+
+    def _in_turn(self, decision: Decision) -> Iterator[Instance]:
+        """Up to ``attempts`` instances, best first; passes over those that went down meanwhile."""
+        tried = 0
+        for instance in decision.instances:
+            if tried < self._attempts and instance.healthy:
+                tried += 1
+                yield instance
+
+    def _note(self, instance: Instance, failure: Failure) -> None:
+        self._metrics.retries.labels(failure.reason).inc()
+        if failure.reason == "connect":
+            instance.mark_down()
+        elif failure.reason in _DOUBTFUL or (failure.answer and failure.answer.status == 503):
+            instance.doubted.set()
+
+
+async def _send_whole(answer: Whole, errand: Errand) -> None:
+    errand.receipt.status = answer.status
+    await errand.client.start(answer.status, [*answer.headers, *_headers(errand)])
+    await errand.client.finish(answer.body)
+
+
+def _headers(errand: Errand) -> RawHeaders:
+    """What this service adds to an answer's head."""
+    decision, receipt = errand.decision, errand.receipt
+    headers = [
+        (b"x-request-id", receipt.id.encode()),
+        (b"x-block-instance", receipt.instance.encode()),
+        (b"x-block-policy", decision.policy.encode()),
+        (b"x-block-decision-ms", b"%.3f" % (decision.took_s * 1000)),
+    ]
+    if decision.fallback is not None:
+        headers.append((b"x-block-fallback", decision.fallback.encode()))
+    if receipt.prediction is not None:
+        headers.append((b"x-block-predicted-ttft-ms", b"%.3f" % (receipt.prediction.ttft_s * 1000)))
+        headers.append((b"x-block-predicted-e2e-ms", b"%.3f" % (receipt.prediction.e2e_s * 1000)))
+    return headers
+
+
+def _no_answer(failure: Failure, receipt: Receipt) -> RequestError:
+    tried = f"{receipt.attempts} instance{'s' if receipt.attempts != 1 else ''} tried"
+    if failure.reason == "timeout":
+        return RequestError(f"no answer in time; {tried}", status=504, code="instance_timeout")
+    return RequestError(
+        f"no instance answered ({failure.reason}); {tried}", status=502, code="instance_failed"
+    )

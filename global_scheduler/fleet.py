@@ -1,0 +1,105 @@
+"""The instances known to this scheduler: which are up, what they serve, what was sent to them.
+
+Holds state; asks nobody. ``health`` writes it, the router reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from yarl import URL
+
+from block.config import InstanceConfig
+from block.errors import RequestError
+from global_scheduler.model_list import ModelCard
+
+
+class Instance:
+    """One vLLM server as this scheduler sees it."""
+
+    def __init__(self, config: InstanceConfig) -> None:
+        self.name = config.name
+        self.url = config.url.rstrip("/")
+        self.predictor_url = config.predictor_url.rstrip("/") if config.predictor_url else None
+        self.healthy = False
+        self.outstanding = 0
+        """Requests sent there by this scheduler that are not over."""
+        self.models: tuple[ModelCard, ...] | None = None
+        """None until it has told."""
+        self.doubted = asyncio.Event()
+        """Set to have it polled at once."""
+
+    def at(self, path: str) -> URL:
+        """Address of ``path`` (query included, already encoded) on this instance."""
+        return URL(self.url + path, encoded=True)
+
+    def serves(self, model: str) -> bool:
+        """Whether it is worth asking for ``model``; an instance that has not told may serve anything."""
+        return not model or self.models is None or any(card.id == model for card in self.models)
+
+    def max_model_len(self, model: str) -> int | None:
+        """Length limit of ``model`` there, if known."""
+        cards = (card for card in self.models or () if card.id == model or not model)
+        return next((card.max_model_len for card in cards), None)
+
+    def mark_down(self) -> None:
+        """Send nothing there until a poll succeeds."""
+        self.healthy = False
+        self.doubted.set()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count one request as outstanding."""
+        self.outstanding += 1
+        try:
+            yield
+        finally:
+            self.outstanding -= 1
+
+
+class Fleet:
+    """All instances, in the order of the configuration."""
+
+    def __init__(self, configs: Sequence[InstanceConfig], retry_after_s: float) -> None:
+        self.instances = tuple(Instance(config) for config in configs)
+        self._by_name = {instance.name: instance for instance in self.instances}
+        self._retry_after_s = retry_after_s
+
+    def __getitem__(self, name: str) -> Instance:
+        return self._by_name[name]
+
+    @property
+    def healthy(self) -> tuple[Instance, ...]:
+        """Those that answered their last poll."""
+        return tuple(instance for instance in self.instances if instance.healthy)
+
+    def eligible(self, model: str) -> tuple[Instance, ...]:
+        """Healthy instances that serve ``model``, at least one.
+
+        Raises RequestError: 404 if the whole fleet's models are known and it is none of them, else 503.
+        """
+        able = tuple(instance for instance in self.instances if instance.healthy and instance.serves(model))
+        if able:
+            return able
+        if self.healthy and not any(instance.serves(model) for instance in self.instances):
+            raise RequestError(
+                f"The model {model!r} does not exist; served here: {', '.join(self._served())}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+        raise RequestError(
+            "no healthy instance" + (f" serves {model!r}" if model else ""),
+            status=503,
+            code="no_healthy_instance",
+            retry_after_s=self._retry_after_s,
+        )
+
+    def named(self, names: Iterable[str]) -> tuple[Instance, ...]:
+        """The instances of those names, in that order."""
+        return tuple(self._by_name[name] for name in names)
+
+    def _served(self) -> list[str]:
+        return sorted({card.id for instance in self.instances for card in instance.models or ()})

@@ -1,0 +1,100 @@
+"""Health polling: finds out which instances are up and what they serve, and tells the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import aiohttp
+
+from block.errors import InstanceError
+from global_scheduler.fleet import Fleet, Instance
+from global_scheduler.model_list import parse_model_list
+
+POLL_TIMEOUT_S = 5.0
+"""A busy API server may take seconds to answer; that alone does not make it dead."""
+SLOW_POLLS_ALLOWED = 3
+"""Polls in a row that may time out before an instance counts as down."""
+POLLS_PER_MODEL_LIST = 30
+"""How often the model list is read again: adapters come and go while a server runs."""
+
+logger = logging.getLogger(__name__)
+
+
+class HealthMonitor:
+    """Polls every instance of a fleet, each at its own pace."""
+
+    def __init__(self, session: aiohttp.ClientSession, fleet: Fleet, interval_s: float) -> None:
+        self._session = session
+        self._fleet = fleet
+        self._interval_s = interval_s
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Poll everyone once, so that the first request finds the fleet, then go on in the background."""
+        watches = [_Watch(self._session, instance) for instance in self._fleet.instances]
+        await asyncio.gather(*(watch.poll() for watch in watches))
+        self._tasks = [asyncio.create_task(watch.run(self._interval_s)) for watch in watches]
+
+    async def stop(self) -> None:
+        """End the polling."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Watch:
+    """One instance under watch."""
+
+    def __init__(self, session: aiohttp.ClientSession, instance: Instance) -> None:
+        self._session = session
+        self._instance = instance
+        self._slow_polls = 0
+        self._polls_since_list = 0
+
+    async def run(self, interval_s: float) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._instance.doubted.wait(), interval_s)
+                await asyncio.sleep(interval_s / 10)  # doubts come in bursts; one poll settles them
+            self._instance.doubted.clear()
+            await self.poll()
+
+    async def poll(self) -> None:
+        was_healthy = self._instance.healthy
+        healthy = await self._answers()
+        if healthy and (not was_healthy or self._polls_since_list >= POLLS_PER_MODEL_LIST):
+            await self._read_models()
+        self._polls_since_list += 1
+        self._instance.healthy = healthy
+        if healthy != was_healthy:
+            logger.warning("instance %s is %s", self._instance.name, "up" if healthy else "down")
+
+    async def _answers(self) -> bool:
+        try:
+            status, _ = await self._get("/health")
+        except TimeoutError:
+            self._slow_polls += 1
+            return self._instance.healthy and self._slow_polls < SLOW_POLLS_ALLOWED
+        except (aiohttp.ClientError, OSError):
+            return False
+        self._slow_polls = 0
+        return status == 200
+
+    async def _read_models(self) -> None:
+        """Failing here is no ground to call it down: what it serves stays as it was known."""
+        self._polls_since_list = 0
+        try:
+            status, body = await self._get("/v1/models")
+            if status == 200:
+                self._instance.models = parse_model_list(body)
+        except (TimeoutError, aiohttp.ClientError, OSError, InstanceError) as error:
+            logger.warning("instance %s does not list its models: %s", self._instance.name, error)
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        timeout = aiohttp.ClientTimeout(total=POLL_TIMEOUT_S)
+        async with self._session.get(
+            self._instance.at(path), timeout=timeout, allow_redirects=False
+        ) as response:
+            return response.status, await response.read()

@@ -1,0 +1,117 @@
+"""An inquiry: the few fields of a generation request that routing needs, beside its untouched bytes.
+
+Parses and checks; does not know instances. Everything else in the body is the instance's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from block.errors import RequestError
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_FIELD_IN_ERROR = re.compile(r"`\$\.(\w+)")
+MAX_DECLARED_TOKENS = 2**31 - 1
+
+
+class _Body(msgspec.Struct, frozen=True):
+    model: str | None = None
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    stream: bool | None = None
+    n: _Count | None = None
+    priority: _Int64 | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """One client request, as far as routing reads it."""
+
+    id: str
+    chat: bool
+    body: bytes
+    """As it came."""
+    model: str
+    """Empty if the client named none."""
+    prompt_json: bytes
+    """The prompt, or the messages of a chat, as JSON."""
+    tools_json: bytes
+    max_tokens: int | None
+    stream: bool
+    priority: int
+    policy: str | None
+    """From the ``x-block-policy`` header; not checked yet."""
+    declared_output_tokens: int | None
+    """From the ``x-block-output-tokens`` header."""
+
+
+def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[str, str]) -> Inquiry:
+    """Parse a body and the ``x-block-*`` headers. Raises RequestError (400) that names the field."""
+    fields = _parse(body)
+    prompt = bytes(fields.messages if chat else fields.prompt)
+    _check_prompt(prompt[:1], chat=chat)
+    return Inquiry(
+        id=request_id,
+        chat=chat,
+        body=body,
+        model=fields.model or "",
+        prompt_json=prompt,
+        tools_json=bytes(fields.tools) if chat else b"",
+        max_tokens=fields.max_completion_tokens or fields.max_tokens if chat else fields.max_tokens,
+        stream=bool(fields.stream),
+        priority=fields.priority or 0,
+        policy=headers.get("x-block-policy"),
+        declared_output_tokens=_declared_tokens(headers.get("x-block-output-tokens")),
+    )
+
+
+def _parse(body: bytes) -> _Body:
+    try:
+        body.decode("utf-8")  # the parser below skips over unread strings without looking
+        return _BODY.decode(body)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not UTF-8 (byte {error.start})") from error
+    except msgspec.ValidationError as error:
+        field = _FIELD_IN_ERROR.search(str(error))
+        raise RequestError(str(error), param=field.group(1) if field else None) from error
+    except msgspec.DecodeError as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise RequestError("the body is nested too deeply") from error
+
+
+def _check_prompt(first_byte: bytes, *, chat: bool) -> None:
+    if chat and first_byte != b"[":
+        raise RequestError("messages: must be given, as a list", param="messages")
+    if not chat and first_byte not in (b"", b"n", b'"', b"["):
+        raise RequestError("prompt: must be a string or a list", param="prompt")
+
+
+def _declared_tokens(header: str | None) -> int | None:
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdigit() and 1 <= len(header) <= 10):
+        raise _bad_declaration(header)
+    tokens = int(header)
+    if not 1 <= tokens <= MAX_DECLARED_TOKENS:
+        raise _bad_declaration(header)
+    return tokens
+
+
+def _bad_declaration(header: str) -> RequestError:
+    return RequestError(
+        f"x-block-output-tokens: must be a whole number from 1 to {MAX_DECLARED_TOKENS}, not {header[:32]!r}",
+        param="x-block-output-tokens",
+    )

@@ -1,0 +1,62 @@
+"""The scheduler's metrics: one Prometheus registry per app, labels only from bounded sets."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from global_scheduler.fleet import Fleet
+
+_SHORT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_RELATIVE = (-0.9, -0.5, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
+
+
+class SchedulerMetrics:
+    """Counters and histograms, each named once."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "block_requests_total",
+            "Requests that are over, by policy, instance and outcome (2xx..5xx, broken, gone).",
+            ("policy", "instance", "outcome"),
+            registry=self._registry,
+        )
+        self.retries = Counter(
+            "block_retries_total",
+            "Attempts that failed before the first byte, by reason.",
+            ("reason",),
+            registry=self._registry,
+        )
+        self.probes = Counter(
+            "block_probes_total",
+            "Predictor probes by outcome: answered, late, failed.",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self.probe_s = self._histogram("block_probe_seconds", "Time of a probe that was answered.", _SHORT_S)
+        self.decision_s = self._histogram(
+            "block_decision_seconds", "From the request's body to the choice of an instance.", _SHORT_S
+        )
+        self.first_byte_s = self._histogram(
+            "block_first_byte_seconds", "From the request's body to the answer's first byte.", _LONG_S
+        )
+        self.prediction_error = self._histogram(
+            "block_prediction_relative_error", "(predicted - actual) / actual of E2E.", _RELATIVE
+        )
+        self._outstanding = self._gauge("block_outstanding_requests", "Requests sent and not over.")
+        self._up = self._gauge("block_instance_up", "1 if the instance answered its last health poll.")
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        for instance in self._fleet.instances:
+            self._outstanding.labels(instance.name).set(instance.outstanding)
+            self._up.labels(instance.name).set(instance.healthy)
+        return generate_latest(self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ("instance",), registry=self._registry)

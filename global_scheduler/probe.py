@@ -1,0 +1,123 @@
+"""Asks predictors what would happen, in parallel, by a deadline. A late or broken one is skipped.
+
+Knows the predictor's wire messages; knows nothing of policies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Sequence
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from block.errors import PredictorError
+from block.messages import CandidateRequest, PredictRequest, PredictResponse
+from global_scheduler.fleet import Instance
+from global_scheduler.ledger import Ledger
+from global_scheduler.metrics import SchedulerMetrics
+
+MAX_ANSWER_BYTES = 64 * 1024
+LATE_ALLOWANCE_S = 1.0
+"""How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
+
+logger = logging.getLogger(__name__)
+_ANSWER = msgspec.json.Decoder(PredictResponse)
+
+
+class Prober:
+    """Probes up to ``count`` predictors per request; None means all."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        ledger: Ledger,
+        metrics: SchedulerMetrics,
+        deadline_s: float,
+        count: int | None,
+    ) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._metrics = metrics
+        self._deadline_s = deadline_s
+        self._count = count
+        self._timeout = aiohttp.ClientTimeout(total=deadline_s + LATE_ALLOWANCE_S)
+        self._tasks: set[asyncio.Task[PredictResponse | None]] = set()
+
+    async def ask(
+        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int
+    ) -> dict[str, PredictResponse]:
+        """Answers by instance name; those that failed or came too late are missing."""
+        asked = self._sample([instance for instance in instances if instance.predictor_url], seed)
+        tasks = {self._spawn(instance, candidate): instance.name for instance in asked}
+        if not tasks:
+            return {}
+        done, late = await asyncio.wait(tasks, timeout=self._deadline_s)
+        self._metrics.probes.labels("late").inc(len(late))
+        answers = {tasks[task]: task.result() for task in done}
+        return {name: answer for name, answer in answers.items() if answer is not None}
+
+    async def close(self) -> None:
+        """Drop the probes that are still out."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _sample(self, instances: list[Instance], seed: int) -> list[Instance]:
+        if self._count is None or self._count >= len(instances):
+            return instances
+        return random.Random(seed).sample(instances, self._count)
+
+    def _spawn(self, instance: Instance, candidate: CandidateRequest) -> asyncio.Task[PredictResponse | None]:
+        task = asyncio.create_task(self._probe(instance, candidate))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
+        started_s = time.perf_counter()
+        question = PredictRequest(candidate, self._ledger.untold(instance))
+        try:
+            answer = await self._post(instance, msgspec.json.encode(question))
+        except TimeoutError:
+            return None  # counted as late when the deadline passed
+        except (aiohttp.ClientError, OSError, PredictorError) as error:
+            self._metrics.probes.labels("failed").inc()
+            logger.debug("predictor of %s: %s", instance.name, error)
+            return None
+        took_s = time.perf_counter() - started_s
+        self._metrics.probe_s.observe(took_s)
+        if took_s <= self._deadline_s:
+            self._metrics.probes.labels("answered").inc()
+        return answer
+
+    async def _post(self, instance: Instance, question: bytes) -> PredictResponse:
+        async with self._session.post(
+            URL(f"{instance.predictor_url}/v1/predict", encoded=True),
+            data=question,
+            headers={"Content-Type": "application/json"},
+            timeout=self._timeout,
+        ) as response:
+            if response.status != 200:
+                raise PredictorError(f"answered {response.status}")
+            if response.content_length is None or response.content_length > MAX_ANSWER_BYTES:
+                raise PredictorError("answered without a length, or with too much")
+            return _checked(await response.read(), instance)
+
+
+def _checked(body: bytes, instance: Instance) -> PredictResponse:
+    try:
+        answer = _ANSWER.decode(body)
+    except (ValueError, RecursionError) as error:
+        raise PredictorError(f"answered what is no prediction: {error}") from error
+    if answer.instance != instance.name:
+        raise PredictorError(f"answered for {answer.instance!r}")
+    times = answer.prediction.ttft_s, answer.prediction.e2e_s
+    if not all(math.isfinite(seconds) and seconds >= 0 for seconds in times):
+        raise PredictorError(f"answered times that cannot be: {times}")
+    return answer

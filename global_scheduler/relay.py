@@ -1,0 +1,171 @@
+"""Sends a request to one instance and brings its bytes back, untouched.
+
+An attempt ends with the first byte that may be passed on, or with a Failure after which another
+instance can be tried. Does not choose instances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+import aiohttp
+
+from block.errors import RequestError
+from global_scheduler.client import Client, ClientGoneError
+from global_scheduler.event_stream import EventCutter, engine_failure
+from global_scheduler.fleet import Instance
+from global_scheduler.headers import RawHeaders, forwarded_response
+from global_scheduler.replies import error_event
+
+MAX_WHOLE_BODY_BYTES = 256 * 2**20
+"""An answer that is not a stream is held in memory until it is complete, up to this."""
+FAREWELL_S = 5.0
+"""How long a client may take to accept the last event of a broken stream."""
+
+_OWN_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""What the HTTP client would add by itself: the client's own go instead, or none."""
+
+FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What is sent on, whichever the instance."""
+
+    path: str
+    """With its query."""
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer known in full."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An event stream whose first events have come; hand it to ``Relay.deliver``, then close its response."""
+
+    status: int
+    headers: RawHeaders
+    first: bytes
+    cutter: EventCutter
+    response: aiohttp.ClientResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Nothing that could be passed on; ``answer`` is the instance's own word on it, if any."""
+
+    reason: FailureReason
+    answer: Whole | None = None
+
+
+class Relay:
+    """The way to the instances and back."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, connect_s: float, first_byte_s: float, idle_s: float
+    ) -> None:
+        self._session = session
+        self._first_byte_s = first_byte_s
+        self._idle_s = idle_s
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s)
+
+    async def attempt(self, instance: Instance, forward: Forward) -> Whole | Stream | Failure:
+        """Send, and wait for the first byte (of a stream) or the last (of anything else)."""
+        try:
+            async with asyncio.timeout(self._first_byte_s) as patience:
+                response = await self._session.post(
+                    instance.at(forward.path),
+                    data=forward.body,
+                    headers=forward.headers,
+                    skip_auto_headers=_OWN_HEADERS,
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                )
+                return await self._take(response, patience)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return Failure("connect")
+        except TimeoutError:
+            return Failure("timeout")
+        except (aiohttp.ClientError, OSError):
+            return Failure("reset")
+
+    async def deliver(self, stream: Stream, client: Client) -> bool:
+        """Pass a stream on to its end; False if it broke and ended with an error event."""
+        try:
+            await self._pass_on(stream, client)
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            cause = "stalled" if isinstance(error, TimeoutError) else "failed"
+            await self._bid_farewell(client, cause)
+            return False
+        await client.finish(stream.cutter.rest())
+        return True
+
+    async def _pass_on(self, stream: Stream, client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        content = stream.response.content
+        async with asyncio.timeout(self._idle_s) as patience:
+            await client.write(stream.first)
+            while chunk := await content.readany():
+                events = stream.cutter.feed(chunk)
+                if events:
+                    await client.write(events)
+                patience.reschedule(loop.time() + self._idle_s)
+
+    async def _bid_farewell(self, client: Client, cause: str) -> None:
+        error = RequestError(f"the instance {cause} in mid-stream", status=502, code="instance_failed")
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await client.finish(error_event(error))
+        except TimeoutError as timeout:
+            raise ClientGoneError from timeout
+
+    async def _take(
+        self, response: aiohttp.ClientResponse, patience: asyncio.Timeout
+    ) -> Whole | Stream | Failure:
+        taken: Whole | Stream | Failure | None = None
+        try:
+            if response.status == 200 and response.content_type == "text/event-stream":
+                taken = await self._open_stream(response)
+            else:
+                taken = await self._collect(response, patience)
+        finally:
+            if not isinstance(taken, Stream):
+                response.close()
+        return taken
+
+    async def _open_stream(self, response: aiohttp.ClientResponse) -> Stream | Failure:
+        cutter = EventCutter()
+        first = b""
+        while not first and (chunk := await response.content.readany()):
+            first = cutter.feed(chunk)
+        first = first or cutter.rest()
+        if not first:
+            return Failure("empty")
+        failure = engine_failure(first)
+        if failure is not None:
+            status, body = failure
+            return Failure("engine", Whole(status, [(b"content-type", b"application/json")], body))
+        return Stream(response.status, forwarded_response(response.raw_headers), first, cutter, response)
+
+    async def _collect(self, response: aiohttp.ClientResponse, patience: asyncio.Timeout) -> Whole | Failure:
+        loop = asyncio.get_running_loop()
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await response.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_WHOLE_BODY_BYTES:
+                return Failure("too_large")
+            patience.reschedule(loop.time() + self._idle_s)
+        answer = Whole(response.status, forwarded_response(response.raw_headers), b"".join(chunks))
+        return Failure("status", answer) if answer.status >= 500 else answer

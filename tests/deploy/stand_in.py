@@ -1,0 +1,50 @@
+"""A small real server in place of vLLM: answers /health, and has a worker as vLLM has its engine core."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
+    parser.add_argument(
+        "--config", type=Path, help="YAML file that has the port, as our services are started"
+    )
+    parser.add_argument("--worker", action="store_true", help="start a stubborn worker process")
+    parser.add_argument("--fail", default="", help="raise this at start")
+    parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM")
+    parser.add_argument("--mute", action="store_true", help="never listen")
+    options, _ = parser.parse_known_args()
+    port = options.port or yaml.safe_load(options.config.read_text())["port"]
+    if options.stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.worker:
+        ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+        subprocess.Popen([sys.executable, "-S", "-c", ignore])
+    if options.fail:
+        raise ValueError(options.fail)
+    print(f"listening on {port}", flush=True)
+    if options.mute:
+        time.sleep(600)
+    ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

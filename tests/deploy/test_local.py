@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from block.errors import DeployError
+from deploy.local import LocalCluster
+from deploy.plan import ClusterPlan, ProcessPlan
+from deploy.run_folder import RunFolder
+from deploy.state import ClusterState
+from deploy.teardown import take_down
+
+StandIn = Callable[..., ProcessPlan]
+ClusterOf = Callable[..., ClusterPlan]
+FreePorts = Callable[[int], list[int]]
+Family = Callable[[ClusterState], list[psutil.Process]]
+Survivors = Callable[[list[psutil.Process]], list[psutil.Process]]
+
+_LAUNCHER = Path(__file__).parent / "launcher.py"
+
+
+def wait_for_state(folder: RunFolder, wanted: Callable[[ClusterState], bool]) -> ClusterState:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if (state := folder.read_state()) and wanted(state):
+            return state
+        time.sleep(0.05)
+    raise AssertionError(f"the cluster did not come to the wanted state: {folder.read_state()}")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - the state has no event to wait for
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def launched(
+    tmp_path: Path, free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf
+) -> Iterator[tuple[subprocess.Popen[bytes], ClusterState]]:
+    """Two servers with stubborn workers, held by a launcher in a process of its own."""
+    plan = cluster_of(*(stand_in(port, "--worker") for port in free_ports(2)))
+    pickled = tmp_path / "plan.pickle"
+    pickled.write_bytes(pickle.dumps(plan))
+    launcher = subprocess.Popen([sys.executable, str(_LAUNCHER), str(pickled)], stdout=subprocess.DEVNULL)
+    try:
+        yield launcher, wait_for_state(RunFolder(plan.folder), lambda state: state.ready)
+    finally:
+        launcher.kill()
+        launcher.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_survives_the_launcher(
+    launched: tuple[subprocess.Popen[bytes], ClusterState],
+    number: signal.Signals,
+    family: Family,
+    survivors: Survivors,
+) -> None:
+    launcher, state = launched
+    processes = family(state)
+    assert len(processes) == 6  # two guards, two servers, two workers
+
+    launcher.send_signal(number)
+
+    code = launcher.wait(timeout=20)
+    assert code == (-number if number == signal.SIGKILL else 0)
+    assert survivors(processes) == []
+
+
+def test_down_ends_everything_and_forgets_the_cluster(
+    launched: tuple[subprocess.Popen[bytes], ClusterState],
+    tmp_path: Path,
+    family: Family,
+    survivors: Survivors,
+) -> None:
+    launcher, state = launched
+    processes = family(state)
+    folder = RunFolder(tmp_path / "cluster")
+
+    assert take_down(folder)
+
+    assert launcher.wait(timeout=5) == 0
+    assert survivors(processes) == []
+    assert folder.read_state() is None
+    assert not take_down(folder)
+
+
+def test_the_state_of_a_killed_launcher_is_not_believed(
+    launched: tuple[subprocess.Popen[bytes], ClusterState], tmp_path: Path
+) -> None:
+    launcher, _ = launched
+    launcher.kill()
+    launcher.wait()
+    assert RunFolder(tmp_path / "cluster").read_state() is None
+
+
+def test_a_second_launcher_is_refused(
+    launched: tuple[subprocess.Popen[bytes], ClusterState], tmp_path: Path
+) -> None:
+    with pytest.raises(DeployError, match="cluster cluster is already up"):
+        RunFolder(tmp_path / "cluster").open({})
+
+
+async def test_a_server_killed_later_is_reported_and_the_others_stay(
+    free_ports: FreePorts,
+    stand_in: StandIn,
+    cluster_of: ClusterOf,
+    family: Family,
+    survivors: Survivors,
+) -> None:
+    first, second = (stand_in(port, "--worker") for port in free_ports(2))
+    async with LocalCluster(cluster_of(first, second)) as cluster:
+        pid = cluster.state.processes[0].pid
+        assert pid is not None
+        workers = psutil.Process(pid).children()
+        assert len(workers) == 1
+
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: bool(cluster.state.ended))
+
+        assert cluster.state.processes[0].exit_code == -signal.SIGKILL
+        assert await asyncio.to_thread(survivors, workers) == []
+        assert cluster.state.processes[1].phase == "ready"
+        assert cluster.folder.read_state() == cluster.state
+        processes = family(cluster.state)
+    assert await asyncio.to_thread(survivors, processes) == []
+
+
+async def test_a_killed_guard_takes_its_server_and_its_worker_along(
+    free_ports: FreePorts,
+    stand_in: StandIn,
+    cluster_of: ClusterOf,
+    family: Family,
+    survivors: Survivors,
+) -> None:
+    async with LocalCluster(cluster_of(stand_in(free_ports(1)[0], "--worker"))) as cluster:
+        processes = family(cluster.state)
+        psutil.Process(cluster.state.processes[0].pid).parent().kill()
+        await until(lambda: bool(cluster.state.ended))
+        assert await asyncio.to_thread(survivors, processes) == []
+
+
+async def test_a_server_that_ignores_the_request_to_end_is_killed_after_the_grace(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, family: Family, survivors: Survivors
+) -> None:
+    cluster = LocalCluster(cluster_of(stand_in(free_ports(1)[0], "--stubborn")), grace_s=0.3)
+    await cluster.start()
+    processes = family(cluster.state)
+    await cluster.stop()
+    assert cluster.state.processes[0].exit_code == -signal.SIGKILL
+    assert await asyncio.to_thread(survivors, processes) == []
+
+
+async def test_a_taken_port_is_named_with_its_holder_before_anything_starts(
+    stand_in: StandIn, cluster_of: ClusterOf
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(DeployError) as caught:
+            await LocalCluster(cluster_of(stand_in(port))).start()
+    message = str(caught.value)
+    assert f"port {port} for server-{port} cannot be used: Address already in use" in message
+    assert f"(pid {os.getpid()})" in message
+    assert "--set engine_port=PORT" in message
+    assert "\n" not in message
+
+
+async def test_a_server_that_dies_at_start_is_explained_and_the_others_are_taken_down(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, survivors: Survivors
+) -> None:
+    good, bad = free_ports(2)
+    seen: list[psutil.Process] = []
+
+    def remember(state: ClusterState) -> None:
+        seen.extend(psutil.Process().children(recursive=True))
+
+    plan = cluster_of(stand_in(good, "--worker"), stand_in(bad, "--worker", "--fail", "no room for KV"))
+    with pytest.raises(DeployError) as caught:
+        await LocalCluster(plan, on_change=remember).start()
+    assert str(caught.value) == (
+        f"server-{bad} ended at start with exit code 1; it said: ValueError: no room for KV "
+        f"(log: {plan.folder}/logs/server-{bad}.log)"
+    )
+    assert seen
+    assert await asyncio.to_thread(survivors, list(set(seen))) == []
+    assert RunFolder(plan.folder).read_state() is None
+
+
+async def test_a_server_that_is_never_ready_meets_the_deadline(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf
+) -> None:
+    port = free_ports(1)[0]
+    began = time.monotonic()
+    with pytest.raises(DeployError, match=rf"server-{port} was not ready within 1 s; it said: listening on"):
+        await LocalCluster(cluster_of(stand_in(port, "--mute"), ready_timeout_s=1.0)).start()
+    assert time.monotonic() - began < 8
+
+
+async def test_a_command_that_does_not_exist_is_explained(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf
+) -> None:
+    plan = stand_in(free_ports(1)[0])
+    broken = ProcessPlan(
+        plan.name, plan.role, ("/nowhere/python",), plan.port, plan.health_url, plan.log, host=plan.host
+    )
+    with pytest.raises(DeployError, match="exit code 127; it said: /nowhere/python: cannot be started"):
+        await LocalCluster(cluster_of(broken)).start()
+
+
+async def test_start_can_be_cancelled_and_leaves_nothing(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, survivors: Survivors
+) -> None:
+    started = asyncio.Event()
+    cluster = LocalCluster(cluster_of(stand_in(free_ports(1)[0], "--mute")), lambda _: started.set())
+    task = asyncio.create_task(cluster.start())
+    await started.wait()
+    await until(lambda: cluster.state.processes[0].pid is not None)
+    processes = psutil.Process().children(recursive=True)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(survivors, processes) == []

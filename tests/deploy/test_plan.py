@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from block.config import ClusterConfig, PredictorConfig, SchedulerConfig, load_config
+from block.errors import ConfigError
+from deploy.plan import ClusterPlan, ProcessPlan, plan_cluster
+
+ROOT = Path("/srv/block")
+LOCAL = Path(__file__).resolve().parents[2] / "config/cluster/local.yaml"
+
+
+def plan(root: Path = ROOT, **overrides: Any) -> ClusterPlan:
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    return plan_cluster(load_config(LOCAL, ClusterConfig, dotted), root)
+
+
+def engine(**overrides: Any) -> ProcessPlan:
+    return plan(**overrides).processes[0]
+
+
+def option(process: ProcessPlan, flag: str) -> str:
+    return process.argv[process.argv.index(flag) + 1]
+
+
+def plugin_settings(process: ProcessPlan) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(option(process, "--additional-config"))["block"]
+    return settings
+
+
+def test_a_cluster_is_its_engines_their_predictors_and_one_scheduler() -> None:
+    processes = plan(instances=2).processes
+    assert [(p.name, p.role, p.port) for p in processes] == [
+        ("instance-0", "engine", 8100),
+        ("instance-1", "engine", 8101),
+        ("predictor-0", "predictor", 8200),
+        ("predictor-1", "predictor", 8201),
+        ("scheduler", "scheduler", 8000),
+    ]
+    assert processes[1].health_url == "http://127.0.0.1:8101/health"
+    assert processes[1].log == ROOT / "run/local/logs/instance-1.log"
+
+
+def test_the_engine_gets_every_setting() -> None:
+    process = engine(engine__max_num_seqs=24, engine__policy="priority", engine__prefix_caching=True)
+    assert process.argv[:3] == (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+    assert option(process, "--model") == "/srv/block/.cache/models/llama-2-7b"
+    assert option(process, "--served-model-name") == "llama-2-7b"
+    assert option(process, "--port") == "8100"
+    assert option(process, "--num-gpu-blocks-override") == "1052"
+    assert option(process, "--block-size") == "16"
+    assert option(process, "--max-num-seqs") == "24"
+    assert option(process, "--max-num-batched-tokens") == "512"
+    assert option(process, "--max-model-len") == "4096"
+    assert option(process, "--scheduling-policy") == "priority"
+    assert "--enable-prefix-caching" in process.argv
+    assert process.env["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "flag", "scheduler"),
+    [
+        (True, "--async-scheduling", "block.vllm_plugin.scheduler.AsyncFeedScheduler"),
+        (False, "--no-async-scheduling", "block.vllm_plugin.scheduler.FeedScheduler"),
+    ],
+)
+def test_the_scheduler_class_goes_with_the_way_of_scheduling(
+    asynchronous: bool, flag: str, scheduler: str
+) -> None:
+    process = engine(engine__async_scheduling=asynchronous)
+    assert flag in process.argv
+    assert option(process, "--scheduler-cls") == scheduler
+
+
+def test_an_emulated_engine_loads_no_weights_and_knows_its_latency_model() -> None:
+    process = engine()
+    assert option(process, "--load-format") == "dummy"
+    assert option(process, "--distributed-executor-backend") == (
+        "block.vllm_plugin.emulated_executor.EmulatedExecutor"
+    )
+    assert plugin_settings(process)["emulation"] == {
+        "latency": "/srv/block/config/latency/a30-llama-2-7b.yaml"
+    }
+
+
+def test_a_real_engine_computes_and_still_feeds_its_predictor() -> None:
+    process = engine(engine__executor="real")
+    assert "--load-format" not in process.argv
+    assert "--distributed-executor-backend" not in process.argv
+    assert plugin_settings(process) == {"feed": {"address": "ipc:///srv/block/run/local/feed-0.sock"}}
+
+
+def test_without_a_block_count_vllm_measures_its_memory() -> None:
+    assert "--num-gpu-blocks-override" not in engine(engine__num_gpu_blocks=None).argv
+
+
+def test_further_flags_come_last_so_that_they_win() -> None:
+    assert engine(engine__extra_flags=["--seed", "7"]).argv[-2:] == ("--seed", "7")
+
+
+def test_predictors_and_scheduler_are_told_of_each_other_and_of_the_engines() -> None:
+    made = plan(instances=2)
+    predictor = made.configs[ROOT / "run/local/predictor-1.yaml"]
+    scheduler = made.configs[ROOT / "run/local/scheduler.yaml"]
+    assert isinstance(predictor, PredictorConfig)
+    assert isinstance(scheduler, SchedulerConfig)
+    assert predictor.instance == "instance-1"
+    assert predictor.feed == plugin_settings(made.processes[1])["feed"]["address"]
+    assert predictor.latency == ROOT / "config/latency/a30-llama-2-7b.yaml"
+    assert [(i.name, i.url, i.predictor_url) for i in scheduler.instances] == [
+        ("instance-0", "http://127.0.0.1:8100", "http://127.0.0.1:8200"),
+        ("instance-1", "http://127.0.0.1:8101", "http://127.0.0.1:8201"),
+    ]
+    assert scheduler.settings.tokenizer == ROOT / ".cache/models/llama-2-7b/tokenizer.json"
+    assert option(made.processes[-1], "--config") == "/srv/block/run/local/scheduler.yaml"
+
+
+def test_a_predictor_may_have_a_latency_model_of_its_own() -> None:
+    predictor = plan(predictor__latency="other.yaml").configs[ROOT / "run/local/predictor-0.yaml"]
+    assert isinstance(predictor, PredictorConfig)
+    assert predictor.latency == ROOT / "other.yaml"
+
+
+def test_socket_paths_stay_short_however_deep_the_run_folder() -> None:
+    deep = Path("/" + "/".join(["a-long-folder-name"] * 8))
+    made = plan(root=deep)
+    address = plugin_settings(made.processes[0])["feed"]["address"]
+    assert len(address.removeprefix("ipc://")) < 100
+    assert made.socket_folder != made.folder
+    assert plan(root=deep).socket_folder == made.socket_folder
+    assert plan(root=deep / "b").socket_folder != made.socket_folder
+
+
+def test_planning_is_repeatable() -> None:
+    assert plan() == plan()
+
+
+def test_ports_that_would_be_shared_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="port 8102 is also in the range of engine_port; set them at least 3"
+    ):
+        plan(predictor_port=8102)
+    with pytest.raises(ConfigError, match="scheduler_port"):
+        plan(scheduler_port=8101)
+
+
+def test_ports_beyond_the_last_are_refused() -> None:
+    with pytest.raises(ConfigError, match="engine_port = 65534: leaves no room for 3 ports"):
+        plan(engine_port=65534)

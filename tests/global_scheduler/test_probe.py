@@ -1,0 +1,103 @@
+"""Predictors: asked in parallel, believed by the deadline, told of the choice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize("behaviour", ["slow", "broken", "damaged", "misplaced"])
+async def test_a_predictor_without_an_answer_is_skipped(world, behaviour):
+    fleet = await world(instances=3, predictors=True, policy="block", probe_deadline_s=0.3)
+    fleet.predictors["a"].behaviour = behaviour
+    fleet.predictors["a"].e2e_s = 0.1
+    fleet.predictors["b"].e2e_s, fleet.predictors["c"].e2e_s = 5.0, 2.0
+    started_s = time.perf_counter()
+    answer = await fleet.chat()
+    assert time.perf_counter() - started_s < 0.55  # a slow one takes 0.6 s
+    assert answer.headers["x-block-instance"] == "c"
+    assert "x-block-fallback" not in answer.headers
+    outcome = "late" if behaviour == "slow" else "failed"
+    assert await fleet.metric(f'block_probes_total{{outcome="{outcome}"}}') == 1
+    assert await fleet.metric('block_probes_total{outcome="answered"}') == 2
+
+
+async def test_a_heuristic_chooses_when_no_predictor_answers(world, wait_until):
+    """The one with fewer outstanding requests."""
+    fleet = await world(predictors=True, policy="block")
+    for name in "ab":
+        fleet.predictors[name].behaviour = "broken"
+        fleet.instances[name].behaviour = "hang"
+    held = asyncio.create_task(fleet.chat(stream=True))
+    await wait_until(lambda: fleet.instances["a"].active + fleet.instances["b"].active == 1)
+    busy, idle = ("a", "b") if fleet.instances["a"].active else ("b", "a")
+    fleet.instances[idle].behaviour = "serve"
+    for _ in range(5):
+        answer = await fleet.chat()
+        assert answer.headers["x-block-instance"] == idle
+        assert answer.headers["x-block-fallback"] == "no_prediction"
+        assert "x-block-predicted-e2e-ms" not in answer.headers
+    assert len(fleet.instances[busy].received) == 1
+    held.cancel()
+    await asyncio.wait([held])
+
+
+async def test_dead_predictors_cost_nothing_but_the_prediction(world):
+    fleet = await world(predictors=True, policy="block")
+    for predictor in fleet.predictors.values():
+        await predictor.stop()
+    answer = await fleet.chat()
+    assert answer.status_code == 200
+    assert answer.headers["x-block-fallback"] == "no_prediction"
+
+
+async def test_k_of_n_are_asked(world):
+    fleet = await world(instances=4, predictors=True, policy="block", probe_count=2)
+    for _ in range(30):
+        assert (await fleet.chat()).status_code == 200
+    asked = [len(predictor.questions) for predictor in fleet.predictors.values()]
+    assert sum(asked) == 60
+    assert min(asked) > 0
+
+
+async def test_the_question_describes_the_request(world):
+    fleet = await world(instances=1, predictors=True, policy="block", estimator="oracle")
+    await fleet.http.post(
+        f"{fleet.url}/v1/completions",
+        json={"model": "llama", "prompt": [1] * 50, "max_tokens": 200, "priority": 3},
+        headers={"x-block-output-tokens": "120", "x-request-id": "q-1"},
+    )
+    candidate = fleet.predictors["a"].questions[0].candidate
+    assert candidate.id == "q-1"
+    assert (candidate.prompt_tokens, candidate.output_tokens, candidate.max_tokens) == (50, 120, 200)
+    assert candidate.priority == 3
+
+
+async def test_absent_limits_follow_the_api(world):
+    """A completion without max_tokens gets 16, a chat what is left of the model's length (4096)."""
+    fleet = await world(instances=1, predictors=True, policy="block")
+    await fleet.http.post(f"{fleet.url}/v1/completions", json={"model": "llama", "prompt": [1] * 50})
+    await fleet.chat()
+    completion, chat = (question.candidate for question in fleet.predictors["a"].questions)
+    assert completion.max_tokens == 16
+    assert chat.max_tokens == 4096 - chat.prompt_tokens
+
+
+async def test_the_chosen_predictor_is_told_and_told_again_on_failure(world, wait_until):
+    fleet = await world(predictors=True, policy="block")
+    fleet.predictors["a"].e2e_s = 0.5
+    fleet.instances["a"].behaviour = "die_first"
+    await fleet.chat(headers={"x-request-id": "r-1"})
+    await wait_until(lambda: fleet.predictors["a"].released == ["r-1"])
+    await wait_until(lambda: fleet.predictors["b"].committed == ["r-1"])
+    assert fleet.predictors["a"].committed == ["r-1"]
+    assert fleet.predictors["b"].released == []
+
+
+async def test_a_request_that_the_instance_refuses_is_released(world, wait_until):
+    fleet = await world(instances=1, predictors=True)
+    fleet.instances["a"].behaviour = "refuse"
+    await fleet.chat(headers={"x-request-id": "r-1"})
+    await wait_until(lambda: fleet.predictors["a"].released == ["r-1"])

@@ -1,0 +1,47 @@
+"""Estimators say what they say they say, and never more than the request allows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from block.errors import ConfigError
+from length_estimation.estimator import ESTIMATORS, EstimationRequest, EstimatorSettings, make_estimator
+
+SETTINGS = EstimatorSettings(constant_output_tokens=100)
+requests = st.builds(
+    EstimationRequest,
+    prompt_tokens=st.integers(0, 10**9),
+    max_tokens=st.integers(1, 2**31),
+    declared_output_tokens=st.none() | st.integers(1, 2**31),
+    prompt_json=st.binary(max_size=20),
+)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@given(request_=requests)
+def test_estimates_stay_within_the_request(name, request_):
+    estimate = make_estimator(name, SETTINGS).estimate(request_)
+    assert 1 <= estimate.mean_tokens <= request_.max_tokens
+    assert all(0 < p < 1 and 1 <= tokens <= request_.max_tokens for p, tokens in estimate.quantiles)
+
+
+@pytest.mark.parametrize(
+    ("name", "declared", "tokens", "source"),
+    [
+        ("constant", 30, 100, "constant"),
+        ("max_tokens", 30, 400, "max_tokens"),
+        ("oracle", 30, 30, "oracle"),
+        ("oracle", 900, 400, "oracle"),
+        ("oracle", None, 400, "max_tokens"),
+    ],
+)
+def test_what_each_says(name, declared, tokens, source):
+    estimate = make_estimator(name, SETTINGS).estimate(EstimationRequest(10, 400, declared))
+    assert (estimate.mean_tokens, estimate.source) == (tokens, source)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="'roberta': unknown; known: constant, max_tokens, oracle"):
+        make_estimator("roberta", SETTINGS)

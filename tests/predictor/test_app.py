@@ -1,0 +1,103 @@
+"""The predictor over HTTP, fed by a real ZMQ publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+import zmq
+import zmq.asyncio
+from feed_messages import snapshot
+
+from block.config import PredictorConfig
+from predictor.app import create_app
+
+TABLE = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
+CANDIDATE = {"id": "new", "prompt_tokens": 100, "output_tokens": 20, "max_tokens": 50}
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    config = PredictorConfig(instance="i0", feed=f"ipc://{tmp_path}/feed", latency=TABLE, port=1)
+    app = create_app(config)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://predictor") as client:
+            yield client
+
+
+@pytest.fixture
+async def feed(tmp_path: Path) -> AsyncIterator[zmq.asyncio.Socket]:
+    with zmq.asyncio.Context() as context, context.socket(zmq.XPUB) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(f"ipc://{tmp_path}/feed")
+        yield socket
+
+
+async def _publish(socket: zmq.asyncio.Socket, ids: list[str]) -> None:
+    await asyncio.wait_for(socket.recv(), 5)
+    await socket.send(msgspec.msgpack.encode(snapshot(ids, time.time())))
+
+
+async def _ready(client: httpx.AsyncClient) -> None:
+    deadline_s = time.monotonic() + 5
+    while (await client.get("/health")).status_code != 200:
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.01)
+
+
+async def test_answers_once_the_feed_has_spoken(client, feed) -> None:
+    silent = await client.post("/v1/predict", json={"candidate": CANDIDATE})
+    assert silent.status_code == 503
+    assert "feed" in silent.json()["error"]["message"]
+    assert (await client.get("/health")).status_code == 503
+    await _publish(feed, ["chatcmpl-a-00000000"])
+    await _ready(client)
+    answer = (await client.post("/v1/predict", json={"candidate": CANDIDATE})).json()
+    assert answer["instance"] == "i0"
+    assert 0 < answer["prediction"]["ttft_s"] < answer["prediction"]["e2e_s"]
+    assert answer["load"]["running"] == 1
+    state = (await client.get("/v1/state")).json()
+    assert state["ready"] is True
+    assert state["state_step"] == 9
+
+
+async def test_commit_and_release(client, feed) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    assert (await client.post("/v1/commit", json={"candidate": CANDIDATE})).status_code == 204
+    assert (await client.get("/v1/state")).json()["load"]["committed"] == 1
+    assert (await client.post("/v1/release", json={"id": "new"})).status_code == 204
+    assert (await client.get("/v1/state")).json()["load"]["committed"] == 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"candidate": 3}', b'{"candidate": {"id": "a"}}', b"\xff\xfe"]
+)
+async def test_bad_questions_are_refused(client, feed, body: bytes) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    answer = await client.post("/v1/predict", content=body)
+    assert answer.status_code == 422
+    assert "PredictRequest" in answer.json()["error"]["message"]
+
+
+async def test_impossible_candidates_are_refused(client, feed) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    answer = await client.post("/v1/predict", json={"candidate": {**CANDIDATE, "prompt_tokens": -3}})
+    assert answer.status_code == 422
+    assert "prompt_tokens" in answer.json()["error"]["message"]
+
+
+async def test_metrics_count_predictions(client, feed) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    await client.post("/v1/predict", json={"candidate": CANDIDATE})
+    page = (await client.get("/metrics")).text
+    assert 'block_prediction_seconds_count{instance="i0"} 1.0' in page

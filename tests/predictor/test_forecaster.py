@@ -1,0 +1,61 @@
+"""What the predictor answers, given a mirror and a ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from feed_messages import snapshot
+
+from block.errors import FeedError, StateError
+from block.latency.table import TableLatency
+from block.messages import CandidateRequest
+from predictor.forecaster import Forecaster
+from predictor.ledger import Ledger
+from predictor.mirror import Mirror
+
+MODEL = TableLatency.load(Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml")
+NEW = CandidateRequest(id="new", prompt_tokens=100, output_tokens=20, max_tokens=50)
+
+
+def _forecaster(ids: list[str]) -> Forecaster:
+    mirror = Mirror()
+    forecaster = Forecaster("i0", MODEL, Ledger(5.0), mirror)
+    mirror.apply(snapshot(ids, 100.0))
+    forecaster.notice(100.0)
+    return forecaster
+
+
+def test_an_idle_engine_answers_with_its_step_times() -> None:
+    answer = _forecaster([]).predict(NEW, 100.0)
+    assert answer.prediction.ttft_s == pytest.approx(0.0238, abs=0.001)
+    assert answer.prediction.e2e_s == pytest.approx(answer.prediction.ttft_s + 19 * 0.0196, rel=0.01)
+    assert answer.load.running == 0
+
+
+def test_before_the_first_snapshot_there_is_no_answer() -> None:
+    forecaster = Forecaster("i0", MODEL, Ledger(5.0), Mirror())
+    with pytest.raises(FeedError):
+        forecaster.predict(NEW, 1.0)
+
+
+def test_committed_choices_delay_and_are_counted() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    before = forecaster.predict(NEW, 100.0)
+    forecaster.ledger.commit(CandidateRequest("other", 2000, 300, 300), 100.0)
+    after = forecaster.predict(NEW, 100.0)
+    assert after.prediction.ttft_s > before.prediction.ttft_s + 0.1
+    assert (before.load.committed, after.load.committed) == (0, 1)
+    assert after.load.unprocessed_tokens == before.load.unprocessed_tokens + 2300
+
+
+def test_what_the_router_said_of_a_length_is_used() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    free = forecaster.load(100.0).unprocessed_tokens
+    forecaster.ledger.commit(CandidateRequest("a", 20, 31, 100), 100.0)
+    assert forecaster.load(100.0).unprocessed_tokens == free - 100 + 31
+
+
+def test_a_prompt_beyond_the_model_is_refused_by_name() -> None:
+    with pytest.raises(StateError, match="prompt"):
+        _forecaster([]).predict(CandidateRequest("new", 4096, 5, 5), 100.0)
