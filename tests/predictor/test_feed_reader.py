@@ -58,7 +58,8 @@ def decode_some(engine: VirtualEngine, name: str, steps: int) -> None:
 
 async def test_the_mirror_follows_a_running_engine(address: str) -> None:
     states: list[EngineState] = []
-    engine, reader = feed_engine(address), FeedReader(address, on_state=states.append)
+    engine = feed_engine(address)
+    reader = FeedReader(address, on_change=lambda: states.append(reader.mirror.state()))
     async with following(reader):
         await until(lambda: reader.synchronised)
         decode_some(engine, "a", 20)

@@ -62,7 +62,7 @@ async def ask(
 async def session(server: EngineServer) -> AsyncIterator[tuple[AsyncOpenAI, list[EngineState]]]:
     """A client, and every state that the server's feed shows meanwhile."""
     states: list[EngineState] = []
-    reader = FeedReader(server.feed, on_state=states.append)
+    reader = FeedReader(server.feed, on_change=lambda: states.append(reader.mirror.state()))
     task = asyncio.create_task(reader.follow())
     async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         async with asyncio.timeout(20):
