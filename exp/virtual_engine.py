@@ -91,13 +91,17 @@ class VirtualEngine:
         processed: dict[int, Any] = self.scheduler.update_from_output(output, tokens)
         return processed
 
-    def step(self) -> SchedulerOutput | None:
-        """One turn of the engine core's loop: schedule if there is room, else wait for the oldest step."""
-        output = self.schedule()
+    def must_wait(self, output: SchedulerOutput | None) -> bool:
+        """Whether the engine core, having scheduled ``output``, now waits for its oldest step."""
         room = len(self.under_way) < self.depth
-        if output is None or not room or not (output.num_scheduled_tokens or self.scheduler.has_requests()):
+        return (
+            output is None or not room or not (output.num_scheduled_tokens or self.scheduler.has_requests())
+        )
+
+    def step(self) -> None:
+        """One turn of the engine core's loop: schedule if there is room, then wait if it must."""
+        if self.must_wait(self.schedule()):
             self.finish_step()
-        return output
 
     def close(self) -> None:
         """Shut the scheduler down, its feed with it."""

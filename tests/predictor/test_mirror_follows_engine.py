@@ -87,7 +87,7 @@ class Witness:
         if output is not None:
             self._note_schedule(output)
             self._publish(self.capturer.step_scheduled(output))
-        if output is None or len(self.engine.under_way) == self.engine.depth:
+        if self.engine.must_wait(output):
             self._finish_step()
         return True
 

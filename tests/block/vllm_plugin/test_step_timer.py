@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from block.vllm_plugin.step_timer import StepTimer
+
+
+@pytest.fixture
+def timer() -> Iterator[StepTimer[int]]:
+    device: StepTimer[int] = StepTimer()
+    yield device
+    device.close()
+
+
+def test_a_step_is_pending_until_its_end(timer: StepTimer[int]) -> None:
+    end_s = timer.reserve(0.05)
+    future = timer.resolve_at(end_s, 7)
+    assert not future.done()
+    assert future.result(timeout=5) == 7
+    assert time.monotonic() >= end_s
+
+
+def test_steps_queue_behind_each_other_without_drift(timer: StepTimer[int]) -> None:
+    ends_s = [timer.reserve(0.01) for _ in range(20)]
+    futures = [timer.resolve_at(end_s, step) for step, end_s in enumerate(ends_s)]
+    assert [future.result(timeout=5) for future in futures] == list(range(20))
+    assert ends_s == [pytest.approx(ends_s[0] + 0.01 * step) for step in range(20)]
+    assert min(timer.lateness_s()) >= 0
+
+
+def test_an_idle_device_starts_now(timer: StepTimer[int]) -> None:
+    first_end_s = timer.reserve(0.001)
+    time.sleep(0.02)
+    before_s = time.monotonic()
+    assert timer.reserve(0.01) >= max(first_end_s, before_s) + 0.01
