@@ -15,6 +15,7 @@ from block.config import PredictorConfig
 from block.errors import FeedError, StateError
 from block.latency.table import TableLatency
 from block.messages import CommitRequest, PredictRequest, ReleaseRequest
+from block.simulation.what_if import warm_up
 from predictor.feed_reader import FeedReader
 from predictor.forecaster import Forecaster
 from predictor.ledger import Ledger
@@ -31,13 +32,14 @@ class PredictorService:
         self._config = config
         self._metrics = PredictorMetrics(config.instance)
         self._reader = FeedReader(config.feed, on_change=self._notice)
-        model = TableLatency.load(config.latency)
+        self._model = TableLatency.load(config.latency)
         ledger = Ledger(config.settings.commit_ttl_s)
-        self._forecaster = Forecaster(config.instance, model, ledger, self._reader.mirror)
+        self._forecaster = Forecaster(config.instance, self._model, ledger, self._reader.mirror)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow the feed for as long as the context lasts."""
+        """Be ready to answer, then follow the feed for as long as the context lasts."""
+        await asyncio.to_thread(warm_up, self._model)
         task = asyncio.create_task(self._reader.follow())
         try:
             yield
