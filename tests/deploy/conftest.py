@@ -66,13 +66,22 @@ def cluster_of(tmp_path: Path) -> Callable[..., ClusterPlan]:
 
 
 @pytest.fixture
-def family() -> Callable[[ClusterState], list[psutil.Process]]:
-    """All processes of a running cluster: guards, servers and the servers' workers."""
+def offspring() -> Callable[[int], list[psutil.Process]]:
+    """Descendants of a process, less those of this one that other tests' fixtures had started before."""
+    before = set(psutil.Process().children(recursive=True))
 
-    def find(state: ClusterState) -> list[psutil.Process]:
-        return psutil.Process(state.launcher_pid).children(recursive=True)
+    def find(pid: int) -> list[psutil.Process]:
+        return [child for child in psutil.Process(pid).children(recursive=True) if child not in before]
 
     return find
+
+
+@pytest.fixture
+def family(
+    offspring: Callable[[int], list[psutil.Process]],
+) -> Callable[[ClusterState], list[psutil.Process]]:
+    """All processes of a running cluster: guards, servers and the servers' workers."""
+    return lambda state: offspring(state.launcher_pid)
 
 
 @pytest.fixture

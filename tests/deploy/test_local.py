@@ -26,6 +26,7 @@ ClusterOf = Callable[..., ClusterPlan]
 FreePorts = Callable[[int], list[int]]
 Family = Callable[[ClusterState], list[psutil.Process]]
 Survivors = Callable[[list[psutil.Process]], list[psutil.Process]]
+Offspring = Callable[[int], list[psutil.Process]]
 
 _LAUNCHER = Path(__file__).parent / "launcher.py"
 
@@ -180,13 +181,17 @@ async def test_a_taken_port_is_named_with_its_holder_before_anything_starts(
 
 
 async def test_a_server_that_dies_at_start_is_explained_and_the_others_are_taken_down(
-    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, survivors: Survivors
+    free_ports: FreePorts,
+    stand_in: StandIn,
+    cluster_of: ClusterOf,
+    offspring: Offspring,
+    survivors: Survivors,
 ) -> None:
     good, bad = free_ports(2)
     seen: list[psutil.Process] = []
 
     def remember(state: ClusterState) -> None:
-        seen.extend(psutil.Process().children(recursive=True))
+        seen.extend(offspring(os.getpid()))
 
     plan = cluster_of(stand_in(good, "--worker"), stand_in(bad, "--worker", "--fail", "no room for KV"))
     with pytest.raises(DeployError) as caught:
@@ -222,14 +227,18 @@ async def test_a_command_that_does_not_exist_is_explained(
 
 
 async def test_start_can_be_cancelled_and_leaves_nothing(
-    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, survivors: Survivors
+    free_ports: FreePorts,
+    stand_in: StandIn,
+    cluster_of: ClusterOf,
+    offspring: Offspring,
+    survivors: Survivors,
 ) -> None:
     started = asyncio.Event()
     cluster = LocalCluster(cluster_of(stand_in(free_ports(1)[0], "--mute")), lambda _: started.set())
     task = asyncio.create_task(cluster.start())
     await started.wait()
     await until(lambda: cluster.state.processes[0].pid is not None)
-    processes = psutil.Process().children(recursive=True)
+    processes = offspring(os.getpid())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -52,7 +52,7 @@ def test_the_engine_gets_every_setting() -> None:
     assert option(process, "--model") == "/srv/block/.cache/models/llama-2-7b"
     assert option(process, "--served-model-name") == "llama-2-7b"
     assert option(process, "--port") == "8100"
-    assert option(process, "--num-gpu-blocks-override") == "1052"
+    assert option(process, "--num-gpu-blocks-override") == "1053"
     assert option(process, "--block-size") == "16"
     assert option(process, "--max-num-seqs") == "24"
     assert option(process, "--max-num-batched-tokens") == "512"
