@@ -79,6 +79,9 @@ class SchedulerSettings(Settings):
     policy: str = Field("block", description="Default policy; a request may name another by header.")
     probe_count: int | None = Field(None, ge=1, description="Predictors asked per request; None asks all.")
     probe_deadline_s: Seconds = Field(0.05, description="Answers that come later are ignored.")
+    scenarios: int = Field(
+        1, ge=1, le=64, description="Scenarios of response lengths that a predictor averages over."
+    )
     estimator: str = Field(
         "max_tokens", description="Response-length estimator: constant, max_tokens, oracle."
     )

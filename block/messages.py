@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import msgspec
 
-from block.types import EngineLimits, EngineLoad, InFlightStep, Prediction, StepRecord
+from block.types import (
+    EngineLimits,
+    EngineLoad,
+    InFlightStep,
+    Prediction,
+    PredictionSpread,
+    StepRecord,
+)
 
 FEED_VERSION = 1
 
@@ -100,6 +107,8 @@ class CandidateRequest(msgspec.Struct, frozen=True):
     output_tokens: int
     max_tokens: int
     priority: int = 0
+    output_quantiles: tuple[tuple[float, float], ...] = ()
+    """Distribution of the response length as (probability, tokens); empty: exactly ``output_tokens``."""
 
 
 class PredictRequest(msgspec.Struct, frozen=True):
@@ -107,6 +116,16 @@ class PredictRequest(msgspec.Struct, frozen=True):
 
     candidate: CandidateRequest
     committed: tuple[CandidateRequest, ...] = ()
+    scenarios: int = 1
+    """Joint scenarios of all response lengths to average over; 1 takes every length's mean."""
+
+
+class PredictBatchRequest(msgspec.Struct, frozen=True):
+    """``POST /v1/predict/batch``: one what-if for each candidate, each without the others."""
+
+    candidates: tuple[CandidateRequest, ...]
+    committed: tuple[CandidateRequest, ...] = ()
+    scenarios: int = 1
 
 
 class PredictResponse(msgspec.Struct, frozen=True):
@@ -114,8 +133,16 @@ class PredictResponse(msgspec.Struct, frozen=True):
 
     instance: str
     prediction: Prediction
+    """Means over the scenarios."""
+    spread: PredictionSpread
     load: EngineLoad
     state_step: int
+
+
+class PredictBatchResponse(msgspec.Struct, frozen=True):
+    """Answers in the order of the candidates."""
+
+    answers: tuple[PredictResponse, ...]
 
 
 class CommitRequest(msgspec.Struct, frozen=True):

@@ -174,12 +174,23 @@ class Prediction:
     """Extra delay of all other requests together."""
     harm_max_s: float
     """Extra delay of the worst-hit other request."""
-    extra_preemptions: int
+    extra_preemptions: float
     state_age_s: float
     model_version: str
     """Which step-latency model, at which calibration."""
     confidence: float
     """0..1: share of the simulated steps inside the range that the model was fitted on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSpread:
+    """How far the scenarios of response lengths lie apart; a ``Prediction`` holds their means."""
+
+    scenarios: int
+    ttft_std_s: float
+    ttft_max_s: float
+    e2e_std_s: float
+    e2e_max_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,14 @@ class SchedulerApp:
         session = await self._resources.enter_async_context(_open_session())
         ledger = Ledger(session)
         self._resources.push_async_callback(ledger.close)
-        prober = Prober(session, ledger, self._metrics, settings.probe_deadline_s, settings.probe_count)
+        prober = Prober(
+            session,
+            ledger,
+            self._metrics,
+            settings.probe_deadline_s,
+            settings.probe_count,
+            settings.scenarios,
+        )
         self._resources.push_async_callback(prober.close)
         monitor = HealthMonitor(session, self._fleet, settings.health_interval_s)
         self._resources.push_async_callback(monitor.stop)

@@ -115,6 +115,7 @@ class Decider:
             priority=inquiry.priority,
             sequence=sequence,
             seed=zlib.crc32(inquiry.id.encode()) ^ sequence,  # ids may repeat, sequences do not
+            output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
         )
 
     def _prompt_tokens(self, inquiry: Inquiry) -> int:
@@ -134,7 +135,12 @@ class Decider:
 
 def _candidate(request: RoutingRequest) -> CandidateRequest:
     return CandidateRequest(
-        request.id, request.prompt_tokens, request.output_tokens, request.max_tokens, request.priority
+        id=request.id,
+        prompt_tokens=request.prompt_tokens,
+        output_tokens=request.output_tokens,
+        max_tokens=request.max_tokens,
+        priority=request.priority,
+        output_quantiles=request.output_quantiles,
     )
 
 

@@ -40,12 +40,14 @@ class Prober:
         metrics: SchedulerMetrics,
         deadline_s: float,
         count: int | None,
+        scenarios: int,
     ) -> None:
         self._session = session
         self._ledger = ledger
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._count = count
+        self._scenarios = scenarios
         self._timeout = aiohttp.ClientTimeout(total=deadline_s + LATE_ALLOWANCE_S)
         self._tasks: set[asyncio.Task[PredictResponse | None]] = set()
 
@@ -81,7 +83,7 @@ class Prober:
 
     async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
         started_s = time.perf_counter()
-        question = PredictRequest(candidate, self._ledger.untold(instance))
+        question = PredictRequest(candidate, self._ledger.untold(instance), self._scenarios)
         try:
             answer = await self._post(instance, msgspec.json.encode(question))
         except TimeoutError:

@@ -26,6 +26,7 @@ def create_app(config: PredictorConfig) -> FastAPI:
     app = FastAPI(title="block predictor", lifespan=lifespan)
     app.add_exception_handler(BlockError, _refuse)
     app.post("/v1/predict")(service.predict)
+    app.post("/v1/predict/batch")(service.predict_batch)
     app.post("/v1/commit")(service.commit)
     app.post("/v1/release")(service.release)
     app.get("/v1/state")(service.state)

@@ -5,15 +5,19 @@ Knows no sockets and no clock: the time comes in by call.
 
 from __future__ import annotations
 
+import numpy as np
+
 from block.latency.base import StepLatencyModel
+from block.lengths import LengthDistribution, scenario_levels
 from block.messages import CandidateRequest, PredictResponse, StateResponse
-from block.simulation.what_if import WhatIf
-from block.types import Arrival, EngineLoad, EngineState, Prediction, RequestState
-from predictor.ledger import Ledger
+from block.simulation.memory import Ints
+from block.simulation.what_if import Newcomer, WhatIf
+from block.types import Arrival, EngineLoad, EngineState, RequestState
+from predictor.ledger import Ledger, length_of, router_id
 from predictor.mirror import Mirror
 
-# A response that outlives its estimate is expected to go on for this many tokens.
-_OVERDUE_TOKENS = 10
+_Basis = tuple[EngineState, int, int]
+"""State, ledger version and number of scenarios that a layout belongs to."""
 
 
 class Forecaster:
@@ -26,7 +30,7 @@ class Forecaster:
         self._model = model
         self._mirror = mirror
         self._members: object = None
-        self._what_if: tuple[EngineState, int, WhatIf] | None = None
+        self._what_if: tuple[_Basis, WhatIf] | None = None
 
     def notice(self, now_s: float) -> None:
         """Call when the mirror has changed: who is in the engine is no longer under way."""
@@ -40,11 +44,23 @@ class Forecaster:
         """The newest state; raises FeedError while there is none."""
         return self._mirror.state()
 
-    def predict(self, candidate: CandidateRequest, now_s: float) -> PredictResponse:
+    def predict(self, candidate: CandidateRequest, now_s: float, scenarios: int = 1) -> PredictResponse:
         """One what-if. Raises FeedError without a state, StateError for what could never run."""
+        what_if = self._current_what_if(now_s, scenarios)
+        arrival = Arrival(
+            id=candidate.id,
+            arrival_s=now_s,
+            prompt_tokens=candidate.prompt_tokens,
+            output_tokens=candidate.output_tokens,
+            max_tokens=candidate.max_tokens,
+            priority=candidate.priority,
+        )
+        lengths = _scenario_lengths(length_of(candidate), candidate.id, 0, candidate.max_tokens, scenarios)
+        prediction, spread = what_if.ask(Newcomer(arrival, tuple(lengths.tolist())))
         return PredictResponse(
             instance=self.instance,
-            prediction=self._ask(candidate, now_s),
+            prediction=prediction,
+            spread=spread,
             load=self.load(now_s),
             state_step=self.state.step,
         )
@@ -79,35 +95,48 @@ class Forecaster:
             unprocessed_tokens=prompt_left + output_left,
         )
 
-    def _ask(self, candidate: CandidateRequest, now_s: float) -> Prediction:
-        what_if = self._current_what_if(now_s)
-        newcomer = Arrival(
-            id=candidate.id,
-            arrival_s=now_s,
-            prompt_tokens=candidate.prompt_tokens,
-            output_tokens=candidate.output_tokens,
-            max_tokens=candidate.max_tokens,
-            priority=candidate.priority,
-        )
-        return what_if.ask(newcomer)
+    def _current_what_if(self, now_s: float, scenarios: int) -> WhatIf:
+        """Laid out once per state, ledger and number of scenarios; shared by all questions on them."""
+        state, arrivals = self.state, self.ledger.arrivals(now_s)
+        basis = (state, self.ledger.version, scenarios)
+        if self._what_if is None or not _same(self._what_if[0], basis):
+            lengths = self._lengths(state, arrivals, scenarios)
+            self._what_if = (basis, WhatIf(state, self._model, lengths, arrivals))
+        return self._what_if[1]
 
-    def _current_what_if(self, now_s: float) -> WhatIf:
-        """Laid out once per state and ledger, shared by all questions on them."""
-        state, arrivals, version = self.state, self.ledger.arrivals(now_s), self.ledger.version
-        if self._what_if is not None and self._what_if[0] is state and self._what_if[1] == version:
-            return self._what_if[2]
-        lengths = {r.id: self._expected_output(r) for r in (*state.running, *state.waiting)}
-        what_if = WhatIf(state, self._model, lengths, arrivals)
-        self._what_if = (state, version, what_if)
-        return what_if
+    def _lengths(self, state: EngineState, arrivals: tuple[Arrival, ...], scenarios: int) -> Ints:
+        """(scenarios, requests) response lengths of all that is in the engine or under way to it."""
+        rows = [
+            self._lengths_of(request.id, request.generated_tokens, request.max_tokens, scenarios)
+            for request in (*state.running, *state.waiting)
+        ]
+        rows += [self._lengths_of(arrival.id, 0, arrival.max_tokens, scenarios) for arrival in arrivals]
+        return np.array(rows, np.int64).reshape(len(rows), scenarios).T
+
+    def _lengths_of(self, request_id: str, generated: int, max_tokens: int, scenarios: int) -> Ints:
+        length = self.ledger.length(request_id)
+        if length is None:
+            return np.full(scenarios, max_tokens)
+        return _scenario_lengths(length, router_id(request_id), generated, max_tokens, scenarios)
 
     def _expected_output(self, request: RequestState) -> int:
-        expected = self.ledger.expected_output(request.id)
-        if expected is None:
-            return request.max_tokens
-        if expected <= request.generated_tokens:
-            expected = request.generated_tokens + _OVERDUE_TOKENS
-        return min(expected, request.max_tokens)
+        return int(self._lengths_of(request.id, request.generated_tokens, request.max_tokens, 1)[0])
+
+
+def _scenario_lengths(
+    length: LengthDistribution, request_id: str, generated: int, max_tokens: int, scenarios: int
+) -> Ints:
+    """Whole tokens in each scenario; a single scenario takes the conditional mean."""
+    if scenarios == 1:
+        totals = np.array([length.mean(generated)])
+    else:
+        totals = length.totals(scenario_levels(request_id, scenarios), generated)
+    whole: Ints = np.minimum(np.maximum(np.rint(totals), 1), max_tokens).astype(np.int64)
+    return whole
+
+
+def _same(basis: _Basis, other: _Basis) -> bool:
+    return basis[0] is other[0] and basis[1:] == other[1:]
 
 
 def _prompt_left(request: RequestState) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from block.lengths import LengthDistribution
 from block.messages import CandidateRequest
 from block.types import Arrival
 
@@ -26,6 +27,13 @@ def router_id(engine_id: str) -> str:
     return match["chat"] or match["completion"]
 
 
+def length_of(candidate: CandidateRequest) -> LengthDistribution:
+    """The distribution that a candidate comes with; raises StateError if it is none."""
+    if candidate.output_quantiles:
+        return LengthDistribution(candidate.output_quantiles)
+    return LengthDistribution.point(candidate.output_tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class _Commitment:
     candidate: CandidateRequest
@@ -39,16 +47,16 @@ class Ledger:
         """``ttl_s``: after this a choice that the feed never showed is taken as lost."""
         self._ttl_s = ttl_s
         self._waiting: dict[str, _Commitment] = {}
-        self._expected: dict[str, int] = {}
+        self._expected: dict[str, LengthDistribution] = {}
         self._present: frozenset[str] = frozenset()
         self._departed_s: dict[str, float] = {}
         self.version = 0
-        """Changes whenever ``arrivals`` or ``expected_output`` may."""
+        """Changes whenever ``arrivals`` or ``length`` may."""
 
     def commit(self, candidate: CandidateRequest, now_s: float) -> None:
         """Count a request as waiting; a second commit replaces the first."""
         self.version += 1
-        self._expected[candidate.id] = candidate.output_tokens
+        self._expected[candidate.id] = length_of(candidate)
         if candidate.id in self._present:
             return
         if candidate.id in self._departed_s:
@@ -92,8 +100,8 @@ class Ledger:
             for entry in self._waiting.values()
         )
 
-    def expected_output(self, engine_id: str) -> int | None:
-        """Expected response tokens of a request in the engine, if a router told."""
+    def length(self, engine_id: str) -> LengthDistribution | None:
+        """What a router said of a request's response length, by the engine's id or the router's own."""
         return self._expected.get(router_id(engine_id))
 
     def _expire(self, now_s: float) -> None:

@@ -14,7 +14,15 @@ from fastapi import Request, Response
 from block.config import PredictorConfig
 from block.errors import FeedError, StateError
 from block.latency.table import TableLatency
-from block.messages import CommitRequest, PredictRequest, ReleaseRequest
+from block.messages import (
+    CandidateRequest,
+    CommitRequest,
+    PredictBatchRequest,
+    PredictBatchResponse,
+    PredictRequest,
+    PredictResponse,
+    ReleaseRequest,
+)
 from block.simulation.what_if import warm_up
 from predictor.feed_reader import FeedReader
 from predictor.forecaster import Forecaster
@@ -22,6 +30,8 @@ from predictor.ledger import Ledger
 from predictor.metrics import PredictorMetrics
 
 MessageT = TypeVar("MessageT")
+
+MAX_SCENARIOS = 64
 
 
 class PredictorService:
@@ -50,14 +60,14 @@ class PredictorService:
     async def predict(self, request: Request) -> Response:
         """``POST /v1/predict``: 503 while the mirror cannot be trusted, 422 for what could never run."""
         question = _decode(await request.body(), PredictRequest)
-        if trouble := self._trouble():
-            raise FeedError(f"{self._config.instance}: {trouble}")
-        now_s = time.time()
-        for earlier in question.committed:
-            self._forecaster.ledger.commit(earlier, now_s)
-        with self._metrics.prediction_seconds.time():
-            answer = self._forecaster.predict(question.candidate, now_s)
+        (answer,) = self._answers((question.candidate,), question.committed, question.scenarios)
         return json_response(answer)
+
+    async def predict_batch(self, request: Request) -> Response:
+        """``POST /v1/predict/batch``: as ``predict``, for many candidates on one state."""
+        question = _decode(await request.body(), PredictBatchRequest)
+        answers = self._answers(question.candidates, question.committed, question.scenarios)
+        return json_response(PredictBatchResponse(answers))
 
     async def commit(self, request: Request) -> Response:
         """``POST /v1/commit``: this request is on its way to the instance."""
@@ -84,6 +94,25 @@ class PredictorService:
     async def metrics(self) -> Response:
         """``GET /metrics``."""
         return self._metrics.page()
+
+    def _answers(
+        self,
+        candidates: tuple[CandidateRequest, ...],
+        committed: tuple[CandidateRequest, ...],
+        scenarios: int,
+    ) -> tuple[PredictResponse, ...]:
+        if not 1 <= scenarios <= MAX_SCENARIOS:
+            raise StateError(f"scenarios = {scenarios}: must be within 1..{MAX_SCENARIOS}")
+        if trouble := self._trouble():
+            raise FeedError(f"{self._config.instance}: {trouble}")
+        now_s = time.time()
+        for earlier in committed:
+            self._forecaster.ledger.commit(earlier, now_s)
+        answers = []
+        for candidate in candidates:
+            with self._metrics.prediction_seconds.time():
+                answers.append(self._forecaster.predict(candidate, now_s, scenarios))
+        return tuple(answers)
 
     def _notice(self) -> None:
         self._forecaster.notice(time.time())

@@ -1,12 +1,14 @@
 """What would happen if this engine got one more request?
 
-A state is laid out once; each question copies it twice and runs them to the end, with
-the newcomer behind all other arrivals and without it. The difference is the harm to the others.
+A state is laid out once. For each scenario of response lengths one run without the newcomer is the
+baseline, shared by all questions; each question copies the state and runs it to the end with the
+newcomer behind all other arrivals. The difference is the harm to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,10 +19,20 @@ from block.simulation.compiled import compiled, compiled_allocating
 from block.simulation.leap import run
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
-from block.types import Arrival, EngineLimits, EngineState, Prediction
+from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
 
-# Entries of the compiled answer.
+# Entries of the compiled answer to one question in one scenario.
 _TTFT, _E2E, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(7)
+_ENTRIES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """The request of a what-if."""
+
+    arrival: Arrival
+    output_tokens: tuple[int, ...]
+    """Response length in each scenario."""
 
 
 class WhatIf:
@@ -30,54 +42,94 @@ class WhatIf:
         self,
         state: EngineState,
         model: StepLatencyModel,
-        output_tokens: Mapping[str, int],
+        output_tokens: Ints,
         committed: Sequence[Arrival] = (),
     ) -> None:
-        """``committed`` are choices the engine has not shown yet; see ``resume`` for ``output_tokens``."""
+        """``output_tokens``: (scenarios, requests) response lengths, in the order of ``state.running``,
+        ``state.waiting`` and ``committed``, the choices that the engine has not shown yet.
+        """
         self._state = state
         self._model = model
-        self._memory = resume(state, model.kernel, output_tokens, committed, spare=1).memory
+        self.scenarios = len(output_tokens)
+        self._memory = resume(state, model.kernel, {}, committed, spare=1).memory
+        self._stops = self._stop_tokens(output_tokens)
+        self._first_end_s = self._end_of_oldest_step()
+        self._baseline: tuple[float, Floats, Ints] | None = None
 
-    def ask(self, newcomer: Arrival) -> Prediction:
-        """Simulate with ``newcomer``; durations count from its arrival.
+    def ask(self, newcomer: Newcomer) -> tuple[Prediction, PredictionSpread]:
+        """Simulate with ``newcomer`` in every scenario; durations count from its arrival.
 
-        Raises StateError when the engine could never run it.
+        Returns the means over the scenarios, and their spread. Raises StateError when the engine could
+        never run the newcomer.
         """
-        limits, origin_s = self._state.limits, self._state.time_s
-        room = limits.max_model_len - newcomer.prompt_tokens
-        if newcomer.prompt_tokens < 1 or newcomer.output_tokens < 1 or room < 1:
+        arrival = newcomer.arrival
+        records = self._records(newcomer)
+        arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
+        finishes, preemptions = self._baseline_at(arrival_s)
+        memory = self._memory
+        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, finishes, preemptions)
+        if np.isnan(answers[:, _E2E]).any():
             raise StateError(
-                f"request {newcomer.id}: prompt_tokens = {newcomer.prompt_tokens} and output_tokens = "
-                f"{newcomer.output_tokens}: need at least 1 each and a prompt below {limits.max_model_len}"
+                f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
+                f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
             )
-        record = (
-            newcomer.prompt_tokens,
-            max(newcomer.max_tokens, newcomer.output_tokens),
-            min(newcomer.output_tokens, room),
-            newcomer.priority,
-            self._memory.count,
-        )
-        arrival_s = max(newcomer.arrival_s - origin_s, 0.0)
-        answer = _ask(self._memory.s, self._memory.f, np.array(record), arrival_s)
-        if np.isnan(answer[_E2E]):
-            raise StateError(
-                f"request {newcomer.id}: its {newcomer.prompt_tokens} prompt tokens can never be scheduled "
-                f"on an engine of {limits.total_blocks} blocks of {limits.block_size}"
-            )
-        return self._prediction(newcomer, answer)
+        return self._prediction(newcomer, answers), _spread(answers)
 
-    def _prediction(self, newcomer: Arrival, answer: Floats) -> Prediction:
-        after_first = newcomer.output_tokens - 1
+    def _records(self, newcomer: Newcomer) -> Ints:
+        """(scenarios, 5): the first fields of the newcomer's record."""
+        arrival, limits = newcomer.arrival, self._state.limits
+        room = limits.max_model_len - arrival.prompt_tokens
+        if arrival.prompt_tokens < 1 or min(newcomer.output_tokens) < 1 or room < 1:
+            raise StateError(
+                f"request {arrival.id}: prompt_tokens = {arrival.prompt_tokens} and output_tokens = "
+                f"{min(newcomer.output_tokens)}: need at least 1 each, a prompt below {limits.max_model_len}"
+            )
+        if len(newcomer.output_tokens) != self.scenarios:
+            raise StateError(f"request {arrival.id}: need one output length for each scenario")
+        most = max(arrival.max_tokens, *newcomer.output_tokens)
+        return np.array(
+            [
+                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._memory.count)
+                for tokens in newcomer.output_tokens
+            ]
+        )
+
+    def _stop_tokens(self, output_tokens: Ints) -> Ints:
+        """As the engine would: never beyond what a request or the model allows, never in the past."""
+        requests = self._memory.requests[:-1]
+        if output_tokens.shape[1] != len(requests):
+            raise StateError(f"output_tokens: {output_tokens.shape[1]} lengths for {len(requests)} requests")
+        room = self._state.limits.max_model_len - requests[:, layout.PROMPT]
+        most = np.minimum(requests[:, layout.MAX_TOKENS], room)
+        return np.maximum(np.minimum(output_tokens, most), requests[:, layout.GENERATED] + 1)
+
+    def _end_of_oldest_step(self) -> float:
+        """Up to then, a question's time changes nothing for the others."""
+        if self._memory.s[layout.BATCHES] == 0:
+            return np.inf
+        return float(self._memory.f[layout.BATCH_END])
+
+    def _baseline_at(self, now_s: float) -> tuple[Floats, Ints]:
+        as_of_s = now_s if now_s > self._first_end_s else 0.0
+        if self._baseline is None or self._baseline[0] != as_of_s:
+            finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
+            self._baseline = (as_of_s, finishes, preemptions)
+        return self._baseline[1:]
+
+    def _prediction(self, newcomer: Newcomer, answers: Floats) -> Prediction:
+        mean = answers.mean(axis=0)
+        after_first = np.array(newcomer.output_tokens) - 1
+        tpots = (answers[:, _E2E] - answers[:, _TTFT]) / np.maximum(after_first, 1)
         return Prediction(
-            ttft_s=float(answer[_TTFT]),
-            e2e_s=float(answer[_E2E]),
-            tpot_s=float((answer[_E2E] - answer[_TTFT]) / after_first) if after_first else 0.0,
-            harm_sum_s=float(answer[_HARM_SUM]),
-            harm_max_s=float(answer[_HARM_MAX]),
-            extra_preemptions=int(answer[_PREEMPTIONS]),
-            state_age_s=max(newcomer.arrival_s - self._state.time_s, 0.0),
+            ttft_s=float(mean[_TTFT]),
+            e2e_s=float(mean[_E2E]),
+            tpot_s=float(tpots.mean()),
+            harm_sum_s=float(mean[_HARM_SUM]),
+            harm_max_s=float(mean[_HARM_MAX]),
+            extra_preemptions=float(mean[_PREEMPTIONS]),
+            state_age_s=max(newcomer.arrival.arrival_s - self._state.time_s, 0.0),
             model_version=self._model.version,
-            confidence=1.0 - float(answer[_OUTSIDE] / max(answer[_STEPS], 1)),
+            confidence=1.0 - float(answers[:, _OUTSIDE].sum() / max(answers[:, _STEPS].sum(), 1)),
         )
 
 
@@ -87,48 +139,92 @@ def warm_up(model: StepLatencyModel) -> None:
         block_size=16, total_blocks=8, max_num_seqs=1, max_num_batched_tokens=16, max_model_len=64
     )
     state = EngineState("warm-up", 0, 0.0, limits, free_blocks=limits.total_blocks)
-    WhatIf(state, model, {}).ask(Arrival("warm-up", 0.0, 1, 1, 1))
+    newcomer = Newcomer(Arrival("warm-up", 0.0, 1, 1, 1), (1,))
+    WhatIf(state, model, np.zeros((1, 0), np.int64)).ask(newcomer)
+
+
+def _spread(answers: Floats) -> PredictionSpread:
+    ttft, e2e = answers[:, _TTFT], answers[:, _E2E]
+    return PredictionSpread(
+        scenarios=len(answers),
+        ttft_std_s=float(ttft.std()),
+        ttft_max_s=float(ttft.max()),
+        e2e_std_s=float(e2e.std()),
+        e2e_max_s=float(e2e.max()),
+    )
 
 
 @compiled
-def _end_overdue_batches(s: Ints, f: Floats, now_s: float) -> None:
-    """A batch whose predicted end has passed without word from the engine ends any moment now."""
+def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
+    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now."""
+    q = s[layout.RECORDS]
+    for r in range(stops.size):
+        s[q + layout.STOP_TOKENS] = stops[r]
+        s[q + layout.MAX_TOKENS] = max(s[q + layout.MAX_TOKENS], stops[r])
+        q += layout.RECORD
     for slot in range(s[layout.BATCHES]):
         f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
         f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
 
 
 @compiled
-def _join(s: Ints, f: Floats, newcomer: Ints, arrival_s: float) -> int:
-    """Put the newcomer into the spare record, behind all other arrivals; returns its times' place."""
-    q = s[layout.RECORDS] + (s[layout.RUNNING_QUEUE] - s[layout.RECORDS]) // layout.RECORD * layout.RECORD
-    q -= layout.RECORD
+def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
+    """Put the newcomer into the spare record, behind all other arrivals."""
+    q = s[layout.RECORDS] + others * layout.RECORD
     for field in range(newcomer.size):
         s[q + field] = newcomer[field]
     f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
     s[s[layout.LAST_ARRIVAL]] = q
     s[layout.LAST_ARRIVAL] += 1
-    return s[q + layout.TIMES]
 
 
 @compiled_allocating
-def _ask(template: Ints, times: Floats, newcomer: Ints, arrival_s: float) -> Floats:
-    """``newcomer``: its record's first fields. Returns the entries named above."""
-    alone, alone_f = template.copy(), times.copy()
-    _end_overdue_batches(alone, alone_f, arrival_s)
-    run(alone, alone_f)
-    s, f = template.copy(), times.copy()
-    fate = _join(s, f, newcomer, arrival_s)
-    _end_overdue_batches(s, f, arrival_s)
-    run(s, f)
-    answer = np.zeros(7)
-    answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
-    answer[_E2E] = f[fate + layout.FINISH] - arrival_s
-    for at in range(s[layout.REQUEST_TIMES] + layout.FINISH, fate, layout.TIME_FIELDS):
-        harm = f[at] - alone_f[at]
-        answer[_HARM_SUM] += harm
-        answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-    answer[_PREEMPTIONS] = s[layout.PREEMPTIONS_DONE] - alone[layout.PREEMPTIONS_DONE]
-    answer[_STEPS] = s[layout.STEPS]
-    answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
-    return answer
+def _run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tuple[Floats, Ints]:
+    """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer."""
+    scenarios, others = stops.shape
+    finishes = np.empty((scenarios, others))
+    preemptions = np.empty(scenarios, np.int64)
+    s, f = np.empty_like(template), np.empty_like(times)
+    for scenario in range(scenarios):
+        s[:], f[:] = template, times
+        _set_stage(s, f, stops[scenario], now_s)
+        run(s, f)
+        for r in range(others):
+            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
+            finishes[scenario, r] = f[at + layout.FINISH]
+        preemptions[scenario] = s[layout.PREEMPTIONS_DONE]
+    return finishes, preemptions
+
+
+@compiled_allocating
+def _ask(
+    template: Ints,
+    times: Floats,
+    stops: Ints,
+    newcomers: Ints,
+    arrival_s: float,
+    finishes: Floats,
+    preemptions: Ints,
+) -> Floats:
+    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record."""
+    scenarios, others = stops.shape
+    answers = np.zeros((scenarios, _ENTRIES))
+    s, f = np.empty_like(template), np.empty_like(times)
+    for scenario in range(scenarios):
+        s[:], f[:] = template, times
+        answer = answers[scenario]
+        _set_stage(s, f, stops[scenario], arrival_s)
+        _join(s, f, others, newcomers[scenario], arrival_s)
+        run(s, f)
+        fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
+        answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
+        answer[_E2E] = f[fate + layout.FINISH] - arrival_s
+        for r in range(others):
+            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
+            harm = f[at + layout.FINISH] - finishes[scenario, r]
+            answer[_HARM_SUM] += harm
+            answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
+        answer[_PREEMPTIONS] = s[layout.PREEMPTIONS_DONE] - preemptions[scenario]
+        answer[_STEPS] = s[layout.STEPS]
+        answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
+    return answers

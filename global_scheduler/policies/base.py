@@ -29,6 +29,8 @@ class RoutingRequest:
     """Requests that this scheduler had routed before."""
     seed: int
     """Source of chance for this request."""
+    output_quantiles: tuple[tuple[float, float], ...] = ()
+    """Distribution of the response length as (probability, tokens); empty when it is a point."""
 
     def dice(self) -> random.Random:
         """A fresh random source; equal requests get equal ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -67,11 +68,12 @@ def cluster_of(tmp_path: Path) -> Callable[..., ClusterPlan]:
 
 @pytest.fixture
 def offspring() -> Callable[[int], list[psutil.Process]]:
-    """Descendants of a process, less those of this one that other tests' fixtures had started before."""
+    """Descendants of a process; of this one, less those that other tests' fixtures had started before."""
     before = set(psutil.Process().children(recursive=True))
 
     def find(pid: int) -> list[psutil.Process]:
-        return [child for child in psutil.Process(pid).children(recursive=True) if child not in before]
+        children = psutil.Process(pid).children(recursive=True)
+        return [child for child in children if pid != os.getpid() or child not in before]
 
     return find
 

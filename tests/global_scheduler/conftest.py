@@ -19,7 +19,7 @@ from multidict import CIMultiDict
 
 from block.config import SchedulerConfig
 from block.messages import CommitRequest, PredictRequest, PredictResponse, ReleaseRequest
-from block.types import EngineLoad, Prediction
+from block.types import EngineLoad, Prediction, PredictionSpread
 from global_scheduler.app import create_app
 
 MODEL = "llama"
@@ -257,7 +257,8 @@ class FakePredictor:
 
     def answer(self, name: str) -> PredictResponse:
         prediction = Prediction(0.1, self.e2e_s, 0.01, 0.0, 0.0, 0, 0.001, "test@0", 1.0)
-        return PredictResponse(name, prediction, EngineLoad(1, 0, 0, 100, 200, 0, 50), 7)
+        spread = PredictionSpread(1, 0.0, prediction.ttft_s, 0.0, prediction.e2e_s)
+        return PredictResponse(name, prediction, spread, EngineLoad(1, 0, 0, 100, 200, 0, 50), 7)
 
     async def commit(self, request: web.Request) -> web.Response:
         message = msgspec.json.decode(await request.read(), type=CommitRequest)

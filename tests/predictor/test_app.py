@@ -101,3 +101,25 @@ async def test_metrics_count_predictions(client, feed) -> None:
     await client.post("/v1/predict", json={"candidate": CANDIDATE})
     page = (await client.get("/metrics")).text
     assert 'block_prediction_seconds_count{instance="i0"} 1.0' in page
+
+
+async def test_a_batch_answers_every_candidate_on_its_own(client, feed) -> None:
+    await _publish(feed, ["chatcmpl-a-00000000"])
+    await _ready(client)
+    others = [{**CANDIDATE, "id": "long", "prompt_tokens": 900}, CANDIDATE]
+    answers = (
+        await client.post("/v1/predict/batch", json={"candidates": [CANDIDATE, *others], "scenarios": 4})
+    ).json()["answers"]
+    first, long, again = (answer["prediction"] for answer in answers)
+    assert first["ttft_s"] < long["ttft_s"]
+    assert first["ttft_s"] == pytest.approx(again["ttft_s"], abs=0.001)
+    assert answers[0]["spread"]["scenarios"] == 4
+
+
+@pytest.mark.parametrize("scenarios", [0, -1, 10_000])
+async def test_unreasonable_numbers_of_scenarios_are_refused(client, feed, scenarios: int) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    answer = await client.post("/v1/predict", json={"candidate": CANDIDATE, "scenarios": scenarios})
+    assert answer.status_code == 422
+    assert "scenarios" in answer.json()["error"]["message"]

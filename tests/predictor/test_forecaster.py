@@ -59,3 +59,22 @@ def test_what_the_router_said_of_a_length_is_used() -> None:
 def test_a_prompt_beyond_the_model_is_refused_by_name() -> None:
     with pytest.raises(StateError, match="prompt"):
         _forecaster([]).predict(CandidateRequest("new", 4096, 5, 5), 100.0)
+
+
+def test_an_outlived_estimate_leaves_its_conditional_expectation() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    forecaster.ledger.commit(CandidateRequest("a", 20, 1, 100), 100.0)
+    # One token generated, one expected: some more are still to come, but not the limit.
+    left = forecaster.load(100.0).unprocessed_tokens
+    assert 1 < left < 20
+
+
+def test_scenarios_spread_what_a_distribution_leaves_open() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    unsure = CandidateRequest("new", 100, 20, 200, output_quantiles=((0.1, 5), (0.5, 20), (0.9, 90)))
+    answer = forecaster.predict(unsure, 100.0, scenarios=8)
+    assert answer.spread.scenarios == 8
+    assert answer.spread.e2e_std_s > 0.3
+    assert answer.prediction.e2e_s < answer.spread.e2e_max_s
+    certain = forecaster.predict(NEW, 100.0, scenarios=8)
+    assert certain.spread.e2e_std_s == pytest.approx(0, abs=1e-9)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from block.lengths import LengthDistribution
 from block.messages import CandidateRequest
 from predictor.ledger import Ledger, router_id
 
@@ -33,7 +34,7 @@ def test_a_choice_counts_until_the_feed_shows_it() -> None:
     assert _waiting(ledger, 1.1) == ["a"]
     ledger.observe(["chatcmpl-a-00000000"], 1.2)
     assert _waiting(ledger, 1.2) == []
-    assert ledger.expected_output("chatcmpl-a-00000000") == 7
+    assert ledger.length("chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
 def test_a_choice_told_after_the_feed_showed_it_is_not_counted() -> None:
@@ -41,7 +42,7 @@ def test_a_choice_told_after_the_feed_showed_it_is_not_counted() -> None:
     ledger.observe(["chatcmpl-a-00000000"], 1.0)
     ledger.commit(_candidate("a"), 1.1)
     assert _waiting(ledger, 1.1) == []
-    assert ledger.expected_output("chatcmpl-a-00000000") == 7
+    assert ledger.length("chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
 def test_a_choice_told_after_its_request_has_left_is_not_counted() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from block.errors import StateError
 from block.latency.base import KernelLatency
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.loop import SCHEDULED, advance
-from block.simulation.what_if import WhatIf
+from block.simulation.what_if import Newcomer, WhatIf
 from block.types import Arrival, BatchShape, EngineLimits, EngineState
 
 LIMITS = EngineLimits(
@@ -46,53 +47,94 @@ def _state_after(requests: list[SimulatedRequest], latency: KernelLatency, steps
     return simulation.state()
 
 
+def _what_if(
+    state: EngineState,
+    latency: KernelLatency,
+    committed: tuple[Arrival, ...] = (),
+    lengths: list[list[int]] | None = None,
+) -> WhatIf:
+    """Without ``lengths``: one scenario in which all responses go on to their limits."""
+    present = (*state.running, *state.waiting, *committed)
+    stops = np.array(lengths or [[request.max_tokens for request in present]], np.int64)
+    return WhatIf(state, Model(latency), stops.reshape(len(stops), len(present)), committed)
+
+
+def _newcomer(arrival_s: float, prompt: int = 100, *output: int) -> Newcomer:
+    lengths = output or (50,)
+    return Newcomer(Arrival("new", arrival_s, prompt, lengths[0], 90), lengths)
+
+
 def test_the_newcomer_and_the_harm_equal_full_simulations(latency: KernelLatency) -> None:
     requests = _requests(20)
     state = _state_after(requests, latency, 30)
-    newcomer = Arrival("new", state.time_s + 0.001, 200, 50, 50)
-    answer = WhatIf(state, Model(latency), {}).ask(newcomer)
+    arrival_s = state.time_s + 0.001
+    answer, _ = _what_if(state, latency).ask(_newcomer(arrival_s, 200))
 
     alone = EngineSimulation(LIMITS, latency, requests)
     alone.run()
-    joined = EngineSimulation(
-        LIMITS, latency, [*requests, SimulatedRequest("new", newcomer.arrival_s, 200, 50)]
-    )
+    joined = EngineSimulation(LIMITS, latency, [*requests, SimulatedRequest("new", arrival_s, 200, 50, 90)])
     joined.run()
     *others, fate = joined.outcomes()
     harm = [b.finish_s - a.finish_s for a, b in zip(alone.outcomes(), others, strict=True)]
-    assert answer.ttft_s == pytest.approx(fate.first_token_s - newcomer.arrival_s, abs=1e-9)
-    assert answer.e2e_s == pytest.approx(fate.finish_s - newcomer.arrival_s, abs=1e-9)
+    assert answer.ttft_s == pytest.approx(fate.first_token_s - arrival_s, abs=1e-9)
+    assert answer.e2e_s == pytest.approx(fate.finish_s - arrival_s, abs=1e-9)
     assert answer.harm_sum_s == pytest.approx(sum(harm), abs=1e-8)
     assert answer.harm_max_s == pytest.approx(max(harm), abs=1e-9)
     assert answer.harm_sum_s > 0
     assert answer.confidence == 1.0
 
 
+def test_scenarios_are_averaged_and_their_spread_is_told(latency: KernelLatency) -> None:
+    state = _state_after(_requests(12), latency, 14)
+    arrival_s = state.time_s
+    count = len(state.running) + len(state.waiting)
+    lengths = [[60] * count, [140] * count, [30] * count]
+    outputs = (20, 80, 40)
+    single = [
+        _what_if(state, latency, lengths=[stops]).ask(_newcomer(arrival_s, 100, output))[0]
+        for stops, output in zip(lengths, outputs, strict=True)
+    ]
+    mean, spread = _what_if(state, latency, lengths=lengths).ask(_newcomer(arrival_s, 100, *outputs))
+    for name in ("ttft_s", "e2e_s", "tpot_s", "harm_sum_s"):
+        assert getattr(mean, name) == pytest.approx(np.mean([getattr(each, name) for each in single]))
+    assert spread.scenarios == 3
+    assert spread.e2e_max_s == pytest.approx(max(each.e2e_s for each in single))
+    assert spread.e2e_std_s == pytest.approx(np.std([each.e2e_s for each in single]))
+    assert spread.e2e_std_s > 0
+
+
 def test_committed_choices_delay_the_newcomer(latency: KernelLatency) -> None:
     state = _state_after(_requests(4), latency, 5)
-    newcomer = Arrival("new", state.time_s, 100, 50, 50)
-    committed = [Arrival(f"c{i}", state.time_s, 300, 50, 50) for i in range(5)]
-    free = WhatIf(state, Model(latency), {}).ask(newcomer)
-    crowded = WhatIf(state, Model(latency), {}, committed).ask(newcomer)
+    committed = tuple(Arrival(f"c{i}", state.time_s, 300, 50, 50) for i in range(5))
+    free, _ = _what_if(state, latency).ask(_newcomer(state.time_s))
+    crowded, _ = _what_if(state, latency, committed).ask(_newcomer(state.time_s))
     assert crowded.ttft_s > free.ttft_s + 0.5
 
 
 def test_asking_changes_nothing(latency: KernelLatency) -> None:
     state = _state_after(_requests(10), latency, 12)
-    what_if = WhatIf(state, Model(latency), {})
-    newcomer = Arrival("new", state.time_s, 100, 50, 50)
-    assert what_if.ask(newcomer) == what_if.ask(newcomer)
+    what_if = _what_if(state, latency)
+    first = what_if.ask(_newcomer(state.time_s))
+    what_if.ask(_newcomer(state.time_s + 5.0, 300))
+    assert what_if.ask(_newcomer(state.time_s)) == first
 
 
 def test_an_overdue_step_ends_now_at_the_earliest(latency: KernelLatency) -> None:
     state = _state_after(_requests(3), latency, 4)
-    late = Arrival("new", state.time_s + 10.0, 16, 1, 1)
-    answer = WhatIf(state, Model(latency), {}).ask(late)
+    answer, _ = _what_if(state, latency).ask(_newcomer(state.time_s + 10.0, 16, 1))
     assert 0 < answer.ttft_s < 1
     assert answer.state_age_s == pytest.approx(10.0)
+    assert 0 <= answer.harm_max_s < 1
 
 
-def test_a_request_that_could_never_run_is_refused(latency: KernelLatency) -> None:
+@pytest.mark.parametrize(("prompt", "outputs"), [(1024, (5,)), (0, (5,)), (5, (0,)), (5, (1, 2))])
+def test_a_request_that_could_never_run_is_refused(prompt, outputs, latency: KernelLatency) -> None:
     state = _state_after(_requests(2), latency, 2)
-    with pytest.raises(StateError, match="prompt"):
-        WhatIf(state, Model(latency), {}).ask(Arrival("new", state.time_s, 1024, 5, 5))
+    with pytest.raises(StateError, match="new"):
+        _what_if(state, latency).ask(_newcomer(state.time_s, prompt, *outputs))
+
+
+def test_lengths_for_other_requests_than_the_states_are_refused(latency: KernelLatency) -> None:
+    state = _state_after(_requests(2), latency, 2)
+    with pytest.raises(StateError, match="output_tokens"):
+        WhatIf(state, Model(latency), np.ones((1, 7), np.int64))

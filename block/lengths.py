@@ -1,0 +1,107 @@
+"""Response lengths as distributions: what is left of one, given what has been generated already.
+
+A distribution is its quantiles, joined by straight lines. Beyond the last one it goes on as an
+exponential tail through the median and the last quantile, so that a response that has outlived every
+expectation still has a remaining length. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from block.errors import StateError
+
+Floats = npt.NDArray[np.float64]
+
+POINT_TAIL_SHARE = 0.25
+"""A point that was outlived says nothing of its spread: the tail's mean is this share of it."""
+_LEAST_TAIL_TOKENS = 4.0
+
+
+@dataclass(frozen=True)
+class LengthDistribution:
+    """``quantiles``: (probability, tokens), both rising, probabilities within (0, 1)."""
+
+    quantiles: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        levels = [level for level, _ in self.quantiles]
+        tokens = [value for _, value in self.quantiles]
+        finite = all(map(math.isfinite, (*levels, *tokens)))
+        if not levels or not finite or not levels[0] > 0 or not levels[-1] < 1 or tokens[0] < 0:
+            raise StateError("quantiles: need probabilities within (0, 1) and tokens of at least 0")
+        if levels != sorted(set(levels)) or tokens != sorted(tokens):
+            raise StateError("quantiles: probabilities and tokens must rise")
+
+    @classmethod
+    def point(cls, tokens: float) -> LengthDistribution:
+        """All weight on one length."""
+        return cls(((0.5, tokens),))
+
+    @property
+    def is_point(self) -> bool:
+        """Whether there is no spread at all."""
+        return self.quantiles[0][1] == self.quantiles[-1][1]
+
+    def totals(self, levels: Floats, generated: int) -> Floats:
+        """Response tokens at ``levels`` (each within (0, 1)), given that ``generated`` were not the last.
+
+        Same shape as ``levels``; every value exceeds ``generated``.
+        """
+        if generated >= self.quantiles[-1][1]:
+            # An exponential tail forgets how long it has lasted.
+            totals = generated - self._tail_tokens * np.log1p(-levels)
+        elif self.is_point:
+            totals = np.full_like(levels, self.quantiles[0][1])
+        else:
+            passed = self._probability(generated)
+            totals = self._tokens(passed + levels * (1 - passed))
+        return np.maximum(totals, generated + 1)
+
+    def mean(self, generated: int = 0) -> float:
+        """Expected response tokens, given that ``generated`` were not the last."""
+        return float(self.totals((np.arange(64) + 0.5) / 64, generated).mean())
+
+    @cached_property
+    def _knots(self) -> tuple[Floats, Floats]:
+        """Levels and tokens, with a first knot at level 0 that leaves half the first quantile open."""
+        levels, tokens = zip((0.0, 0.5 * self.quantiles[0][1]), *self.quantiles, strict=True)
+        return np.array(levels), np.array(tokens)
+
+    @cached_property
+    def _tail_tokens(self) -> float:
+        """Mean of the exponential tail."""
+        levels, tokens = self._knots
+        if self.is_point or levels[-1] <= 0.5:
+            return max(_LEAST_TAIL_TOKENS, POINT_TAIL_SHARE * float(tokens[-1]))
+        median = float(np.interp(0.5, levels, tokens))
+        return max(_LEAST_TAIL_TOKENS, float(tokens[-1] - median) / math.log(0.5 / (1 - float(levels[-1]))))
+
+    def _tokens(self, levels: Floats) -> Floats:
+        known, tokens = self._knots
+        beyond = np.maximum(levels, known[-1])
+        tail = tokens[-1] - self._tail_tokens * np.log((1 - beyond) / (1 - known[-1]))
+        return np.where(levels <= known[-1], np.interp(levels, known, tokens), tail)
+
+    def _probability(self, tokens: int) -> float:
+        """Probability of at most ``tokens``, which must lie within the quantiles."""
+        levels, known = self._knots
+        return float(np.interp(tokens, known, levels)) if tokens >= known[0] else 0.0
+
+
+def scenario_levels(request_id: str, scenarios: int) -> Floats:
+    """Levels of one request's length in each scenario: all strata once, in an order of its own.
+
+    The order depends on the id alone, so a request has the same lengths wherever it is asked about.
+    """
+    digest = zlib.crc32(request_id.encode())
+    steps = [step for step in range(1, scenarios + 1) if math.gcd(step, scenarios) == 1]
+    step = steps[digest // scenarios % len(steps)]
+    strata: Floats = (digest % scenarios + step * np.arange(scenarios, dtype=np.float64)) % scenarios
+    return (strata + 0.5) / scenarios
