@@ -100,7 +100,7 @@ def grow(s: Ints, q: int, count: int) -> None:
 @compiled
 def cache_full_blocks(s: Ints, q: int, tokens: int) -> None:
     """Enter the request's full blocks up to ``tokens`` in the prefix cache."""
-    if s[CACHING] == 0:
+    if s[CACHING] == 0 or tokens < (s[q + CACHED_BLOCKS] + 1) * s[BLOCK_SIZE]:
         return
     full = tokens // s[BLOCK_SIZE]
     for index in range(s[q + CACHED_BLOCKS], full):

@@ -177,7 +177,9 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
         if tokens <= 0:
             i += 1
             continue
-        need = blocks_for(s, min(s[q + COMPUTED] + tokens, s[MAX_MODEL_LEN])) - s[q + BLOCKS]
+        # Divisions are the dearest operations here: most steps need no new block, as a product shows.
+        slots = min(s[q + COMPUTED] + tokens, s[MAX_MODEL_LEN])
+        need = blocks_for(s, slots) - s[q + BLOCKS] if slots > s[q + BLOCKS] * s[BLOCK_SIZE] else 0
         while need > s[FREE_BLOCKS]:
             place = _victim_place(s, f)
             victim = s[s[RUNNING_QUEUE] + place]

@@ -7,7 +7,7 @@ step, not a pass per step.
 
 from __future__ import annotations
 
-from block.simulation.blocks import blocks_for, cache_full_blocks, cache_hit_blocks, grow
+from block.simulation.blocks import cache_full_blocks, cache_hit_blocks, grow
 from block.simulation.compiled import compiled
 from block.simulation.kernel import first_waiting, fits
 from block.simulation.layout import (
@@ -242,7 +242,8 @@ def _settle(s: Ints, steps: int) -> None:
         s[q + COMPUTED] += steps
         s[q + GENERATED] += steps
         if s[CACHING] == 0:
-            s[q + BLOCKS] = blocks_for(s, s[q + COMPUTED])
+            while s[q + BLOCKS] * s[BLOCK_SIZE] < s[q + COMPUTED]:
+                s[q + BLOCKS] += 1
         s[seat + place] = q
         s[seat + s[SEATS] + place] = 1
         s[seat + 2 * s[SEATS] + place] = 1
