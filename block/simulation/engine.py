@@ -36,6 +36,8 @@ class SimulatedRequest:
     priority: int = 0
     block_hashes: tuple[int, ...] = ()
     """Equal leading hashes mean equal leading prompt blocks; the rest of a prompt is its own."""
+    abort_s: float | None = None
+    """When its client leaves; takes effect between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class EngineSimulation:
     limits: EngineLimits
     latency: KernelLatency
     requests: Sequence[SimulatedRequest]
+    empty_step_s: float = 0.0
+    """Duration of a step that preempts and computes nothing: a real engine returns from it at once."""
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +83,7 @@ class EngineSimulation:
         for request in self.requests:
             _check_request(request, self.limits)
         self.memory = build(self.limits, self.latency, self.requests)
+        self.memory.f[layout.EMPTY_STEP] = self.empty_step_s
 
     def run(self) -> None:
         """Simulate to the end; raises StateError when requests are left that can never run."""
@@ -154,6 +159,11 @@ def check_limits(limits: EngineLimits) -> None:
     for name in positive:
         if getattr(limits, name) < 1:
             raise StateError(f"limits.{name} = {getattr(limits, name)}: must be at least 1")
+    if not limits.chunked_prefill and limits.max_num_batched_tokens < limits.max_model_len:
+        raise StateError(
+            f"limits.max_num_batched_tokens = {limits.max_num_batched_tokens}: without chunked prefill it "
+            f"must reach max_model_len = {limits.max_model_len}"
+        )
     if limits.policy not in ("fcfs", "priority"):
         raise UnsupportedError(f"limits.policy = {limits.policy!r}: known are fcfs and priority")
 
@@ -170,6 +180,20 @@ def _check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
         )
     if request.max_tokens is not None and request.max_tokens < request.output_tokens:
         raise StateError(f"request {request.id}: output_tokens exceed max_tokens = {request.max_tokens}")
+    if request.abort_s is not None and not request.abort_s >= request.arrival_s:
+        raise StateError(f"request {request.id}: abort_s = {request.abort_s}: must not precede arrival_s")
+    need = -(-_last_computed(request, limits) // limits.block_size)
+    if need > limits.total_blocks:
+        raise StateError(
+            f"request {request.id}: can never be scheduled to its end: its prompt_tokens = "
+            f"{request.prompt_tokens} and output_tokens = {request.output_tokens} need {need} blocks of "
+            f"{limits.block_size}, the engine has {limits.total_blocks}; give it more blocks"
+        )
+
+
+def _last_computed(request: SimulatedRequest, limits: EngineLimits) -> int:
+    """Tokens with KV when the response ends; its last token is never computed."""
+    return min(request.prompt_tokens + request.output_tokens, limits.max_model_len) - 1
 
 
 def build(
@@ -192,6 +216,7 @@ def build(
         _write_hashes(memory, shared, tables, plan.shared_hashes)
     arrivals = np.argsort(memory.times[: len(requests), layout.ARRIVAL], kind="stable")
     write_arrivals(memory, [int(row) for row in arrivals])
+    _write_aborts(memory, requests)
     return memory
 
 
@@ -200,6 +225,15 @@ def write_arrivals(memory: Memory, rows: Sequence[int]) -> None:
     first = memory.s[layout.NEXT_ARRIVAL]
     memory.s[first : first + len(rows)] = [memory.position(row) for row in rows]
     memory.s[layout.LAST_ARRIVAL] = first + len(rows)
+
+
+def _write_aborts(memory: Memory, requests: Sequence[SimulatedRequest]) -> None:
+    leaving = [row for row, request in enumerate(requests) if request.abort_s is not None]
+    memory.times[leaving, layout.ABORT] = [requests[row].abort_s for row in leaving]
+    leaving.sort(key=lambda row: requests[row].abort_s or 0.0)
+    first = memory.s[layout.NEXT_ABORT]
+    memory.s[first : first + len(leaving)] = [memory.position(row) for row in leaving]
+    memory.s[layout.LAST_ABORT] = first + len(leaving)
 
 
 def _write_requests(memory: Memory, requests: Sequence[SimulatedRequest], limits: EngineLimits) -> None:

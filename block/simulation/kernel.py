@@ -18,6 +18,7 @@ from block.simulation.blocks import (
 from block.simulation.compiled import compiled
 from block.simulation.layout import (
     ABORTED,
+    ADAPTIVE_PREFILL,
     ARRIVAL,
     ASYNC,
     BATCH,
@@ -93,9 +94,7 @@ def schedule(s: Ints, f: Floats, slot: int) -> int:
     facts = BATCH + slot * BATCH_FACTS
     s[facts + LENGTH] = 0
     s[STEP_PREEMPTED] = 0
-    # A long prompt that is alone starves nobody: the cap applies from two requests on.
-    alone = s[RUNNING_COUNT] + s[WAITING_TAIL] - s[WAITING_HEAD] <= 1
-    cap = 0 if alone else s[LONG_PREFILL]
+    cap = prefill_cap(s)
     budget = _schedule_running(s, f, slot, cap)
     if s[STEP_PREEMPTED] == 0:
         budget = _schedule_waiting(s, slot, cap, budget)
@@ -103,6 +102,20 @@ def schedule(s: Ints, f: Floats, slot: int) -> int:
     s[facts + TOKENS] = s[MAX_BATCHED] - budget
     s[STEPS] += 1
     return s[facts + TOKENS]
+
+
+@compiled
+def prefill_cap(s: Ints) -> int:
+    """Most tokens a long prompt may take of one step; 0 means no cap.
+
+    A prompt that is alone starves nobody: the cap applies from two requests on.
+    """
+    requests = s[RUNNING_COUNT] + s[WAITING_TAIL] - s[WAITING_HEAD]
+    if requests <= 1 or s[LONG_PREFILL] == 0:
+        return 0
+    if s[ADAPTIVE_PREFILL]:
+        return max(s[LONG_PREFILL], s[MAX_BATCHED] // requests)
+    return s[LONG_PREFILL]
 
 
 @compiled

@@ -59,8 +59,11 @@ HASH_LAST: Final = 41
 CURVE_TOKENS: Final = 42
 CURVE_SECONDS: Final = 43
 REQUEST_TIMES: Final = 44
+NEXT_ABORT: Final = 45  # positions in s
+LAST_ABORT: Final = 46
+ADAPTIVE_PREFILL: Final = 47
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 45
+BATCH: Final = 48
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 
@@ -113,10 +116,12 @@ PER_PRODUCT: Final = 3
 PER_REQUEST: Final = 4
 BATCH_START: Final = 5  # and the next
 BATCH_END: Final = 7  # and the next
-FLOAT_HEADER: Final = 9
+EMPTY_STEP: Final = 9  # seconds of a step that only preempts
+FLOAT_HEADER: Final = 10
 
 # Times of a request.
 ARRIVAL: Final = 0
 FIRST_TOKEN: Final = 1
 FINISH: Final = 2
-TIME_FIELDS: Final = 3
+ABORT: Final = 3
+TIME_FIELDS: Final = 4

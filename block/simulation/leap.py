@@ -7,9 +7,11 @@ step, not a pass per step.
 
 from __future__ import annotations
 
+import numpy as np
+
 from block.simulation.blocks import blocks_for, cache_full_blocks, cache_hit_blocks, grow
 from block.simulation.compiled import compiled
-from block.simulation.kernel import first_waiting, fits
+from block.simulation.kernel import first_waiting, fits, prefill_cap
 from block.simulation.layout import (
     ASYNC,
     BATCH,
@@ -31,12 +33,13 @@ from block.simulation.layout import (
     GENERATED,
     GPU_FREE,
     IN_FLIGHT,
+    LAST_ABORT,
     LAST_ARRIVAL,
     LENGTH,
-    LONG_PREFILL,
     MAX_BATCHED,
     MAX_MODEL_LEN,
     MAX_SEQS,
+    NEXT_ABORT,
     NEXT_ARRIVAL,
     NOW,
     OUTSIDE_STEPS,
@@ -58,6 +61,7 @@ from block.simulation.loop import (
     advance,
     curve_seconds,
     let_in,
+    next_abort_s,
     next_arrival_s,
     outside_curve,
     step_seconds,
@@ -138,8 +142,9 @@ def _somebody_can_join(s: Ints) -> bool:
     hits = cache_hit_blocks(s, q)
     cached = hits * s[BLOCK_SIZE]
     tokens = s[q + PROMPT] + s[q + GENERATED] - cached
-    if 0 < s[LONG_PREFILL] < tokens:
-        tokens = s[LONG_PREFILL]
+    cap = prefill_cap(s)
+    if 0 < cap < tokens:
+        tokens = cap
     if tokens > budget and s[CHUNKED] == 0:
         return False
     return fits(s, q, hits, cached + min(tokens, budget))
@@ -168,19 +173,23 @@ def _pass_time(s: Ints, f: Floats, most: int) -> int:
         context += s[s[i] + COMPUTED]
     curve_s = curve_seconds(s, f, count)
     previous_end = f[BATCH_END + (s[STEPS] - 1) % 2]
-    start = 0.0
+    arrival_s = next_arrival_s(s, f) if s[NEXT_ARRIVAL] < s[LAST_ARRIVAL] else np.inf
+    abort_s = next_abort_s(s, f) if s[NEXT_ABORT] < s[LAST_ABORT] else np.inf
+    start = end = f[GPU_FREE]
+    now = f[NOW]
     steps = 0
-    while steps < most:
-        if s[NEXT_ARRIVAL] < s[LAST_ARRIVAL] and next_arrival_s(s, f) <= f[NOW]:
+    while steps < most and now < arrival_s:
+        next_start = max(now, end)
+        next_end = next_start + step_seconds(f, curve_s, context, 0, count)
+        next_now = max(now, previous_end if s[ASYNC] else next_end)
+        if next_now >= abort_s or not _take_blocks(s, steps):
             break
-        if not _take_blocks(s, steps):
-            break
-        start = max(f[NOW], f[GPU_FREE])
-        f[GPU_FREE] = start + step_seconds(f, curve_s, context, 0, count)
-        f[NOW] = max(f[NOW], previous_end if s[ASYNC] else f[GPU_FREE])
-        previous_end = f[GPU_FREE]
+        start, end, now = next_start, next_end, next_now
+        previous_end = end
         context += count
         steps += 1
+    f[GPU_FREE] = end
+    f[NOW] = now
     if steps > 0:
         slot = (s[STEPS] + steps - 1) % 2
         f[BATCH_START + slot] = start

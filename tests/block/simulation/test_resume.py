@@ -31,7 +31,9 @@ def test_resuming_a_captured_state_changes_no_finish_time(
     workload: Workload, stop_after: int, latency: KernelLatency
 ) -> None:
     limits = replace(workload.limits, prefix_caching=False)
-    simulation = EngineSimulation(limits, latency, workload.requests)
+    # Nobody knows beforehand which clients will leave.
+    requests = [replace(request, abort_s=None) for request in workload.requests]
+    simulation = EngineSimulation(limits, latency, requests)
     scheduled = 0
     while scheduled < stop_after:
         outcome = advance(simulation.memory.s, simulation.memory.f)
