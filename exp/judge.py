@@ -160,9 +160,7 @@ class Comparison:
     first_difference: str | None
 
 
-def compare(
-    limits: EngineLimits, latency: KernelLatency, requests: Sequence[SimulatedRequest]
-) -> Comparison:
+def compare(limits: EngineLimits, latency: KernelLatency, requests: Sequence[SimulatedRequest]) -> Comparison:
     """Run both to the end. A step that only preempts lasts as long as one of no tokens."""
     empty_step_s = latency.seconds(BatchShape.of([]))
     simulation = EngineSimulation(limits, latency, requests, empty_step_s)

@@ -81,7 +81,7 @@ class EngineSimulation:
     def __post_init__(self) -> None:
         check_limits(self.limits)
         for request in self.requests:
-            _check_request(request, self.limits)
+            check_request(request, self.limits)
         self.memory = build(self.limits, self.latency, self.requests)
         self.memory.f[layout.EMPTY_STEP] = self.empty_step_s
 
@@ -108,6 +108,11 @@ class EngineSimulation:
     def free_blocks(self) -> int:
         """Free KV blocks now."""
         return int(self.memory.s[layout.FREE_BLOCKS])
+
+    @property
+    def finished_count(self) -> int:
+        """Requests that have ended, aborted ones included."""
+        return int((self.memory.requests[:, layout.STATUS] >= layout.FINISHED).sum())
 
     @property
     def step_count(self) -> int:
@@ -168,7 +173,8 @@ def check_limits(limits: EngineLimits) -> None:
         raise UnsupportedError(f"limits.policy = {limits.policy!r}: known are fcfs and priority")
 
 
-def _check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
+def check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
+    """Refuse a request that contradicts itself or that the engine can never finish."""
     if not math.isfinite(request.arrival_s):
         raise StateError(f"request {request.id}: arrival_s = {request.arrival_s}: must be a time in seconds")
     if request.prompt_tokens < 1 or request.output_tokens < 1:
