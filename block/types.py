@@ -33,6 +33,8 @@ class EngineLimits:
     max_num_batched_tokens: int
     max_model_len: int
     long_prefill_token_threshold: int = 0
+    long_prefill_token_threshold_adaptive: bool = False
+    """Raise the threshold to a fair share of the step's tokens."""
     chunked_prefill: bool = True
     prefix_caching: bool = False
     policy: SchedulingPolicy = "fcfs"

@@ -1,147 +1,137 @@
-"""The judge of the simulation: vLLM's own Scheduler in virtual time, step by step beside ours.
-
-The loop around the scheduler is ``EngineCore``'s: one batch at a time, or one batch ahead with
-asynchronous scheduling. Importing this imports vLLM.
-"""
+"""``block-exp fidelity``: the simulation against its judge, vLLM's own scheduler, step by step."""
 
 from __future__ import annotations
 
-import zlib
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from vllm import SamplingParams
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from block.latency.base import KernelLatency
-from block.simulation.engine import EngineSimulation, SimulatedRequest, SimulatedStep
-from block.types import BatchShape, EngineLimits
-from exp.virtual_engine import VirtualEngine, VirtualEngineSpec
+from exp.cli import main
+from exp.random_engine import JudgedWorkload, random_workload
+from exp.trace_slice import TraceSlices
+
+if TYPE_CHECKING:
+    from exp.judge import Comparison
+
+_TRACE_EVERY = 10
+"""One workload in so many is a slice of a recorded trace, if there are any."""
+_SEED_STRIDE = 1_000_000
+"""Runs with neighbouring seeds share no workload."""
+
+LATENCY = KernelLatency((0.0, 64.0, 1000.0), (0.02, 0.025, 0.12), 1e-6, 3e-9, 2e-5)
+"""Every term is present, so that a wrong batch shape shows in the times."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-class VllmJudge:
-    """vLLM's scheduler for ``limits``, fed with ``requests`` in virtual time."""
+@app.command(epilog="Example: block-exp fidelity --workloads 200 --seed 7")
+def fidelity(
+    workloads: Annotated[int, typer.Option(min=1, help="How many random engines.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the engines and what they meet.")] = 0,
+    requests: Annotated[int, typer.Option(min=1, help="About how many requests each meets.")] = 40,
+    data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
+        "../shared/data"
+    ),
+) -> None:
+    """Run random engines in the simulation and in vLLM's own scheduler, and compare every step.
 
-    def __init__(
-        self, limits: EngineLimits, latency: KernelLatency, requests: Sequence[SimulatedRequest]
-    ) -> None:
-        self._limits = limits
-        self._latency = latency
-        self._arrivals = deque(sorted(requests, key=lambda request: request.arrival_s))
-        self._engine = VirtualEngine(_spec(limits))
-        self._now_s = 0.0
-        self._gpu_free_s = 0.0
-        self._steps: deque[SimulatedStep] = deque()
-        self._count = 0
-
-    def steps(self) -> list[SimulatedStep]:
-        """Run to the end; raises RuntimeError for requests that vLLM never schedules."""
-        done: list[SimulatedStep] = []
-        while True:
-            self._let_in()
-            if self._schedule():
-                continue
-            if self._steps:
-                done.append(self._process())
-            elif self._arrivals:
-                self._now_s = self._arrivals[0].arrival_s
-            elif self._engine.scheduler.get_num_unfinished_requests():
-                raise RuntimeError("vLLM's scheduler has requests that it never schedules")
-            else:
-                return done
-
-    def _let_in(self) -> None:
-        while self._arrivals and self._arrivals[0].arrival_s <= self._now_s:
-            request = self._arrivals.popleft()
-            sampling = SamplingParams(
-                max_tokens=request.max_tokens or request.output_tokens,
-                extra_args={"block_output_tokens": request.output_tokens},
-                seed=zlib.crc32(request.id.encode()),
-            )
-            prompt = _prompt(request, self._limits.block_size)
-            self._engine.add(
-                request.id, prompt, sampling, arrival_time=request.arrival_s, priority=request.priority
-            )
-
-    def _schedule(self) -> bool:
-        """Schedule a step if one may be; returns whether to try for another."""
-        engine = self._engine
-        if not engine.scheduler.get_num_unfinished_requests() or not (output := engine.schedule()):
-            return False
-        if output.total_num_scheduled_tokens == 0:
-            engine.under_way.pop()  # an empty batch takes no time and is no step
-            return bool(output.preempted_req_ids)
-        self._steps.append(self._timed(output))
-        self._count += 1
-        return True
-
-    def _timed(self, output: Any) -> SimulatedStep:
-        requests = self._engine.scheduler.requests
-        scheduled = dict(output.num_scheduled_tokens)
-        shape = BatchShape.of((n, requests[name].num_computed_tokens) for name, n in scheduled.items())
-        start_s = max(self._now_s, self._gpu_free_s)
-        self._gpu_free_s = start_s + self._latency.seconds(shape)
-        preempted = tuple(sorted(output.preempted_req_ids or ()))
-        return SimulatedStep(self._count, start_s, self._gpu_free_s, scheduled, preempted, 0)
-
-    def _process(self) -> SimulatedStep:
-        step = self._steps.popleft()
-        self._now_s = max(self._now_s, step.end_s)
-        self._engine.finish_step()
-        pool = self._engine.scheduler.kv_cache_manager.block_pool
-        return replace(step, free_blocks=pool.get_num_free_blocks())
+    A step is equal if it computes the same tokens of the same requests in the same order, preempts the
+    same requests, leaves the same number of free blocks, and starts and ends at the same time. The last
+    line is JSON. Exits with 1 if any step differs, after the first difference.
+    """
+    verdict = Verdict()
+    with _quiet_vllm():
+        for workload in _with_progress(_workloads(workloads, seed, requests, data), workloads):
+            verdict.judge(workload)
+    print(json.dumps(verdict.summary()), flush=True)
+    raise typer.Exit(1 if verdict.mismatched_steps else 0)
 
 
-def _prompt(request: SimulatedRequest, block_size: int) -> list[int]:
-    """Token ids that are equal exactly where the block hashes say so."""
-    tokens: list[int] = []
-    full = request.prompt_tokens // block_size
-    for key in request.block_hashes[:full]:
-        tokens += [100_000 + key] * block_size
-    own = 10_000_000_000 + zlib.crc32(request.id.encode())
-    return tokens + [own] * (request.prompt_tokens - len(tokens))
+@dataclass
+class Verdict:
+    """What the comparisons came to."""
+
+    workloads: int = 0
+    steps: int = 0
+    mismatched_steps: int = 0
+    preemptions: int = 0
+    hit_tokens: int = 0
+    aborts: int = 0
+    sources: dict[str, int] = field(default_factory=dict)
+
+    def judge(self, workload: JudgedWorkload) -> None:
+        """Compare one workload; its first difference is printed."""
+        from exp.judge import compare
+
+        comparison = compare(workload.limits, LATENCY, workload.requests)
+        if comparison.first_difference:
+            self._show(workload, comparison)
+        self.workloads += 1
+        self.steps += comparison.steps
+        self.mismatched_steps += comparison.mismatched_steps
+        self.preemptions += comparison.preemptions
+        self.hit_tokens += comparison.hit_tokens
+        self.aborts += sum(request.abort_s is not None for request in workload.requests)
+        kind = workload.source.partition(",")[0]
+        self.sources[kind] = self.sources.get(kind, 0) + 1
+
+    def _show(self, workload: JudgedWorkload, comparison: Comparison) -> None:
+        if self.mismatched_steps:
+            return
+        print(f"{workload.source}: {workload.limits}", file=sys.stderr)
+        print(comparison.first_difference, file=sys.stderr)
+
+    def summary(self) -> dict[str, object]:
+        """For the last line."""
+        return {
+            "workloads": self.workloads,
+            "steps": self.steps,
+            "mismatched_steps": self.mismatched_steps,
+            "preemptions": self.preemptions,
+            "hit_tokens": self.hit_tokens,
+            "aborts": self.aborts,
+            "sources": self.sources,
+        }
 
 
-def _spec(limits: EngineLimits) -> VirtualEngineSpec:
-    kind = "async_scheduler.AsyncScheduler" if limits.async_scheduling else "scheduler.Scheduler"
-    return VirtualEngineSpec(
-        scheduler=f"vllm.v1.core.sched.{kind}",
-        asynchronous=limits.async_scheduling,
-        num_gpu_blocks=limits.total_blocks + 1,
-        block_size=limits.block_size,
-        max_num_seqs=limits.max_num_seqs,
-        max_num_batched_tokens=limits.max_num_batched_tokens,
-        max_model_len=limits.max_model_len,
-        flags={
-            "enable_prefix_caching": limits.prefix_caching,
-            "enable_chunked_prefill": limits.chunked_prefill,
-            "long_prefill_token_threshold": limits.long_prefill_token_threshold,
-            "scheduling_policy": limits.policy,
-            "scheduler_reserve_full_isl": limits.reserve_full_prompt,
-        },
-    )
+@contextmanager
+def _quiet_vllm() -> Iterator[None]:
+    """It reports on every one of hundreds of engines otherwise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
-def mismatch(
-    limits: EngineLimits, latency: KernelLatency, requests: Sequence[SimulatedRequest]
-) -> str | None:
-    """The first difference between our steps and vLLM's, in words; None when all are equal."""
-    ours = list(EngineSimulation(limits, latency, requests).steps())
-    theirs = VllmJudge(limits, latency, requests).steps()
-    for mine, judged in zip(ours, theirs, strict=False):
-        if not equal_steps(mine, judged):
-            return f"ours {mine}\nvLLM {judged}"
-    return None if len(ours) == len(theirs) else f"{len(ours)} steps, vLLM has {len(theirs)}"
+def _workloads(count: int, seed: int, requests: int, data: Path) -> Iterator[JudgedWorkload]:
+    slices = TraceSlices(data)
+    for index in range(count):
+        own_seed = seed * _SEED_STRIDE + index
+        if slices.names and index % _TRACE_EVERY == _TRACE_EVERY - 1:
+            name = slices.names[index // _TRACE_EVERY % len(slices.names)]
+            yield slices.draw(name, own_seed, requests)
+        else:
+            yield random_workload(own_seed, requests)
 
 
-def equal_steps(ours: SimulatedStep, theirs: SimulatedStep) -> bool:
-    """Same requests with the same tokens in the same order, same preemptions, same free blocks and times."""
-    return (
-        ours.step == theirs.step
-        and list(ours.scheduled.items()) == list(theirs.scheduled.items())
-        and sorted(ours.preempted) == sorted(theirs.preempted)
-        and ours.free_blocks == theirs.free_blocks
-        and abs(ours.start_s - theirs.start_s) < 1e-9
-        and abs(ours.end_s - theirs.end_s) < 1e-9
-    )
+def _with_progress(workloads: Iterator[JudgedWorkload], count: int) -> Iterator[JudgedWorkload]:
+    columns = (TextColumn("workloads"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield from progress.track(workloads, total=count)
+
+
+if __name__ == "__main__":
+    main(["fidelity", *sys.argv[1:]])

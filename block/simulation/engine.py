@@ -16,9 +16,9 @@ from block.errors import StateError, UnsupportedError
 from block.latency.base import KernelLatency
 from block.simulation import layout
 from block.simulation.capture import capture
-from block.simulation.leap import run
 from block.simulation.loop import IDLE, PROCESSED, SCHEDULED, STUCK, advance
 from block.simulation.memory import Memory, MemoryPlan
+from block.simulation.run import run
 from block.types import EngineLimits, EngineState
 
 
@@ -36,6 +36,8 @@ class SimulatedRequest:
     priority: int = 0
     block_hashes: tuple[int, ...] = ()
     """Equal leading hashes mean equal leading prompt blocks; the rest of a prompt is its own."""
+    abort_s: float | None = None
+    """When its client leaves; takes effect between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,16 @@ class EngineSimulation:
     limits: EngineLimits
     latency: KernelLatency
     requests: Sequence[SimulatedRequest]
+    empty_step_s: float = 0.0
+    """Duration of a step that preempts and computes nothing: a real engine returns from it at once."""
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
         check_limits(self.limits)
         for request in self.requests:
-            _check_request(request, self.limits)
+            check_request(request, self.limits)
         self.memory = build(self.limits, self.latency, self.requests)
+        self.memory.f[layout.EMPTY_STEP] = self.empty_step_s
 
     def run(self) -> None:
         """Simulate to the end; raises StateError when requests are left that can never run."""
@@ -103,6 +108,11 @@ class EngineSimulation:
     def free_blocks(self) -> int:
         """Free KV blocks now."""
         return int(self.memory.s[layout.FREE_BLOCKS])
+
+    @property
+    def finished_count(self) -> int:
+        """Requests that have ended, aborted ones included."""
+        return int((self.memory.requests[:, layout.STATUS] >= layout.FINISHED).sum())
 
     @property
     def step_count(self) -> int:
@@ -154,11 +164,17 @@ def check_limits(limits: EngineLimits) -> None:
     for name in positive:
         if getattr(limits, name) < 1:
             raise StateError(f"limits.{name} = {getattr(limits, name)}: must be at least 1")
+    if not limits.chunked_prefill and limits.max_num_batched_tokens < limits.max_model_len:
+        raise StateError(
+            f"limits.max_num_batched_tokens = {limits.max_num_batched_tokens}: without chunked prefill it "
+            f"must reach max_model_len = {limits.max_model_len}"
+        )
     if limits.policy not in ("fcfs", "priority"):
         raise UnsupportedError(f"limits.policy = {limits.policy!r}: known are fcfs and priority")
 
 
-def _check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
+def check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
+    """Refuse a request that contradicts itself or that the engine can never finish."""
     if not math.isfinite(request.arrival_s):
         raise StateError(f"request {request.id}: arrival_s = {request.arrival_s}: must be a time in seconds")
     if request.prompt_tokens < 1 or request.output_tokens < 1:
@@ -170,6 +186,20 @@ def _check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
         )
     if request.max_tokens is not None and request.max_tokens < request.output_tokens:
         raise StateError(f"request {request.id}: output_tokens exceed max_tokens = {request.max_tokens}")
+    if request.abort_s is not None and not request.abort_s >= request.arrival_s:
+        raise StateError(f"request {request.id}: abort_s = {request.abort_s}: must not precede arrival_s")
+    need = -(-_last_computed(request, limits) // limits.block_size)
+    if need > limits.total_blocks:
+        raise StateError(
+            f"request {request.id}: can never be scheduled to its end: its prompt_tokens = "
+            f"{request.prompt_tokens} and output_tokens = {request.output_tokens} need {need} blocks of "
+            f"{limits.block_size}, the engine has {limits.total_blocks}; give it more blocks"
+        )
+
+
+def _last_computed(request: SimulatedRequest, limits: EngineLimits) -> int:
+    """Tokens with KV when the response ends; its last token is never computed."""
+    return min(request.prompt_tokens + request.output_tokens, limits.max_model_len) - 1
 
 
 def build(
@@ -192,6 +222,7 @@ def build(
         _write_hashes(memory, shared, tables, plan.shared_hashes)
     arrivals = np.argsort(memory.times[: len(requests), layout.ARRIVAL], kind="stable")
     write_arrivals(memory, [int(row) for row in arrivals])
+    _write_aborts(memory, requests)
     return memory
 
 
@@ -200,6 +231,15 @@ def write_arrivals(memory: Memory, rows: Sequence[int]) -> None:
     first = memory.s[layout.NEXT_ARRIVAL]
     memory.s[first : first + len(rows)] = [memory.position(row) for row in rows]
     memory.s[layout.LAST_ARRIVAL] = first + len(rows)
+
+
+def _write_aborts(memory: Memory, requests: Sequence[SimulatedRequest]) -> None:
+    leaving = [row for row, request in enumerate(requests) if request.abort_s is not None]
+    memory.times[leaving, layout.ABORT] = [requests[row].abort_s for row in leaving]
+    leaving.sort(key=lambda row: requests[row].abort_s or 0.0)
+    first = memory.s[layout.NEXT_ABORT]
+    memory.s[first : first + len(leaving)] = [memory.position(row) for row in leaving]
+    memory.s[layout.LAST_ABORT] = first + len(leaving)
 
 
 def _write_requests(memory: Memory, requests: Sequence[SimulatedRequest], limits: EngineLimits) -> None:

@@ -18,6 +18,7 @@ from block.simulation.blocks import (
 from block.simulation.compiled import compiled
 from block.simulation.layout import (
     ABORTED,
+    ADAPTIVE_PREFILL,
     ARRIVAL,
     ASYNC,
     BATCH,
@@ -93,16 +94,28 @@ def schedule(s: Ints, f: Floats, slot: int) -> int:
     facts = BATCH + slot * BATCH_FACTS
     s[facts + LENGTH] = 0
     s[STEP_PREEMPTED] = 0
-    # A long prompt that is alone starves nobody: the cap applies from two requests on.
-    alone = s[RUNNING_COUNT] + s[WAITING_TAIL] - s[WAITING_HEAD] <= 1
-    cap = 0 if alone else s[LONG_PREFILL]
+    cap = prefill_cap(s)
     budget = _schedule_running(s, f, slot, cap)
     if s[STEP_PREEMPTED] == 0:
-        budget = _schedule_waiting(s, slot, cap, budget)
-    _settle(s, slot)
+        budget = schedule_waiting(s, slot, cap, budget)
+    settle(s, slot)
     s[facts + TOKENS] = s[MAX_BATCHED] - budget
     s[STEPS] += 1
     return s[facts + TOKENS]
+
+
+@compiled
+def prefill_cap(s: Ints) -> int:
+    """Most tokens a long prompt may take of one step; 0 means no cap.
+
+    A prompt that is alone starves nobody: the cap applies from two requests on.
+    """
+    requests = s[RUNNING_COUNT] + s[WAITING_TAIL] - s[WAITING_HEAD]
+    if requests <= 1 or s[LONG_PREFILL] == 0:
+        return 0
+    if s[ADAPTIVE_PREFILL]:
+        return max(s[LONG_PREFILL], s[MAX_BATCHED] // requests)
+    return s[LONG_PREFILL]
 
 
 @compiled
@@ -123,7 +136,7 @@ def process(s: Ints, f: Floats, slot: int, now_s: float) -> None:
             left_running |= was_running
             left_waiting |= not was_running
     if left_running:
-        _compact_running(s)
+        compact_running(s)
     if left_waiting:
         _compact_waiting(s)
 
@@ -137,12 +150,36 @@ def abort(s: Ints, f: Floats, q: int, now_s: float) -> None:
     f[s[q + TIMES] + FINISH] = now_s
     s[UNFINISHED] -= 1
     release(s, q)
-    _compact_running(s)
+    compact_running(s)
     _compact_waiting(s)
 
 
 @compiled
-def first_waiting(s: Ints) -> int:
+def can_admit_first(s: Ints) -> bool:
+    """Whether the first waiting request could be admitted beside the running ones.
+
+    If not now, then not while all running requests decode either: seats and budget stay, free blocks only
+    become fewer, and decoding adds nothing to the prefix cache that a prompt could hit.
+    """
+    budget = s[MAX_BATCHED] - s[RUNNING_COUNT]
+    if s[WAITING_HEAD] == s[WAITING_TAIL] or s[RUNNING_COUNT] >= s[MAX_SEQS] or budget == 0:
+        return False
+    q = _first_waiting(s)
+    if q < 0:
+        return True
+    hits = cache_hit_blocks(s, q)
+    cached = hits * s[BLOCK_SIZE]
+    tokens = s[q + PROMPT] + s[q + GENERATED] - cached
+    cap = prefill_cap(s)
+    if 0 < cap < tokens:
+        tokens = cap
+    if tokens > budget and s[CHUNKED] == 0:
+        return False
+    return fits(s, q, hits, cached + min(tokens, budget))
+
+
+@compiled
+def _first_waiting(s: Ints) -> int:
     """The waiting request that admission would look at first; -1 when there is none."""
     for i in range(s[WAITING_HEAD], s[WAITING_TAIL]):
         if s[s[i] + STALE] == 0:
@@ -173,7 +210,7 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
     i = 0
     while i < s[RUNNING_COUNT] and budget > 0:
         q = s[s[RUNNING_QUEUE] + i]
-        tokens = _wanted_running(s, q, cap, budget)
+        tokens = wanted_running(s, q, cap, budget)
         if tokens <= 0:
             i += 1
             continue
@@ -193,14 +230,14 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
         if need > 0:
             grow(s, q, need)
         cache_full_blocks(s, q, min(s[q + COMPUTED] + tokens, _total(s, q)))
-        _append_to_batch(s, slot, q, tokens)
+        append_to_batch(s, slot, q, tokens)
         budget -= tokens
         i += 1
     return budget
 
 
 @compiled
-def _wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
+def wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
     """Tokens a running request would take; 0 means skip it this step."""
     computed, placeholders = s[q + COMPUTED], s[q + PLACEHOLDERS]
     if placeholders > 0 and computed + 2 - placeholders >= s[q + PROMPT] + s[q + MAX_TOKENS]:
@@ -212,7 +249,8 @@ def _wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
 
 
 @compiled
-def _schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
+def schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
+    """Admit waiting requests into batch ``slot`` while they fit; returns the budget left."""
     cursor = s[WAITING_HEAD]
     while budget > 0 and cursor < s[WAITING_TAIL] and s[RUNNING_COUNT] < s[MAX_SEQS]:
         q = s[cursor]
@@ -231,7 +269,7 @@ def _schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
             break
         _admit(s, q, hits, tokens)
         _remove_waiting(s, cursor - 1)
-        _append_to_batch(s, slot, q, tokens)
+        append_to_batch(s, slot, q, tokens)
         budget -= tokens
     return budget
 
@@ -253,7 +291,8 @@ def _admit(s: Ints, q: int, hits: int, tokens: int) -> None:
 
 
 @compiled
-def _append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
+def append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
+    """Seat a request in batch ``slot``."""
     facts = BATCH + slot * BATCH_FACTS
     seat = s[BATCH_SEATS] + 3 * slot * s[SEATS] + s[facts + LENGTH]
     s[seat] = q
@@ -262,7 +301,7 @@ def _append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
 
 
 @compiled
-def _settle(s: Ints, slot: int) -> None:
+def settle(s: Ints, slot: int) -> None:
     """Advance the scheduled requests and sum up the batch's shape."""
     facts = BATCH + slot * BATCH_FACTS
     seat = s[BATCH_SEATS] + 3 * slot * s[SEATS]
@@ -306,7 +345,7 @@ def _append_token(s: Ints, f: Floats, q: int, stale: bool, now_s: float) -> bool
 
 
 @compiled
-def _compact_running(s: Ints) -> None:
+def compact_running(s: Ints) -> None:
     """Drop requests that are finished."""
     kept = s[RUNNING_QUEUE]
     for i in range(kept, kept + s[RUNNING_COUNT]):

@@ -59,8 +59,17 @@ HASH_LAST: Final = 41
 CURVE_TOKENS: Final = 42
 CURVE_SECONDS: Final = 43
 REQUEST_TIMES: Final = 44
+NEXT_ABORT: Final = 45  # positions in s
+LAST_ABORT: Final = 46
+ADAPTIVE_PREFILL: Final = 47
+# Gliding: the requests that decode as one body.
+COHORT: Final = 48  # how many they are
+DRIFT: Final = 49  # their common progress since they were gathered
+COHORT_CONTEXT: Final = 50  # sum of their COMPUTED, short of DRIFT each
+HEAP: Final = 51  # where the heap of members by END_DRIFT starts in s
+ENDING: Final = 52  # where the list of members that end in this step starts in s
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 45
+BATCH: Final = 53
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 
@@ -93,9 +102,10 @@ PRODUCTS: Final = 4
     OWN_HASH,  # hash of own block i is OWN_HASH + i
     TABLE_AT,  # where the block table starts in s
     BORROWED,  # blocks held that others hold too: without prefix caching, releasing frees the rest
+    END_DRIFT,  # gliding: DRIFT at which the last token has come; 0 outside the cohort
     TIMES,  # where the times start in f
     RECORD,
-) = range(22)
+) = range(23)
 
 # Values of STATUS.
 RUNNING: Final = 0
@@ -113,10 +123,12 @@ PER_PRODUCT: Final = 3
 PER_REQUEST: Final = 4
 BATCH_START: Final = 5  # and the next
 BATCH_END: Final = 7  # and the next
-FLOAT_HEADER: Final = 9
+EMPTY_STEP: Final = 9  # seconds of a step that only preempts
+FLOAT_HEADER: Final = 10
 
 # Times of a request.
 ARRIVAL: Final = 0
 FIRST_TOKEN: Final = 1
 FINISH: Final = 2
-TIME_FIELDS: Final = 3
+ABORT: Final = 3
+TIME_FIELDS: Final = 4

@@ -7,9 +7,11 @@ step, not a pass per step.
 
 from __future__ import annotations
 
-from block.simulation.blocks import cache_full_blocks, cache_hit_blocks, grow
+import numpy as np
+
+from block.simulation.blocks import cache_full_blocks, grow
 from block.simulation.compiled import compiled
-from block.simulation.kernel import first_waiting, fits
+from block.simulation.kernel import can_admit_first
 from block.simulation.layout import (
     ASYNC,
     BATCH,
@@ -23,7 +25,6 @@ from block.simulation.layout import (
     BUCKET_NEXT,
     BUCKETS,
     CACHING,
-    CHUNKED,
     COMPUTED,
     CONTEXT,
     DECODES,
@@ -31,12 +32,12 @@ from block.simulation.layout import (
     GENERATED,
     GPU_FREE,
     IN_FLIGHT,
+    LAST_ABORT,
     LAST_ARRIVAL,
     LENGTH,
-    LONG_PREFILL,
     MAX_BATCHED,
     MAX_MODEL_LEN,
-    MAX_SEQS,
+    NEXT_ABORT,
     NEXT_ARRIVAL,
     NOW,
     OUTSIDE_STEPS,
@@ -50,14 +51,11 @@ from block.simulation.layout import (
     STOP_TOKENS,
     TOKENS,
     UNFINISHED,
-    WAITING_HEAD,
-    WAITING_TAIL,
 )
 from block.simulation.loop import (
-    STUCK,
-    advance,
     curve_seconds,
     let_in,
+    next_abort_s,
     next_arrival_s,
     outside_curve,
     step_seconds,
@@ -68,32 +66,13 @@ _WORTHWHILE = 2  # steps; a shorter leap costs more than it saves
 
 
 @compiled
-def run(s: Ints, f: Floats) -> int:
-    """Advance until every request has finished; returns IDLE, or STUCK if some never can."""
-    while True:
-        leap(s, f)
-        outcome = advance(s, f)
-        if outcome <= STUCK:
-            return outcome
-
-
-@compiled
-def run_stepwise(s: Ints, f: Floats) -> int:
-    """As ``run``, step by step: what leaping must equal."""
-    while True:
-        outcome = advance(s, f)
-        if outcome <= STUCK:
-            return outcome
-
-
-@compiled
 def leap(s: Ints, f: Floats) -> None:
     """Run the steps up to the next event; does nothing where the next step is an event itself."""
     if s[BATCHES] != s[ASYNC] or s[UNFINISHED] == 0:
         return
     let_in(s, f)
     most = _steady_steps(s)
-    if most < _WORTHWHILE or _somebody_can_join(s):
+    if most < _WORTHWHILE or can_admit_first(s):
         return
     _sort_into_buckets(s)
     steps = _pass_time(s, f, most)
@@ -123,29 +102,6 @@ def _steady_steps(s: Ints) -> int:
 
 
 @compiled
-def _somebody_can_join(s: Ints) -> bool:
-    """Whether the first waiting request could be admitted beside the running ones.
-
-    If not now, then not during the leap either: seats and budget stay, free blocks only become fewer,
-    and decoding adds nothing to the prefix cache that a prompt could hit.
-    """
-    budget = s[MAX_BATCHED] - s[RUNNING_COUNT]
-    if s[WAITING_HEAD] == s[WAITING_TAIL] or s[RUNNING_COUNT] >= s[MAX_SEQS] or budget == 0:
-        return False
-    q = first_waiting(s)
-    if q < 0:
-        return True
-    hits = cache_hit_blocks(s, q)
-    cached = hits * s[BLOCK_SIZE]
-    tokens = s[q + PROMPT] + s[q + GENERATED] - cached
-    if 0 < s[LONG_PREFILL] < tokens:
-        tokens = s[LONG_PREFILL]
-    if tokens > budget and s[CHUNKED] == 0:
-        return False
-    return fits(s, q, hits, cached + min(tokens, budget))
-
-
-@compiled
 def _sort_into_buckets(s: Ints) -> None:
     """By computed tokens modulo block size: counts, or with prefix caching lists in running order."""
     for remainder in range(s[BLOCK_SIZE]):
@@ -168,19 +124,23 @@ def _pass_time(s: Ints, f: Floats, most: int) -> int:
         context += s[s[i] + COMPUTED]
     curve_s = curve_seconds(s, f, count)
     previous_end = f[BATCH_END + (s[STEPS] - 1) % 2]
-    start = 0.0
+    arrival_s = next_arrival_s(s, f) if s[NEXT_ARRIVAL] < s[LAST_ARRIVAL] else np.inf
+    abort_s = next_abort_s(s, f) if s[NEXT_ABORT] < s[LAST_ABORT] else np.inf
+    start = end = f[GPU_FREE]
+    now = f[NOW]
     steps = 0
-    while steps < most:
-        if s[NEXT_ARRIVAL] < s[LAST_ARRIVAL] and next_arrival_s(s, f) <= f[NOW]:
+    while steps < most and now < arrival_s:
+        next_start = max(now, end)
+        next_end = next_start + step_seconds(f, curve_s, context, 0, count)
+        next_now = max(now, previous_end if s[ASYNC] else next_end)
+        if next_now >= abort_s or not _take_blocks(s, steps):
             break
-        if not _take_blocks(s, steps):
-            break
-        start = max(f[NOW], f[GPU_FREE])
-        f[GPU_FREE] = start + step_seconds(f, curve_s, context, 0, count)
-        f[NOW] = max(f[NOW], previous_end if s[ASYNC] else f[GPU_FREE])
-        previous_end = f[GPU_FREE]
+        start, end, now = next_start, next_end, next_now
+        previous_end = end
         context += count
         steps += 1
+    f[GPU_FREE] = end
+    f[NOW] = now
     if steps > 0:
         slot = (s[STEPS] + steps - 1) % 2
         f[BATCH_START + slot] = start

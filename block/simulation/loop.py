@@ -7,8 +7,9 @@ when the one before it has ended, whichever is later, and lasts what the latency
 from __future__ import annotations
 
 from block.simulation.compiled import compiled
-from block.simulation.kernel import enqueue, process, schedule
+from block.simulation.kernel import abort, enqueue, process, schedule
 from block.simulation.layout import (
+    ABORT,
     ARRIVAL,
     ASYNC,
     BATCH,
@@ -19,10 +20,13 @@ from block.simulation.layout import (
     CONTEXT,
     CURVE_SECONDS,
     CURVE_TOKENS,
+    EMPTY_STEP,
     GPU_FREE,
     KNOTS,
+    LAST_ABORT,
     LAST_ARRIVAL,
     LENGTH,
+    NEXT_ABORT,
     NEXT_ARRIVAL,
     NOW,
     OUTSIDE_STEPS,
@@ -55,16 +59,16 @@ def advance(s: Ints, f: Floats) -> int:
         let_in(s, f)
         if s[UNFINISHED] > 0 and s[BATCHES] <= s[ASYNC]:
             slot = s[STEPS] % 2
-            if schedule(s, f, slot) > 0:
-                _submit(s, f, slot)
+            if schedule(s, f, slot) > 0 or s[STEP_PREEMPTED] > 0:
+                submit(s, f, slot, s[BATCH + slot * BATCH_FACTS + LENGTH])
                 return SCHEDULED
-            s[STEPS] -= 1  # an empty batch takes no time and is not counted
-            if s[STEP_PREEMPTED] > 0:
-                continue
+            s[STEPS] -= 1  # nothing happened: not a step
         if s[BATCHES] > 0:
             slot = (s[STEPS] - s[BATCHES]) % 2
             f[NOW] = max(f[NOW], f[BATCH_END + slot])
             s[BATCHES] -= 1
+            if s[NEXT_ABORT] < s[LAST_ABORT]:
+                let_in(s, f)  # aborts come before the output
             process(s, f, slot, f[NOW])
             return PROCESSED
         if s[NEXT_ARRIVAL] == s[LAST_ARRIVAL]:
@@ -74,16 +78,25 @@ def advance(s: Ints, f: Floats) -> int:
 
 @compiled
 def let_in(s: Ints, f: Floats) -> None:
-    """Queue the requests that have arrived by now."""
+    """Queue the requests that have arrived by now, then take out those whose clients have left."""
     while s[NEXT_ARRIVAL] < s[LAST_ARRIVAL] and next_arrival_s(s, f) <= f[NOW]:
         enqueue(s, f, s[s[NEXT_ARRIVAL]])
         s[NEXT_ARRIVAL] += 1
+    while s[NEXT_ABORT] < s[LAST_ABORT] and next_abort_s(s, f) <= f[NOW]:
+        abort(s, f, s[s[NEXT_ABORT]], f[NOW])
+        s[NEXT_ABORT] += 1
 
 
 @compiled
 def next_arrival_s(s: Ints, f: Floats) -> float:
     """When the next request arrives; there must be one."""
     return f[s[s[s[NEXT_ARRIVAL]] + TIMES] + ARRIVAL]
+
+
+@compiled
+def next_abort_s(s: Ints, f: Floats) -> float:
+    """When the next client leaves; there must be one."""
+    return f[s[s[s[NEXT_ABORT]] + TIMES] + ABORT]
 
 
 @compiled
@@ -112,15 +125,17 @@ def outside_curve(s: Ints, f: Floats, tokens: int) -> bool:
 
 
 @compiled
-def _submit(s: Ints, f: Floats, slot: int) -> None:
+def submit(s: Ints, f: Floats, slot: int, requests: int) -> None:
+    """Put batch ``slot`` of ``requests`` in flight."""
     facts = BATCH + slot * BATCH_FACTS
     tokens = s[facts + TOKENS]
     start = max(f[NOW], f[GPU_FREE])
-    end = start + step_seconds(
-        f, curve_seconds(s, f, tokens), s[facts + CONTEXT], s[facts + PRODUCTS], s[facts + LENGTH]
-    )
+    end = start + f[EMPTY_STEP]
+    if tokens > 0:
+        curve_s = curve_seconds(s, f, tokens)
+        end = start + step_seconds(f, curve_s, s[facts + CONTEXT], s[facts + PRODUCTS], requests)
+        s[OUTSIDE_STEPS] += outside_curve(s, f, tokens)
     f[BATCH_START + slot] = start
     f[BATCH_END + slot] = end
     f[GPU_FREE] = end
     s[BATCHES] += 1
-    s[OUTSIDE_STEPS] += outside_curve(s, f, tokens)

@@ -123,9 +123,12 @@ class MemoryPlan:
             layout.WAITING_TAIL: n + 1,
             layout.PREEMPTED_LIST: n + 1,
             layout.NEXT_ARRIVAL: n,
+            layout.NEXT_ABORT: n,
             layout.BATCH_SEATS: 6 * seats,
             layout.BUCKETS: self.limits.block_size,
             layout.BUCKET_NEXT: n,
+            layout.HEAP: n + 1,
+            layout.ENDING: n + 1,
             layout.SHARED: self.shared_entries,
             layout.TABLES: self.table_entries,
             layout.REFERENCES: blocks,
@@ -144,6 +147,7 @@ class MemoryPlan:
             at += size
         s[layout.WAITING_HEAD] = s[layout.WAITING_TAIL]
         s[layout.LAST_ARRIVAL] = s[layout.NEXT_ARRIVAL]
+        s[layout.LAST_ABORT] = s[layout.NEXT_ABORT]
         s[layout.SEATS] = seats
         _write_limits(s, self.limits)
         _write_free_queue(s, blocks)
@@ -168,6 +172,7 @@ def _write_limits(s: Ints, limits: EngineLimits) -> None:
     s[layout.MAX_BATCHED] = limits.max_num_batched_tokens
     s[layout.MAX_MODEL_LEN] = limits.max_model_len
     s[layout.LONG_PREFILL] = limits.long_prefill_token_threshold
+    s[layout.ADAPTIVE_PREFILL] = limits.long_prefill_token_threshold_adaptive
     s[layout.CHUNKED] = limits.chunked_prefill
     s[layout.CACHING] = limits.prefix_caching
     s[layout.BY_PRIORITY] = limits.policy == "priority"

@@ -16,9 +16,9 @@ from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.simulation import layout
 from block.simulation.compiled import compiled, compiled_allocating
-from block.simulation.leap import run
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
+from block.simulation.run import run
 from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
 
 # Entries of the compiled answer to one question in one scenario.

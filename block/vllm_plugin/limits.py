@@ -24,6 +24,7 @@ def engine_limits(scheduler: Any) -> EngineLimits:
         max_num_batched_tokens=min(scheduler.max_num_scheduled_tokens, config.max_num_batched_tokens),
         max_model_len=scheduler.max_model_len,
         long_prefill_token_threshold=config.long_prefill_token_threshold,
+        long_prefill_token_threshold_adaptive=config.long_prefill_token_threshold_adaptive,
         chunked_prefill=config.enable_chunked_prefill,
         prefix_caching=bool(scheduler.cache_config.enable_prefix_caching),
         policy=scheduler.policy.value,
@@ -37,13 +38,11 @@ def engine_limits(scheduler: Any) -> EngineLimits:
 def _unsupported(scheduler: Any) -> Iterator[str]:
     yield from _unsupported_cache(scheduler)
     config, parallel = scheduler.scheduler_config, scheduler.parallel_config
-    adaptive = config.long_prefill_token_threshold_adaptive and config.long_prefill_token_threshold > 0
     features = {
         "speculative decoding": scheduler.vllm_config.speculative_config is not None,
         "multimodal inputs": scheduler.max_num_encoder_input_tokens > 0,
         "pooling and diffusion models": scheduler.num_sampled_tokens_per_step != 1,
         "prefill_schedule_interval other than 1": config.prefill_schedule_interval != 1,
-        "long_prefill_token_threshold_adaptive": adaptive,
         "max_num_active_seqs other than max_num_seqs": (
             scheduler.max_num_active_reqs != scheduler.max_num_running_reqs
         ),

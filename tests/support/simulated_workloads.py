@@ -31,9 +31,11 @@ def engines(draw: st.DrawFn) -> EngineLimits:
         max_num_batched_tokens=draw(st.integers(max(seats, 64), 2048)),
         max_model_len=min(blocks * block_size, draw(st.sampled_from([256, 1024, 4096]))),
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 40])),
+        long_prefill_token_threshold_adaptive=draw(st.booleans()),
         prefix_caching=draw(st.booleans()),
         policy=draw(st.sampled_from(["fcfs", "priority"])),
         async_scheduling=draw(st.booleans()),
+        watermark_blocks=draw(st.sampled_from([0, 0, 1, 10])),
         reserve_full_prompt=draw(st.booleans()),
     )
 
@@ -46,6 +48,7 @@ def workloads(draw: st.DrawFn) -> Workload:
     longest_output = draw(st.sampled_from([3, 100, 300]))
     gap_s = draw(st.sampled_from([0.005, 0.05, 0.5]))
     families = [[seed.randrange(1000) for _ in range(20)] for _ in range(3)]
+    aborted = draw(st.sampled_from([0.0, 0.0, 0.2]))
     arrival_s, requests = 0.0, []
     for index in range(draw(st.integers(1, 50))):
         arrival_s += seed.expovariate(1 / gap_s)
@@ -61,6 +64,7 @@ def workloads(draw: st.DrawFn) -> Workload:
                 max_tokens=output + seed.choice([0, 0, 1, 30]),
                 priority=seed.choice([0, 0, 1, 2]),
                 block_hashes=tuple(seed.choice(families)[:shared]),
+                abort_s=arrival_s + seed.expovariate(1.0) if seed.random() < aborted else None,
             )
         )
     return Workload(limits, tuple(requests))

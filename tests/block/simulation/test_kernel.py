@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from simulated_workloads import Workload, workloads
@@ -20,7 +22,7 @@ LIMITS = EngineLimits(
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(workload=workloads())
 def test_every_step_equals_vllms_own_scheduler(workload: Workload, latency: KernelLatency) -> None:
-    from exp.fidelity import mismatch
+    from exp.judge import mismatch
 
     assert mismatch(workload.limits, latency, workload.requests) is None
 
@@ -61,6 +63,12 @@ def test_a_prompt_larger_than_the_cache_is_an_error_not_a_hang(latency: KernelLa
     limits = EngineLimits(
         block_size=16, total_blocks=4, max_num_seqs=8, max_num_batched_tokens=64, max_model_len=512
     )
-    simulation = EngineSimulation(limits, latency, [SimulatedRequest("a", 0.0, 100, 3)])
     with pytest.raises(StateError, match="never be scheduled"):
-        simulation.run()
+        EngineSimulation(limits, latency, [SimulatedRequest("a", 0.0, 100, 3)])
+
+
+def test_a_request_fits_if_all_but_its_last_token_do(latency: KernelLatency) -> None:
+    limits = replace(LIMITS, total_blocks=4)
+    EngineSimulation(limits, latency, [SimulatedRequest("a", 0.0, 60, 5)]).run()
+    with pytest.raises(StateError, match="need 5 blocks"):
+        EngineSimulation(limits, latency, [SimulatedRequest("a", 0.0, 60, 6)])

@@ -14,9 +14,9 @@ from block.errors import StateError
 from block.latency.base import KernelLatency
 from block.simulation import layout
 from block.simulation.engine import EngineSimulation
-from block.simulation.leap import run
 from block.simulation.loop import SCHEDULED, STUCK, advance
 from block.simulation.resume import resume
+from block.simulation.run import run
 from block.types import Arrival, EngineLimits, EngineState, RequestState, RequestStatus
 
 LIMITS = EngineLimits(
@@ -31,7 +31,9 @@ def test_resuming_a_captured_state_changes_no_finish_time(
     workload: Workload, stop_after: int, latency: KernelLatency
 ) -> None:
     limits = replace(workload.limits, prefix_caching=False)
-    simulation = EngineSimulation(limits, latency, workload.requests)
+    # Nobody knows beforehand which clients will leave.
+    requests = [replace(request, abort_s=None) for request in workload.requests]
+    simulation = EngineSimulation(limits, latency, requests)
     scheduled = 0
     while scheduled < stop_after:
         outcome = advance(simulation.memory.s, simulation.memory.f)
