@@ -6,6 +6,7 @@ the parts that text generation on one full-attention cache group uses. Knows not
 
 from __future__ import annotations
 
+from block.simulation.batch import append_to_batch, settle, total, unschedule
 from block.simulation.blocks import (
     adopt_hits,
     blocks_for,
@@ -19,18 +20,14 @@ from block.simulation.compiled import compiled
 from block.simulation.layout import (
     ABORTED,
     ADAPTIVE_PREFILL,
-    ARRIVAL,
     ASYNC,
     BATCH,
     BATCH_FACTS,
     BATCH_SEATS,
     BLOCK_SIZE,
     BLOCKS,
-    BY_PRIORITY,
     CHUNKED,
     COMPUTED,
-    CONTEXT,
-    DECODES,
     FINISH,
     FINISHED,
     FIRST_TOKEN,
@@ -46,13 +43,7 @@ from block.simulation.layout import (
     MAX_TOKENS,
     PLACEHOLDERS,
     PREEMPTED,
-    PREEMPTED_LIST,
-    PREEMPTIONS,
-    PREEMPTIONS_DONE,
-    PRIORITY,
-    PRODUCTS,
     PROMPT,
-    RANK,
     RESERVE_PROMPT,
     RUNNING,
     RUNNING_COUNT,
@@ -66,26 +57,20 @@ from block.simulation.layout import (
     TIMES,
     TOKENS,
     UNFINISHED,
-    WAITING,
     WAITING_HEAD,
     WAITING_TAIL,
     WATERMARK,
 )
 from block.simulation.memory import Floats, Ints
-
-
-@compiled
-def enqueue(s: Ints, f: Floats, q: int) -> None:
-    """Put a newly arrived request into the waiting queue."""
-    s[q + STATUS] = WAITING
-    s[UNFINISHED] += 1
-    i = s[WAITING_TAIL]
-    s[WAITING_TAIL] += 1
-    if s[BY_PRIORITY]:
-        while i > s[WAITING_HEAD] and _before(s, f, q, s[i - 1]):
-            s[i] = s[i - 1]
-            i -= 1
-    s[i] = q
+from block.simulation.queues import (
+    compact_running,
+    compact_waiting,
+    first_waiting,
+    preempt,
+    remove_running,
+    remove_waiting,
+    victim_place,
+)
 
 
 @compiled
@@ -138,7 +123,7 @@ def process(s: Ints, f: Floats, slot: int, now_s: float) -> None:
     if left_running:
         compact_running(s)
     if left_waiting:
-        _compact_waiting(s)
+        compact_waiting(s)
 
 
 @compiled
@@ -151,7 +136,7 @@ def abort(s: Ints, f: Floats, q: int, now_s: float) -> None:
     s[UNFINISHED] -= 1
     release(s, q)
     compact_running(s)
-    _compact_waiting(s)
+    compact_waiting(s)
 
 
 @compiled
@@ -164,7 +149,7 @@ def can_admit_first(s: Ints) -> bool:
     budget = s[MAX_BATCHED] - s[RUNNING_COUNT]
     if s[WAITING_HEAD] == s[WAITING_TAIL] or s[RUNNING_COUNT] >= s[MAX_SEQS] or budget == 0:
         return False
-    q = _first_waiting(s)
+    q = first_waiting(s)
     if q < 0:
         return True
     hits = cache_hit_blocks(s, q)
@@ -179,29 +164,15 @@ def can_admit_first(s: Ints) -> bool:
 
 
 @compiled
-def _first_waiting(s: Ints) -> int:
-    """The waiting request that admission would look at first; -1 when there is none."""
-    for i in range(s[WAITING_HEAD], s[WAITING_TAIL]):
-        if s[s[i] + STALE] == 0:
-            return s[i]
-    return -1
-
-
-@compiled
 def fits(s: Ints, q: int, hits: int, tokens: int) -> bool:
     """Whether blocks up to ``tokens`` (or the whole prompt) are free for a waiting request."""
     need = blocks_for(s, min(tokens, s[MAX_MODEL_LEN])) - hits
     if s[RESERVE_PROMPT]:
-        need = max(need, blocks_for(s, min(_total(s, q), s[MAX_MODEL_LEN])) - hits)
+        need = max(need, blocks_for(s, min(total(s, q), s[MAX_MODEL_LEN])) - hits)
     reserve = evictable_hits(s, q, hits)
     if s[RUNNING_COUNT] > 0:
         reserve += s[WATERMARK]
     return need + reserve <= s[FREE_BLOCKS]
-
-
-@compiled
-def _total(s: Ints, q: int) -> int:
-    return s[q + PROMPT] + s[q + GENERATED]
 
 
 @compiled
@@ -218,18 +189,18 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
         slots = min(s[q + COMPUTED] + tokens, s[MAX_MODEL_LEN])
         need = blocks_for(s, slots) - s[q + BLOCKS] if slots > s[q + BLOCKS] * s[BLOCK_SIZE] else 0
         while need > s[FREE_BLOCKS]:
-            place = _victim_place(s, f)
+            place = victim_place(s, f)
             victim = s[s[RUNNING_QUEUE] + place]
-            _remove_running(s, place)
+            remove_running(s, place)
             if place < i:
                 i -= 1
-                budget += _unschedule(s, slot, victim)
-            _preempt(s, f, victim)
+                budget += unschedule(s, slot, victim)
+            preempt(s, f, victim)
             if victim == q:
                 return budget
         if need > 0:
             grow(s, q, need)
-        cache_full_blocks(s, q, min(s[q + COMPUTED] + tokens, _total(s, q)))
+        cache_full_blocks(s, q, min(s[q + COMPUTED] + tokens, total(s, q)))
         append_to_batch(s, slot, q, tokens)
         budget -= tokens
         i += 1
@@ -242,7 +213,7 @@ def wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
     computed, placeholders = s[q + COMPUTED], s[q + PLACEHOLDERS]
     if placeholders > 0 and computed + 2 - placeholders >= s[q + PROMPT] + s[q + MAX_TOKENS]:
         return 0  # the step in flight is sure to reach max_tokens
-    tokens = _total(s, q) + placeholders - computed
+    tokens = total(s, q) + placeholders - computed
     if 0 < cap < tokens:
         tokens = cap
     return min(tokens, budget, s[MAX_MODEL_LEN] - computed - 1)
@@ -259,7 +230,7 @@ def schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
             continue  # its last output is still in flight; it keeps its place
         hits = cache_hit_blocks(s, q)
         cached = hits * s[BLOCK_SIZE]
-        tokens = _total(s, q) - cached
+        tokens = total(s, q) - cached
         if 0 < cap < tokens:
             tokens = cap
         if tokens > budget and s[CHUNKED] == 0:
@@ -268,7 +239,7 @@ def schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
         if not fits(s, q, hits, cached + tokens):
             break
         _admit(s, q, hits, tokens)
-        _remove_waiting(s, cursor - 1)
+        remove_waiting(s, cursor - 1)
         append_to_batch(s, slot, q, tokens)
         budget -= tokens
     return budget
@@ -282,47 +253,12 @@ def _admit(s: Ints, q: int, hits: int, tokens: int) -> None:
     need = blocks_for(s, min(cached + tokens, s[MAX_MODEL_LEN])) - hits
     if need > 0:
         grow(s, q, need)
-    cache_full_blocks(s, q, min(cached + tokens, _total(s, q)))
+    cache_full_blocks(s, q, min(cached + tokens, total(s, q)))
     s[s[RUNNING_QUEUE] + s[RUNNING_COUNT]] = q
     s[RUNNING_COUNT] += 1
     s[q + STATUS] = RUNNING
     s[q + COMPUTED] = cached
     s[q + HIT_TOKENS] = cached
-
-
-@compiled
-def append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
-    """Seat a request in batch ``slot``."""
-    facts = BATCH + slot * BATCH_FACTS
-    seat = s[BATCH_SEATS] + 3 * slot * s[SEATS] + s[facts + LENGTH]
-    s[seat] = q
-    s[seat + s[SEATS]] = tokens
-    s[facts + LENGTH] += 1
-
-
-@compiled
-def settle(s: Ints, slot: int) -> None:
-    """Advance the scheduled requests and sum up the batch's shape."""
-    facts = BATCH + slot * BATCH_FACTS
-    seat = s[BATCH_SEATS] + 3 * slot * s[SEATS]
-    decodes, context, products = 0, 0, 0
-    for i in range(seat, seat + s[facts + LENGTH]):
-        q, tokens = s[i], s[i + s[SEATS]]
-        computed = s[q + COMPUTED] + tokens
-        s[q + COMPUTED] = computed
-        s[q + IN_FLIGHT] += tokens
-        emits = computed >= _total(s, q) + s[q + PLACEHOLDERS]
-        s[i + 2 * s[SEATS]] = emits
-        if emits and s[ASYNC]:
-            s[q + PLACEHOLDERS] += 1
-        context += computed
-        if tokens == 1:
-            decodes += 1
-        else:
-            products += tokens * computed
-    s[facts + DECODES] = decodes
-    s[facts + CONTEXT] = context
-    s[facts + PRODUCTS] = products
 
 
 @compiled
@@ -335,115 +271,10 @@ def _append_token(s: Ints, f: Floats, q: int, stale: bool, now_s: float) -> bool
         s[q + PLACEHOLDERS] -= 1
     if s[ASYNC] and s[q + STATUS] == RUNNING:
         cache_full_blocks(s, q, s[q + COMPUTED] - s[q + PLACEHOLDERS])
-    if s[q + GENERATED] < s[q + STOP_TOKENS] and _total(s, q) < s[MAX_MODEL_LEN]:
+    if s[q + GENERATED] < s[q + STOP_TOKENS] and total(s, q) < s[MAX_MODEL_LEN]:
         return False
     s[q + STATUS] = FINISHED
     f[s[q + TIMES] + FINISH] = now_s
     s[UNFINISHED] -= 1
     release(s, q)
     return True
-
-
-@compiled
-def compact_running(s: Ints) -> None:
-    """Drop requests that are finished."""
-    kept = s[RUNNING_QUEUE]
-    for i in range(kept, kept + s[RUNNING_COUNT]):
-        if s[s[i] + STATUS] == RUNNING:
-            s[kept] = s[i]
-            kept += 1
-    s[RUNNING_COUNT] = kept - s[RUNNING_QUEUE]
-
-
-@compiled
-def _compact_waiting(s: Ints) -> None:
-    """Drop requests that are finished."""
-    tail = s[WAITING_HEAD]
-    for i in range(s[WAITING_HEAD], s[WAITING_TAIL]):
-        if s[s[i] + STATUS] <= PREEMPTED:
-            s[tail] = s[i]
-            tail += 1
-    s[WAITING_TAIL] = tail
-
-
-@compiled
-def _victim_place(s: Ints, f: Floats) -> int:
-    """Whose turn it is to be preempted: the newest, or the first among the least urgent."""
-    last = s[RUNNING_COUNT] - 1
-    if s[BY_PRIORITY] == 0:
-        return last
-    victim = 0
-    for i in range(1, last + 1):
-        if _less_urgent(s, f, s[s[RUNNING_QUEUE] + i], s[s[RUNNING_QUEUE] + victim]):
-            victim = i
-    return victim
-
-
-@compiled
-def _less_urgent(s: Ints, f: Floats, q: int, other: int) -> bool:
-    if s[q + PRIORITY] != s[other + PRIORITY]:
-        return s[q + PRIORITY] > s[other + PRIORITY]
-    return f[s[q + TIMES] + ARRIVAL] > f[s[other + TIMES] + ARRIVAL]
-
-
-@compiled
-def _remove_running(s: Ints, place: int) -> None:
-    first = s[RUNNING_QUEUE]
-    for i in range(first + place, first + s[RUNNING_COUNT] - 1):
-        s[i] = s[i + 1]
-    s[RUNNING_COUNT] -= 1
-
-
-@compiled
-def _unschedule(s: Ints, slot: int, q: int) -> int:
-    """Take a request out of the batch being built; returns the tokens it gives back."""
-    facts = BATCH + slot * BATCH_FACTS
-    first = s[BATCH_SEATS] + 3 * slot * s[SEATS]
-    end = first + s[facts + LENGTH]
-    for seat in range(first, end):
-        if s[seat] == q:
-            tokens = s[seat + s[SEATS]]
-            for i in range(seat, end - 1):
-                s[i] = s[i + 1]
-                s[i + s[SEATS]] = s[i + 1 + s[SEATS]]
-            s[facts + LENGTH] -= 1
-            return tokens
-    return 0
-
-
-@compiled
-def _preempt(s: Ints, f: Floats, q: int) -> None:
-    release(s, q)
-    s[q + STATUS] = PREEMPTED
-    s[q + COMPUTED] = 0
-    s[q + STALE] = s[q + IN_FLIGHT]
-    s[q + PLACEHOLDERS] = 0
-    s[q + PREEMPTIONS] += 1
-    s[PREEMPTIONS_DONE] += 1
-    s[s[PREEMPTED_LIST] + s[STEP_PREEMPTED]] = q
-    s[STEP_PREEMPTED] += 1
-    s[WAITING_HEAD] -= 1
-    i = s[WAITING_HEAD]
-    if s[BY_PRIORITY]:
-        while i + 1 < s[WAITING_TAIL] and _before(s, f, s[i + 1], q):
-            s[i] = s[i + 1]
-            i += 1
-    s[i] = q
-
-
-@compiled
-def _before(s: Ints, f: Floats, q: int, other: int) -> bool:
-    if s[q + PRIORITY] != s[other + PRIORITY]:
-        return s[q + PRIORITY] < s[other + PRIORITY]
-    arrival_s, other_s = f[s[q + TIMES] + ARRIVAL], f[s[other + TIMES] + ARRIVAL]
-    if arrival_s != other_s:
-        return arrival_s < other_s
-    return s[q + RANK] < s[other + RANK]
-
-
-@compiled
-def _remove_waiting(s: Ints, place: int) -> None:
-    """Close the gap from the front: only requests skipped in this pass lie before it."""
-    for i in range(place, s[WAITING_HEAD], -1):
-        s[i] = s[i - 1]
-    s[WAITING_HEAD] += 1

@@ -7,7 +7,7 @@ when the one before it has ended, whichever is later, and lasts what the latency
 from __future__ import annotations
 
 from block.simulation.compiled import compiled
-from block.simulation.kernel import abort, enqueue, process, schedule
+from block.simulation.kernel import abort, process, schedule
 from block.simulation.layout import (
     ABORT,
     ARRIVAL,
@@ -41,6 +41,7 @@ from block.simulation.layout import (
     UNFINISHED,
 )
 from block.simulation.memory import Floats, Ints
+from block.simulation.queues import enqueue
 
 # What ``advance`` did.
 IDLE = 0  # nothing left to do, now or later
