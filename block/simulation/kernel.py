@@ -190,7 +190,9 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
         if tokens <= 0:
             i += 1
             continue
-        need = blocks_for(s, min(s[q + COMPUTED] + tokens, s[MAX_MODEL_LEN])) - s[q + BLOCKS]
+        need = 0
+        if s[q + COMPUTED] + tokens > s[q + BLOCKS] * s[BLOCK_SIZE]:  # spares most requests the division
+            need = blocks_for(s, s[q + COMPUTED] + tokens) - s[q + BLOCKS]
         while need > s[FREE_BLOCKS]:
             place = _victim_place(s, f)
             victim = s[s[RUNNING_QUEUE] + place]
