@@ -97,8 +97,8 @@ def schedule(s: Ints, f: Floats, slot: int) -> int:
     cap = prefill_cap(s)
     budget = _schedule_running(s, f, slot, cap)
     if s[STEP_PREEMPTED] == 0:
-        budget = _schedule_waiting(s, slot, cap, budget)
-    _settle(s, slot)
+        budget = schedule_waiting(s, slot, cap, budget)
+    settle(s, slot)
     s[facts + TOKENS] = s[MAX_BATCHED] - budget
     s[STEPS] += 1
     return s[facts + TOKENS]
@@ -186,7 +186,7 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
     i = 0
     while i < s[RUNNING_COUNT] and budget > 0:
         q = s[s[RUNNING_QUEUE] + i]
-        tokens = _wanted_running(s, q, cap, budget)
+        tokens = wanted_running(s, q, cap, budget)
         if tokens <= 0:
             i += 1
             continue
@@ -206,14 +206,14 @@ def _schedule_running(s: Ints, f: Floats, slot: int, cap: int) -> int:
         if need > 0:
             grow(s, q, need)
         cache_full_blocks(s, q, min(s[q + COMPUTED] + tokens, _total(s, q)))
-        _append_to_batch(s, slot, q, tokens)
+        append_to_batch(s, slot, q, tokens)
         budget -= tokens
         i += 1
     return budget
 
 
 @compiled
-def _wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
+def wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
     """Tokens a running request would take; 0 means skip it this step."""
     computed, placeholders = s[q + COMPUTED], s[q + PLACEHOLDERS]
     if placeholders > 0 and computed + 2 - placeholders >= s[q + PROMPT] + s[q + MAX_TOKENS]:
@@ -225,7 +225,8 @@ def _wanted_running(s: Ints, q: int, cap: int, budget: int) -> int:
 
 
 @compiled
-def _schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
+def schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
+    """Admit waiting requests within ``budget``; returns what is left of it."""
     cursor = s[WAITING_HEAD]
     while budget > 0 and cursor < s[WAITING_TAIL] and s[RUNNING_COUNT] < s[MAX_SEQS]:
         q = s[cursor]
@@ -244,7 +245,7 @@ def _schedule_waiting(s: Ints, slot: int, cap: int, budget: int) -> int:
             break
         _admit(s, q, hits, tokens)
         _remove_waiting(s, cursor - 1)
-        _append_to_batch(s, slot, q, tokens)
+        append_to_batch(s, slot, q, tokens)
         budget -= tokens
     return budget
 
@@ -266,7 +267,8 @@ def _admit(s: Ints, q: int, hits: int, tokens: int) -> None:
 
 
 @compiled
-def _append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
+def append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
+    """Give a request a seat in the batch being built."""
     facts = BATCH + slot * BATCH_FACTS
     seat = s[BATCH_SEATS] + 3 * slot * s[SEATS] + s[facts + LENGTH]
     s[seat] = q
@@ -275,7 +277,7 @@ def _append_to_batch(s: Ints, slot: int, q: int, tokens: int) -> None:
 
 
 @compiled
-def _settle(s: Ints, slot: int) -> None:
+def settle(s: Ints, slot: int) -> None:
     """Advance the scheduled requests and sum up the batch's shape."""
     facts = BATCH + slot * BATCH_FACTS
     seat = s[BATCH_SEATS] + 3 * slot * s[SEATS]

@@ -62,8 +62,14 @@ REQUEST_TIMES: Final = 44
 NEXT_ABORT: Final = 45  # positions in s
 LAST_ABORT: Final = 46
 ADAPTIVE_PREFILL: Final = 47
+# Gliding; all 0 at other times.
+GLIDED: Final = 48  # steps since take-off
+LAZY_COUNT: Final = 49  # requests at the front of the running queue that glide, or did when this step began
+AWAKE_COUNT: Final = 50  # of those, the ones that end in this step
+LAZY_CONTEXT: Final = 51  # computed tokens of the lazy requests
+NEXT_END: Final = 52  # steps since take-off at which the first of them ends
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 48
+BATCH: Final = 53
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 
@@ -97,8 +103,9 @@ PRODUCTS: Final = 4
     TABLE_AT,  # where the block table starts in s
     BORROWED,  # blocks held that others hold too: without prefix caching, releasing frees the rest
     TIMES,  # where the times start in f
+    LAZY,  # whether the counts are as of take-off
     RECORD,
-) = range(22)
+) = range(23)
 
 # Values of STATUS.
 RUNNING: Final = 0

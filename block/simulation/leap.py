@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from block.simulation.blocks import blocks_for, cache_full_blocks, cache_hit_blocks, grow
+from block.simulation.blocks import cache_full_blocks, grow
 from block.simulation.compiled import compiled
-from block.simulation.kernel import first_waiting, fits, prefill_cap
+from block.simulation.glide import glide
+from block.simulation.joining import somebody_can_join
 from block.simulation.layout import (
     ASYNC,
     BATCH,
@@ -21,11 +22,9 @@ from block.simulation.layout import (
     BATCH_START,
     BATCHES,
     BLOCK_SIZE,
-    BLOCKS,
     BUCKET_NEXT,
     BUCKETS,
     CACHING,
-    CHUNKED,
     COMPUTED,
     CONTEXT,
     DECODES,
@@ -38,7 +37,6 @@ from block.simulation.layout import (
     LENGTH,
     MAX_BATCHED,
     MAX_MODEL_LEN,
-    MAX_SEQS,
     NEXT_ABORT,
     NEXT_ARRIVAL,
     NOW,
@@ -53,8 +51,6 @@ from block.simulation.layout import (
     STOP_TOKENS,
     TOKENS,
     UNFINISHED,
-    WAITING_HEAD,
-    WAITING_TAIL,
 )
 from block.simulation.loop import (
     STUCK,
@@ -93,11 +89,14 @@ def run_stepwise(s: Ints, f: Floats) -> int:
 @compiled
 def leap(s: Ints, f: Floats) -> None:
     """Run the steps up to the next event; does nothing where the next step is an event itself."""
+    if s[CACHING] == 0:
+        glide(s, f)
+        return
     if s[BATCHES] != s[ASYNC] or s[UNFINISHED] == 0:
         return
     let_in(s, f)
     most = _steady_steps(s)
-    if most < _WORTHWHILE or _somebody_can_join(s):
+    if most < _WORTHWHILE or somebody_can_join(s):
         return
     _sort_into_buckets(s)
     steps = _pass_time(s, f, most)
@@ -127,41 +126,14 @@ def _steady_steps(s: Ints) -> int:
 
 
 @compiled
-def _somebody_can_join(s: Ints) -> bool:
-    """Whether the first waiting request could be admitted beside the running ones.
-
-    If not now, then not during the leap either: seats and budget stay, free blocks only become fewer,
-    and decoding adds nothing to the prefix cache that a prompt could hit.
-    """
-    budget = s[MAX_BATCHED] - s[RUNNING_COUNT]
-    if s[WAITING_HEAD] == s[WAITING_TAIL] or s[RUNNING_COUNT] >= s[MAX_SEQS] or budget == 0:
-        return False
-    q = first_waiting(s)
-    if q < 0:
-        return True
-    hits = cache_hit_blocks(s, q)
-    cached = hits * s[BLOCK_SIZE]
-    tokens = s[q + PROMPT] + s[q + GENERATED] - cached
-    cap = prefill_cap(s)
-    if 0 < cap < tokens:
-        tokens = cap
-    if tokens > budget and s[CHUNKED] == 0:
-        return False
-    return fits(s, q, hits, cached + min(tokens, budget))
-
-
-@compiled
 def _sort_into_buckets(s: Ints) -> None:
-    """By computed tokens modulo block size: counts, or with prefix caching lists in running order."""
+    """By computed tokens modulo block size: lists in running order."""
     for remainder in range(s[BLOCK_SIZE]):
-        s[s[BUCKETS] + remainder] = -1 if s[CACHING] else 0
+        s[s[BUCKETS] + remainder] = -1
     for place in range(s[RUNNING_COUNT] - 1, -1, -1):
         bucket = s[BUCKETS] + s[s[s[RUNNING_QUEUE] + place] + COMPUTED] % s[BLOCK_SIZE]
-        if s[CACHING]:
-            s[s[BUCKET_NEXT] + place] = s[bucket]
-            s[bucket] = place
-        else:
-            s[bucket] += 1
+        s[s[BUCKET_NEXT] + place] = s[bucket]
+        s[bucket] = place
 
 
 @compiled
@@ -204,11 +176,6 @@ def _take_blocks(s: Ints, step: int) -> bool:
     """Blocks for the leap's step ``step``; False, and none taken, if they are not free."""
     size = s[BLOCK_SIZE]
     bucket = s[BUCKETS] + (size - step % size) % size
-    if s[CACHING] == 0:
-        if s[bucket] > s[FREE_BLOCKS]:
-            return False
-        s[FREE_BLOCKS] -= s[bucket]
-        return True
     need = 0
     place = s[bucket]
     while place >= 0:
@@ -250,8 +217,6 @@ def _settle(s: Ints, steps: int) -> None:
         q = s[s[RUNNING_QUEUE] + place]
         s[q + COMPUTED] += steps
         s[q + GENERATED] += steps
-        if s[CACHING] == 0:
-            s[q + BLOCKS] = blocks_for(s, s[q + COMPUTED])
         s[seat + place] = q
         s[seat + s[SEATS] + place] = 1
         s[seat + 2 * s[SEATS] + place] = 1

@@ -60,7 +60,7 @@ def advance(s: Ints, f: Floats) -> int:
         if s[UNFINISHED] > 0 and s[BATCHES] <= s[ASYNC]:
             slot = s[STEPS] % 2
             if schedule(s, f, slot) > 0 or s[STEP_PREEMPTED] > 0:
-                _submit(s, f, slot)
+                submit(s, f, slot, 0)
                 return SCHEDULED
             s[STEPS] -= 1  # nothing happened: not a step
         if s[BATCHES] > 0:
@@ -125,14 +125,16 @@ def outside_curve(s: Ints, f: Floats, tokens: int) -> bool:
 
 
 @compiled
-def _submit(s: Ints, f: Floats, slot: int) -> None:
+def submit(s: Ints, f: Floats, slot: int, unseated: int) -> None:
+    """Put a batch on the clock; ``unseated`` requests are in it beside those it lists."""
     facts = BATCH + slot * BATCH_FACTS
     tokens = s[facts + TOKENS]
     start = max(f[NOW], f[GPU_FREE])
     end = start + f[EMPTY_STEP]
     if tokens > 0:
         curve_s = curve_seconds(s, f, tokens)
-        end = start + step_seconds(f, curve_s, s[facts + CONTEXT], s[facts + PRODUCTS], s[facts + LENGTH])
+        requests = s[facts + LENGTH] + unseated
+        end = start + step_seconds(f, curve_s, s[facts + CONTEXT], s[facts + PRODUCTS], requests)
         s[OUTSIDE_STEPS] += outside_curve(s, f, tokens)
     f[BATCH_START + slot] = start
     f[BATCH_END + slot] = end
