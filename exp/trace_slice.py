@@ -35,7 +35,10 @@ class TraceSlices:
         """Consecutive requests of a trace, on a random engine that can hold them."""
         source = random.Random(seed)
         most_tokens = 16_384 if name == "mooncake" else 4096
-        limits = random_limits(source, 1024, most_tokens)
+        least_tokens = most_tokens // 4
+        limits = random_limits(source, least_tokens, most_tokens)
+        while limits.max_model_len < least_tokens:
+            limits = random_limits(source, least_tokens, most_tokens)
         read: Callable[..., list[SimulatedRequest]] = self._mooncake if name == "mooncake" else self._lengths
         fitting = [r for r in read(name, limits) if r.prompt_tokens + r.output_tokens <= limits.max_model_len]
         start = source.randrange(max(1, len(fitting) - requests))

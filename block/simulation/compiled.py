@@ -44,10 +44,10 @@ def _cache_root() -> Path:
 def compiled(function: Any) -> Any:
     """Compile a function that allocates nothing: arguments are borrowed, never counted."""
     _use_own_cache_folder()
-    return njit(cache=True, _nrt=False)(function)
+    return njit(cache=True, error_model="numpy", _nrt=False)(function)
 
 
 def compiled_allocating(function: Any) -> Any:
     """Compile a function that makes arrays of its own."""
     _use_own_cache_folder()
-    return njit(cache=True)(function)
+    return njit(cache=True, error_model="numpy")(function)

@@ -34,6 +34,11 @@ class Newcomer:
     output_tokens: tuple[int, ...]
     """Response length in each scenario."""
 
+    @classmethod
+    def certain(cls, arrival: Arrival) -> Newcomer:
+        """One scenario, with the length that the arrival states."""
+        return cls(arrival, (arrival.output_tokens,))
+
 
 class WhatIf:
     """Answers questions about one state of one engine."""
@@ -42,12 +47,16 @@ class WhatIf:
         self,
         state: EngineState,
         model: StepLatencyModel,
-        output_tokens: Ints,
+        output_tokens: Ints | None = None,
         committed: Sequence[Arrival] = (),
     ) -> None:
         """``output_tokens``: (scenarios, requests) response lengths, in the order of ``state.running``,
-        ``state.waiting`` and ``committed``, the choices that the engine has not shown yet.
+        ``state.waiting`` and ``committed``, the choices that the engine has not shown yet. None is one
+        scenario in which every response goes on to its limit.
         """
+        if output_tokens is None:
+            present = [request.max_tokens for request in (*state.running, *state.waiting)]
+            output_tokens = np.array([present + [arrival.max_tokens for arrival in committed]], np.int64)
         self._state = state
         self._model = model
         self.scenarios = len(output_tokens)
@@ -139,8 +148,7 @@ def warm_up(model: StepLatencyModel) -> None:
         block_size=16, total_blocks=8, max_num_seqs=1, max_num_batched_tokens=16, max_model_len=64
     )
     state = EngineState("warm-up", 0, 0.0, limits, free_blocks=limits.total_blocks)
-    newcomer = Newcomer(Arrival("warm-up", 0.0, 1, 1, 1), (1,))
-    WhatIf(state, model, np.zeros((1, 0), np.int64)).ask(newcomer)
+    WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
 
 
 def _spread(answers: Floats) -> PredictionSpread:
