@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from block.types import EngineLimits, EngineLoad, InFlightStep, Prediction, StepRecord
+from block.types import CalibrationStatus, EngineLimits, EngineLoad, InFlightStep, Prediction, StepRecord
 
 FEED_VERSION = 1
 
@@ -140,3 +140,5 @@ class StateResponse(msgspec.Struct, frozen=True):
     load: EngineLoad
     model_version: str
     problem: str = ""
+    calibration: CalibrationStatus | None = None
+    """None while the step times are not being calibrated."""

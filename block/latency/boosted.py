@@ -20,6 +20,7 @@ class BoostedSteps:
     def __init__(self, shapes: Floats, seconds: Floats, seed: int = 0) -> None:
         """Fit; absolute loss, so that pauses do not pull. ``shapes`` as ``shape_array`` makes them."""
         from sklearn.ensemble import HistGradientBoostingRegressor
+        from threadpoolctl import threadpool_limits
 
         rising = np.ones(COLUMNS, dtype=int)
         # At equal tokens, more decodes mean smaller chunks: neither dearer nor cheaper by rule.
@@ -33,8 +34,13 @@ class BoostedSteps:
             min_samples_leaf=10,
             random_state=seed,
         )
-        self._trees.fit(shapes, np.log(seconds))
+        # Small data: one thread is faster than several that wait for one another on a busy machine.
+        with threadpool_limits(1):
+            self._trees.fit(shapes, np.log(seconds))
 
     def seconds(self, shapes: Floats) -> Floats:
         """Predicted seconds, one per row."""
-        return np.asarray(np.exp(self._trees.predict(shapes)))
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):
+            return np.asarray(np.exp(self._trees.predict(shapes)))

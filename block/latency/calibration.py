@@ -29,9 +29,9 @@ from block.latency.curve_fit import Correction, CurveFit
 from block.latency.least_squares import Floats
 from block.latency.shapes import COLUMNS, kernel_seconds, shape_row
 from block.latency.step_window import StepWindow
-from block.types import BatchShape, StepRecord
+from block.types import BatchShape, CalibrationStatus, StepRecord
 
-REFIT_STEPS = 32
+REFIT_STEPS = 64
 FIRST_REFIT_STEPS = 8
 _GAPS_KEPT = 64
 _ERRORS_KEPT = 256
@@ -53,27 +53,6 @@ class CalibratedLatency:
     def covers(self, shape: BatchShape) -> bool:
         """Whether the token count lies within the base or what has been seen since."""
         return self.kernel.token_knots[0] <= shape.tokens <= self.kernel.token_knots[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationStatus:
-    """What calibration has come to. Errors are medians over recent steps, each predicted before learning."""
-
-    version: str
-    samples: int
-    """Steps observed since the start or the last reset."""
-    factor: float
-    """Common factor on the base's curve."""
-    offset_s: float
-    """Added to every step."""
-    context_factor: float
-    """Slope in context relative to the base's; 1 where the base has none."""
-    step_overhead_s: float
-    """Usual gap between a step's end and the next submission while work waits; part of the predictions."""
-    recent_error: float
-    """Median absolute relative error of the model in force."""
-    base_error: float
-    """The same of the base."""
 
 
 class OnlineCalibration:
@@ -113,7 +92,7 @@ class OnlineCalibration:
         for record in records:
             if record.step > self._last_step and record.end_s > record.submit_s:
                 self._take(record)
-        due = FIRST_REFIT_STEPS if self._samples < 2 * REFIT_STEPS else REFIT_STEPS
+        due = FIRST_REFIT_STEPS if self._samples < REFIT_STEPS else REFIT_STEPS
         return len(self._pending) >= due and self._refit()
 
     @property

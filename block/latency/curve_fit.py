@@ -6,7 +6,7 @@ and the slopes in context, products and requests, all in units that make 1 a lar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,9 @@ LARGEST_OFFSET_S = 0.25
 _SHORTEST_S = 1e-5
 _LARGEST_SLOPE = 64.0
 # How firmly, as one over the square of the deviation that is not surprising.
-_FACTOR, _OFFSET, _KNOT, _NEIGHBOUR, _SLOPE = 1.0, 1 / 0.3**2, 1 / 0.3**2, 1 / 0.15**2, 1.0
+_FACTOR, _OFFSET, _KNOT, _NEIGHBOUR, _SLOPE = 1 / 0.5**2, 1 / 0.15**2, 1 / 0.15**2, 1 / 0.075**2, 1 / 0.5**2
+# The first steps are all alike: until there are this many, the base is held to more firmly.
+_MANY_STEPS = 512
 # Where the base has no slope, one unit makes a step of this size this share of the shortest step dearer.
 _TYPICAL = np.array([16_384.0, 1_048_576.0, 256.0])
 _TYPICAL_SHARE = 0.1
@@ -69,7 +71,9 @@ class CurveFit:
         """The correction that explains the window best."""
         rows, seconds, weights = window.contents()
         ratio = np.median(seconds / np.maximum(rows @ start.terms, _SHORTEST_S))
-        terms, _ = fit_relative(rows, seconds, self._bounds, start.terms * ratio, weights)
+        firmness = self._bounds.firmness * max(1.0, _MANY_STEPS / len(seconds))
+        bounds = replace(self._bounds, firmness=firmness)
+        terms, _ = fit_relative(rows, seconds, bounds, start.terms * ratio, weights)
         return Correction(terms)
 
     def kernel(self, correction: Correction, most_tokens: float) -> KernelLatency:

@@ -14,7 +14,7 @@ from block.latency.least_squares import Floats
 from block.latency.shapes import CONTEXT, DECODES, TOKENS
 
 CELLS = 24
-PER_CELL = 16
+PER_CELL = 48
 HALF_LIFE_STEPS = 4096
 _CONTEXT_UNIT = 256.0
 
