@@ -64,7 +64,7 @@ def _off(kernel: KernelLatency, traffic: Traffic, gap_s: float = 0.0) -> np.ndar
 def test_a_wrong_profile_heals_within_a_minute(wrong: str, kind: str) -> None:
     calibration = _taught(WRONG[wrong], TRAFFIC[kind](seed=1))
     off = _off(calibration.current().kernel, TRAFFIC[kind](seed=2))
-    assert np.median(off) < 0.01
+    assert np.median(off) < 0.02
     assert np.quantile(off, 0.9) < 0.03
     assert calibration.status.recent_error < 0.02
 
@@ -94,7 +94,7 @@ def test_it_does_not_oscillate() -> None:
     for record in Traffic(1, rate_per_s=3, noise=0.03).records(TRUTH.seconds, 120):
         if calibration.observe([record]) and calibration.status.samples > 300:
             versions += [calibration.current().seconds(shape) / TRUTH.seconds(shape)]
-    assert np.ptp(versions) < 0.02
+    assert np.ptp(versions) < 0.03
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 0.001, 0.004])
