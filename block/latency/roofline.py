@@ -44,7 +44,12 @@ class Efficiency(Settings):
     weights_bandwidth: float = Field(0.8, gt=0, le=1, description="Share of peak while reading weights.")
     cache_bandwidth: float = Field(0.75, gt=0, le=1, description="Share of peak while reading the KV cache.")
     compute: float = Field(0.66, gt=0, le=1, description="Share of peak in the linear layers.")
-    attention_compute: float = Field(0.45, gt=0, le=1, description="Share of peak in prompt attention.")
+    attention_compute: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="Share of peak in prompt attention; above what is measured, as masked pairs count too.",
+    )
     layer_overhead_us: float = Field(25.0, ge=0, description="Small kernels and launches, per layer.")
     step_overhead_ms: float = Field(1.0, ge=0, description="Sampling and the engine's own work, per step.")
     request_overhead_us: float = Field(5.0, ge=0, description="Input and output handling, per request.")
