@@ -22,7 +22,7 @@ _LARGEST_SLOPE = 64.0
 # How firmly, as one over the square of the deviation that is not surprising.
 _FACTOR, _OFFSET, _KNOT, _NEIGHBOUR, _SLOPE = 1 / 0.5**2, 1 / 0.15**2, 1 / 0.15**2, 1 / 0.075**2, 1 / 0.5**2
 # The first steps are all alike: until there are this many, the base is held to more firmly.
-_MANY_STEPS = 512
+_MANY_STEPS = 256
 # Where the base has no slope, one unit makes a step of this size this share of the shortest step dearer.
 _TYPICAL = np.array([16_384.0, 1_048_576.0, 256.0])
 _TYPICAL_SHARE = 0.1

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 
 HUBER = 1.345
 """Residuals beyond this many noise scales count linearly; the usual 95 % efficiency under normal noise."""
+LARGEST_NOISE = 0.03
+"""A larger misfit is taken for a wrong start, not for noise, and does not make expectations any firmer."""
 _SMALLEST_SCALE = 0.002
 _MEDIAN_TO_SIGMA = 1.4826
 
@@ -38,12 +40,14 @@ class Bounds:
 
 
 def solve_within(gram: Floats, moment: Floats, lower: Floats, upper: Floats) -> Floats:
-    """The x within bounds that minimises x'Gx/2 - m'x, for a positive definite G.
+    """The x within bounds that minimises x'Gx/2 - m'x, for a positive semidefinite G.
 
     An active-set method: terms are pinned where they leave their bounds and freed, worst first, where
     the gradient points back inside.
     """
     terms = len(moment)
+    # Rows that say nothing apart from one another leave G singular; this keeps it solvable.
+    gram = gram + 1e-11 * np.trace(gram) * np.eye(terms)
     pinned = np.zeros(terms, dtype=bool)
     x = np.clip(np.zeros(terms), lower, upper)
     for _ in range(3 * terms + 10):
@@ -84,7 +88,7 @@ def fit_relative(
         scale = max(_MEDIAN_TO_SIGMA * float(np.median(residual)), _SMALLEST_SCALE)
         trust = base * np.minimum(1.0, HUBER * scale / np.maximum(residual, 1e-12)) / unit**2
         weighted = rows * trust[:, None]
-        firmness = bounds.firmness * min(scale, 0.1) ** 2
+        firmness = bounds.firmness * min(scale, LARGEST_NOISE) ** 2
         gram = rows.T @ weighted + firmness
         moment = weighted.T @ seconds + firmness @ bounds.expected
         terms = solve_within(gram, moment, bounds.lower, bounds.upper)

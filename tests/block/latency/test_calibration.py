@@ -70,6 +70,15 @@ def test_a_wrong_profile_heals_within_a_minute(wrong: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TRAFFIC)
+@pytest.mark.parametrize("wrong", ["twice too fast", "no constant", "no shape at all"])
+def test_pauses_and_gaps_do_not_keep_it_from_healing(wrong: str, kind: str) -> None:
+    traffic = TRAFFIC[kind](seed=1)
+    traffic.gap_s, traffic.pauses = 0.002, 0.01
+    calibration = _taught(WRONG[wrong], traffic)
+    assert np.median(_off(calibration.current().kernel, TRAFFIC[kind](seed=2), 0.002)) < 0.02
+
+
+@pytest.mark.parametrize("kind", TRAFFIC)
 def test_noise_and_pauses_do_not_move_it_far(kind: str) -> None:
     traffic = TRAFFIC[kind](seed=1)
     traffic.noise, traffic.pauses = 0.08, 0.02
