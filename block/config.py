@@ -51,6 +51,9 @@ class PredictorSettings(Settings):
     commit_ttl_s: Seconds = Field(
         5.0, description="How long a committed choice counts as waiting if the feed never shows it."
     )
+    calibrate: bool = Field(
+        True, description="Correct the step-latency model by the steps that the feed reports."
+    )
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from block.types import (
+    CalibrationStatus,
     EngineLimits,
     EngineLoad,
     InFlightStep,
@@ -167,3 +168,5 @@ class StateResponse(msgspec.Struct, frozen=True):
     load: EngineLoad
     model_version: str
     problem: str = ""
+    calibration: CalibrationStatus | None = None
+    """None while the step times are not being calibrated."""

@@ -80,7 +80,11 @@ class BatchShape:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One executed step. ``duration_s`` is the batch's own: end - max(submit, previous end)."""
+    """One executed step. ``duration_s`` is the batch's own: end - max(submit, previous end).
+
+    What the engine does between one step's end and the next one's submission is in neither's duration;
+    asynchronous scheduling hides it behind the forward pass, synchronous scheduling does not.
+    """
 
     step: int
     submit_s: float
@@ -193,6 +197,30 @@ class PredictionSpread:
     ttft_max_s: float
     e2e_std_s: float
     e2e_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationStatus:
+    """What online calibration of the step times has come to.
+
+    Errors are medians over recent steps, each predicted before it was learned from.
+    """
+
+    version: str
+    samples: int
+    """Steps observed since the start or the last reset."""
+    factor: float
+    """Common factor on the base's curve."""
+    offset_s: float
+    """Added to every step."""
+    context_factor: float
+    """Slope in context relative to the base's; 1 where the base has none."""
+    step_overhead_s: float
+    """Usual gap between a step's end and the next submission while work waits; part of the predictions."""
+    recent_error: float
+    """Median absolute relative error of the model in force."""
+    base_error: float
+    """The same of the base."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ def create_app(config: PredictorConfig) -> FastAPI:
     app.post("/v1/predict/batch")(service.predict_batch)
     app.post("/v1/commit")(service.commit)
     app.post("/v1/release")(service.release)
+    app.post("/v1/calibration/reset")(service.reset_calibration)
     app.get("/v1/state")(service.state)
     app.get("/health")(service.health)
     app.get("/metrics")(service.metrics)

@@ -39,6 +39,10 @@ class Forecaster:
             self._members = members
             self.ledger.observe((facts.id for facts in members.values()), now_s)
 
+    def use(self, model: StepLatencyModel) -> None:
+        """Answer by this step-latency model from now on."""
+        self._model, self._what_if = model, None
+
     @property
     def state(self) -> EngineState:
         """The newest state; raises FeedError while there is none."""

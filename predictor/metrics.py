@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from fastapi import Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+import re
 
+from fastapi import Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
+
+from block.types import CalibrationStatus
+
+_SECONDS_SUFFIX = re.compile(r"_s$")
 _SECONDS = (0.00005, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+
+# Field of CalibrationStatus -> what it says.
+_CALIBRATION = {
+    "samples": "Engine steps observed since the start or the last reset.",
+    "factor": "Common factor on the base model's step times.",
+    "offset_s": "Seconds added to every step.",
+    "context_factor": "Slope in context relative to the base model's.",
+    "step_overhead_s": "Usual gap between a step's end and the next submission while work waits.",
+    "recent_error": "Median relative error of recent steps' predicted times.",
+    "base_error": "The same, had the base model not been corrected.",
+}
 
 
 class PredictorMetrics:
@@ -30,6 +54,24 @@ class PredictorMetrics:
             ["instance"],
             registry=self._registry,
         ).labels(instance)
+        self._calibration = {
+            name: Gauge(
+                f"block_calibration_{_SECONDS_SUFFIX.sub('_seconds', name)}",
+                text,
+                ["instance"],
+                registry=self._registry,
+            ).labels(instance)
+            for name, text in _CALIBRATION.items()
+        }
+        self._model = Info(
+            "block_model", "Step-latency model in force.", ["instance"], registry=self._registry
+        ).labels(instance)
+
+    def show_calibration(self, status: CalibrationStatus) -> None:
+        """Set the gauges that tell how the step times have been corrected."""
+        for name, gauge in self._calibration.items():
+            gauge.set(getattr(status, name))
+        self._model.info({"version": status.version})
 
     def page(self) -> Response:
         """The metrics in Prometheus' text format."""

@@ -37,6 +37,11 @@ class Mirror:
         return self._held is not None
 
     @property
+    def held(self) -> Held | None:
+        """The latest good state as the feed tells it, with the steps its message reported."""
+        return self._held
+
+    @property
     def members(self) -> Mapping[int, RequestFacts]:
         """Handle -> facts of the requests in the engine; another object whenever one comes or leaves."""
         return self._held.facts if self._held is not None else {}

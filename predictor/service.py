@@ -13,7 +13,7 @@ from fastapi import Request, Response
 
 from block.config import PredictorConfig
 from block.errors import FeedError, StateError
-from block.latency.table import TableLatency
+from block.latency.load import load_latency
 from block.messages import (
     CandidateRequest,
     CommitRequest,
@@ -24,6 +24,8 @@ from block.messages import (
     ReleaseRequest,
 )
 from block.simulation.what_if import warm_up
+from block.types import CalibrationStatus
+from predictor.calibration import FeedCalibration
 from predictor.feed_reader import FeedReader
 from predictor.forecaster import Forecaster
 from predictor.ledger import Ledger
@@ -42,7 +44,8 @@ class PredictorService:
         self._config = config
         self._metrics = PredictorMetrics(config.instance)
         self._reader = FeedReader(config.feed, on_change=self._notice)
-        self._model = TableLatency.load(config.latency)
+        self._model = load_latency(config.latency)
+        self._calibration = FeedCalibration(self._model) if config.settings.calibrate else None
         ledger = Ledger(config.settings.commit_ttl_s)
         self._forecaster = Forecaster(config.instance, self._model, ledger, self._reader.mirror)
 
@@ -83,7 +86,15 @@ class PredictorService:
     async def state(self) -> Response:
         """``GET /v1/state``: the mirror in brief."""
         trouble = self._trouble()
-        return json_response(self._forecaster.describe(time.time(), not trouble, trouble))
+        answer = self._forecaster.describe(time.time(), not trouble, trouble)
+        return json_response(msgspec.structs.replace(answer, calibration=self._calibration_status()))
+
+    async def reset_calibration(self) -> Response:
+        """``POST /v1/calibration/reset``: forget what was learned of the engine's step times."""
+        if self._calibration is not None:
+            self._calibration.reset()
+            self._forecaster.use(self._calibration.current)
+        return Response(status_code=204)
 
     async def health(self) -> Response:
         """``GET /health``: 200 once the feed is followed, 503 with the reason otherwise."""
@@ -93,6 +104,8 @@ class PredictorService:
 
     async def metrics(self) -> Response:
         """``GET /metrics``."""
+        if (status := self._calibration_status()) is not None:
+            self._metrics.show_calibration(status)
         return self._metrics.page()
 
     def _answers(
@@ -117,6 +130,12 @@ class PredictorService:
     def _notice(self) -> None:
         self._forecaster.notice(time.time())
         self._metrics.messages.inc()
+        held = self._reader.mirror.held
+        if self._calibration is not None and held is not None and self._calibration.notice(held):
+            self._forecaster.use(self._calibration.current)
+
+    def _calibration_status(self) -> CalibrationStatus | None:
+        return None if self._calibration is None else self._calibration.status
 
     def _trouble(self) -> str:
         """Why the mirror is not to be trusted; empty when it is."""

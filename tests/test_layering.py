@@ -34,6 +34,7 @@ AT_TOP_LEVEL = {
     "vllm": ("block/vllm_plugin/", *DRIVES_VLLM),
     "torch": ("block/vllm_plugin/", *DRIVES_VLLM),
     "transformers": (),
+    "sklearn": (),
     "numba": ("block/simulation/",),
 }
 """Stack -> where it may be imported whenever the module is."""

@@ -2,6 +2,7 @@
 
 This is how published or hand-made operator timings enter. The YAML file:
 
+    kind: table
     source: where the figures come from
     tokens_ms: {1: 19.5, 32: 20.3, ...}      # linear operators, by scheduled tokens
     per_context_token_us: 0.75               # attention over cached tokens
@@ -15,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -27,6 +29,7 @@ from block.types import BatchShape
 class LatencyTable(Settings):
     """The YAML file's fields."""
 
+    kind: Literal["table"] = "table"
     source: str = Field(min_length=1, description="Where the figures come from.")
     tokens_ms: dict[int, float] = Field(min_length=2, description="Milliseconds by scheduled tokens.")
     per_context_token_us: float = Field(0.0, ge=0)

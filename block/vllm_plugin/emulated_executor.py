@@ -23,7 +23,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 
 from block.errors import ConfigError
-from block.latency.table import TableLatency
+from block.latency.load import load_latency
 from block.vllm_plugin.emulated_model import EmulatedModel, ScheduledRequest
 from block.vllm_plugin.settings import EmulationSettings, plugin_settings
 from block.vllm_plugin.step_timer import StepTimer
@@ -44,12 +44,12 @@ class EmulatedExecutor(Executor):
                 "--additional-config: block.emulation: missing; give at least its 'latency' file"
             )
         self._settings: EmulationSettings = settings
-        self._latency = TableLatency.load(settings.latency)
+        self._latency = load_latency(settings.latency)
         self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed)
         self._timer: StepTimer[ModelRunnerOutput] = StepTimer()
         self._submitted: tuple[list[ScheduledRequest], float] | None = None
         _restore_async_scheduling(self.vllm_config)
-        logger.info("Emulating step times of %s", self._latency.table.source)
+        logger.info("Emulating step times of %s", self._latency.version)
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:

@@ -13,8 +13,11 @@ import pytest
 import zmq
 import zmq.asyncio
 from feed_messages import snapshot
+from step_traffic import Traffic
 
 from block.config import PredictorConfig
+from block.latency.load import load_latency
+from block.messages import FEED_VERSION, Clockwork, Delta
 from predictor.app import create_app
 
 TABLE = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
@@ -42,6 +45,24 @@ async def feed(tmp_path: Path) -> AsyncIterator[zmq.asyncio.Socket]:
 async def _publish(socket: zmq.asyncio.Socket, ids: list[str]) -> None:
     await asyncio.wait_for(socket.recv(), 5)
     await socket.send(msgspec.msgpack.encode(snapshot(ids, time.time())))
+
+
+async def _publish_steps(socket: zmq.asyncio.Socket, slower: float) -> None:
+    """One delta with a minute's steps, each ``slower`` times what the model file says."""
+    model = load_latency(TABLE)
+    steps = tuple(Traffic(1).records(lambda shape: slower * model.seconds(shape), 60))
+    clock = Clockwork(10, time.time(), 1052, 0, finished_steps=steps)
+    await socket.send(msgspec.msgpack.encode(Delta(FEED_VERSION, 2, "engine", clock)))
+
+
+async def _until_learned(client: httpx.AsyncClient) -> dict:
+    deadline_s = time.monotonic() + 5
+    while True:
+        state = (await client.get("/v1/state")).json()
+        if state["calibration"]["samples"] > 0:
+            return state
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.01)
 
 
 async def _ready(client: httpx.AsyncClient) -> None:
@@ -123,3 +144,22 @@ async def test_unreasonable_numbers_of_scenarios_are_refused(client, feed, scena
     answer = await client.post("/v1/predict", json={"candidate": CANDIDATE, "scenarios": scenarios})
     assert answer.status_code == 422
     assert "scenarios" in answer.json()["error"]["message"]
+
+
+async def test_step_times_are_learned_and_forgotten(client, feed) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    before = (await client.post("/v1/predict", json={"candidate": CANDIDATE})).json()["prediction"]
+    await _publish_steps(feed, slower=2.0)
+    state = await _until_learned(client)
+    assert state["model_version"] == state["calibration"]["version"] != before["model_version"]
+    after = (await client.post("/v1/predict", json={"candidate": CANDIDATE})).json()["prediction"]
+    assert after["model_version"] == state["model_version"]
+    assert after["e2e_s"] == pytest.approx(2 * before["e2e_s"], rel=0.05)
+    page = (await client.get("/metrics")).text
+    assert f'block_model_info{{instance="i0",version="{state["model_version"]}"}} 1.0' in page
+    assert 'block_calibration_step_overhead_seconds{instance="i0"}' in page
+    assert (await client.post("/v1/calibration/reset")).status_code == 204
+    reset = (await client.post("/v1/predict", json={"candidate": CANDIDATE})).json()["prediction"]
+    assert reset["e2e_s"] == pytest.approx(before["e2e_s"])
+    assert reset["model_version"] == before["model_version"]

@@ -1,0 +1,152 @@
+"""Corrects a step-latency model while the engine serves, from the feed's own step times.
+
+The base model's curve over tokens becomes a curve of free heights at its knots and at powers of two, tied
+to the base: one common factor is the cheapest change, then an offset per step, then heights that differ
+from their neighbours'. Context, products and requests each get their own slope. Together they are again
+the form that the simulation evaluates. The fit is robust (Huber, relative errors), bounded (a height stays
+within 1/8 and 8 times the base's, plus the offset), and looks at a window that keeps recent steps of every
+kind of shape, so an hour of decodes does not forget what a prompt costs.
+
+What is learned is the engine's *cadence*: from one step's end to the next one's while work is waiting. The
+feed's ``duration_s`` starts at the step's submission; what the engine does between an end and the next
+submission (output processing, scheduling) shows as a gap when scheduling is synchronous, and hides behind
+the forward pass when it is not. A step that follows another while requests were running counts with its
+gap; one that met an idle engine counts with the usual gap. Idle time itself is never learned from.
+
+Knows no clock, no sockets and no engine: records come in by call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from block.latency.base import KernelLatency, StepLatencyModel
+from block.latency.curve_fit import Correction, CurveFit
+from block.latency.least_squares import Floats
+from block.latency.shapes import COLUMNS, kernel_seconds, shape_row
+from block.latency.step_window import StepWindow
+from block.types import BatchShape, CalibrationStatus, StepRecord
+
+REFIT_STEPS = 64
+FIRST_REFIT_STEPS = 8
+_GAPS_KEPT = 64
+_ERRORS_KEPT = 256
+# A new version is worth it when one in ten of the steps kept changes by this much.
+_NOTICEABLE = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedLatency:
+    """A ``StepLatencyModel``: the base as corrected at one moment."""
+
+    version: str
+    kernel: KernelLatency
+
+    def seconds(self, shape: BatchShape) -> float:
+        """Duration of one step of this shape, the engine's own work included."""
+        return self.kernel.seconds(shape)
+
+    def covers(self, shape: BatchShape) -> bool:
+        """Whether the token count lies within the base or what has been seen since."""
+        return self.kernel.token_knots[0] <= shape.tokens <= self.kernel.token_knots[-1]
+
+
+class OnlineCalibration:
+    """Follows one engine's steps. ``current()`` is immutable; a refit makes another."""
+
+    def __init__(self, base: StepLatencyModel, config_hash: str, max_tokens: int = 0) -> None:
+        """``config_hash`` names the engine's configuration; ``max_tokens`` is its largest batch, if known."""
+        self._base = base
+        self._hash = config_hash
+        self._fit = CurveFit(base.kernel, max_tokens)
+        self.reset()
+
+    def current(self) -> StepLatencyModel:
+        """The model in force; the base until enough steps were seen."""
+        return self._current
+
+    def reset(self) -> None:
+        """Forget everything learned."""
+        self._current: StepLatencyModel = self._base
+        self._changes = 0
+        self._samples = 0
+        self._since_refit = 0
+        self._correction = self._published = self._fit.none
+        self._window = StepWindow(self._fit.terms)
+        self._pending: list[tuple[float, ...]] = []
+        self._gaps: deque[float] = deque(maxlen=_GAPS_KEPT)
+        self._errors: deque[float] = deque(maxlen=_ERRORS_KEPT)
+        self._base_errors: deque[float] = deque(maxlen=_ERRORS_KEPT)
+        self.forget_order()
+
+    def forget_order(self) -> None:
+        """The next record does not follow the last one: the engine restarted."""
+        self._last_step, self._last_end_s = -1, float("-inf")
+
+    def observe(self, records: Iterable[StepRecord]) -> bool:
+        """Take in finished steps, oldest first; returns whether there is a new model."""
+        for record in records:
+            if record.step > self._last_step and record.end_s > record.submit_s:
+                self._take(record)
+        due = FIRST_REFIT_STEPS if self._samples < REFIT_STEPS else REFIT_STEPS
+        return len(self._pending) >= due and self._refit()
+
+    @property
+    def status(self) -> CalibrationStatus:
+        """For people and metrics."""
+        base_slope, slope = self._base.kernel.per_context_token_s, self._current.kernel.per_context_token_s
+        return CalibrationStatus(
+            version=self._current.version,
+            samples=self._samples,
+            factor=self._published.factor,
+            offset_s=self._published.offset_s,
+            context_factor=slope / base_slope if base_slope > 0 else 1.0,
+            step_overhead_s=self._usual_gap_s(),
+            recent_error=float(np.median(self._errors)) if self._errors else 0.0,
+            base_error=float(np.median(self._base_errors)) if self._base_errors else 0.0,
+        )
+
+    def _take(self, record: StepRecord) -> None:
+        """Note a step with its cadence; NaN marks a gap that the step itself does not tell."""
+        shape = record.shape
+        gap_s = max(record.submit_s - self._last_end_s, 0.0)
+        # A decode was running before, so the engine was not waiting for work.
+        follows = record.step == self._last_step + 1 and (shape.decode_tokens > 0 or gap_s == 0.0)
+        if follows:
+            self._gaps.append(gap_s)
+        self._last_step, self._last_end_s = record.step, record.end_s
+        self._samples += 1
+        self._pending.append((*shape_row(shape), record.duration_s, gap_s if follows else np.nan))
+
+    def _usual_gap_s(self) -> float:
+        return float(np.median(self._gaps)) if self._gaps else 0.0
+
+    def _refit(self) -> bool:
+        fresh = np.array(self._pending)
+        self._pending.clear()
+        gaps = np.where(np.isnan(fresh[:, -1]), self._usual_gap_s(), fresh[:, -1])
+        shapes, seconds = fresh[:, :COLUMNS], fresh[:, COLUMNS] + gaps
+        self._note_errors(shapes, seconds)
+        self._window.add(shapes, self._fit.rows(shapes), seconds)
+        self._correction = self._fit.refit(self._window, self._correction)
+        return self._publish(self._correction)
+
+    def _note_errors(self, shapes: Floats, seconds: Floats) -> None:
+        for kernel, errors in ((self._current.kernel, self._errors), (self._base.kernel, self._base_errors)):
+            errors.extend((np.abs(kernel_seconds(kernel, shapes) - seconds) / seconds).tolist())
+
+    def _publish(self, correction: Correction) -> bool:
+        rows, _, _ = self._window.contents()
+        before = rows @ self._published.terms
+        change = np.abs(rows @ correction.terms - before) / np.maximum(before, 1e-9)
+        if float(np.quantile(change, 0.9)) < _NOTICEABLE:
+            return False
+        self._changes += 1
+        self._published = correction
+        kernel = self._fit.kernel(correction, self._window.most_tokens)
+        self._current = CalibratedLatency(f"{self._base.version}+c{self._changes}@{self._hash}", kernel)
+        return True

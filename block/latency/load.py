@@ -1,0 +1,36 @@
+"""From a model file to a ``StepLatencyModel``: the file's ``kind`` says which one.
+
+Knows the kinds there are, and nothing of how each is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from block.config import Settings, load_config
+from block.errors import ConfigError
+from block.latency.base import StepLatencyModel
+from block.latency.fitted import FittedLatency
+from block.latency.roofline import RooflineLatency
+from block.latency.table import TableLatency
+
+KINDS: Mapping[str, Callable[[Path], StepLatencyModel]] = {
+    "table": TableLatency.load,
+    "roofline": RooflineLatency.load,
+    "fitted": FittedLatency.load,
+}
+
+
+class KindOnly(Settings, extra="ignore"):
+    """The one field that every model file shares."""
+
+    kind: str = "table"
+
+
+def load_latency(path: Path) -> StepLatencyModel:
+    """Read a model file of any kind; raises ConfigError that names file, field and remedy."""
+    kind = load_config(path, KindOnly).kind
+    if kind not in KINDS:
+        raise ConfigError(f"{path}: kind = {kind!r}: unknown; known are {', '.join(KINDS)}")
+    return KINDS[kind](path)

@@ -1,0 +1,68 @@
+"""Recent steps of every kind of shape, in fixed memory.
+
+Shapes fall into cells by size; each cell keeps its newest steps, and the cell longest unused makes room
+for a new one. Older steps count less, by how many steps ago they ran: idle time forgets nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from block.latency.least_squares import Floats
+from block.latency.shapes import CONTEXT, DECODES, TOKENS
+
+CELLS = 24
+PER_CELL = 48
+HALF_LIFE_STEPS = 1024
+_CONTEXT_UNIT = 256.0
+
+
+class StepWindow:
+    """At most ``CELLS * PER_CELL`` steps as rows of a least-squares fit."""
+
+    def __init__(self, terms: int) -> None:
+        """``terms`` is the width of a row."""
+        self._rows = np.zeros((CELLS * PER_CELL, terms))
+        self._seconds = np.zeros(CELLS * PER_CELL)
+        self._taken_at = np.full(CELLS * PER_CELL, -1)
+        self._cells: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        """Cell -> its place and how many steps it has taken; the longest unused first."""
+        self._count = 0
+        self.most_tokens = 0.0
+        """Largest batch ever taken."""
+
+    def add(self, shapes: Floats, rows: Floats, seconds: Floats) -> None:
+        """Take in steps, oldest first."""
+        places = [self._place(shape) for shape in shapes.tolist()]
+        # Of two steps given the same place, the later one must win, as it does for repeated indices.
+        self._rows[places], self._seconds[places] = rows, seconds
+        self._taken_at[places] = np.arange(self._count - len(places), self._count)
+        self.most_tokens = max(self.most_tokens, float(shapes[:, TOKENS].max()))
+
+    def contents(self) -> tuple[Floats, Floats, Floats]:
+        """Rows (steps, terms), seconds (steps,), and weights (steps,) in 0..1."""
+        held = self._taken_at >= 0
+        age = self._count - self._taken_at[held]
+        return self._rows[held], self._seconds[held], np.exp2(-age / HALF_LIFE_STEPS)
+
+    def _place(self, shape: list[float]) -> int:
+        key = (
+            int(2 * math.log2(max(shape[TOKENS], 1.0))),
+            int(math.log2(1.0 + shape[CONTEXT] / _CONTEXT_UNIT)),
+            shape[DECODES] == shape[TOKENS],
+        )
+        cell, taken = self._cells.pop(key, (-1, 0))
+        if cell < 0:
+            cell = self._free_cell()
+        self._cells[key] = (cell, taken + 1)
+        self._count += 1
+        return cell * PER_CELL + taken % PER_CELL
+
+    def _free_cell(self) -> int:
+        if len(self._cells) < CELLS:
+            return len(self._cells)
+        cell, _ = self._cells.pop(next(iter(self._cells)))
+        self._taken_at[cell * PER_CELL : (cell + 1) * PER_CELL] = -1
+        return cell

@@ -1,0 +1,209 @@
+"""Calibration heals wrong models within a minute, leaves right ones alone, and shrugs at pauses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from step_traffic import Traffic
+
+from block.latency.base import KernelLatency
+from block.latency.calibration import CalibratedLatency, OnlineCalibration
+from block.latency.shapes import kernel_seconds, shape_array
+from block.types import BatchShape, StepRecord
+
+KNOTS = (1.0, 64.0, 256.0, 512.0)
+TRUTH = KernelLatency(KNOTS, (0.020, 0.022, 0.040, 0.054), 7e-7, 7e-9, 2e-5)
+
+TRAFFIC = {
+    "steady": lambda seed: Traffic(seed, rate_per_s=3),
+    "saturated": lambda seed: Traffic(seed, rate_per_s=6),
+    "mostly idle": lambda seed: Traffic(seed, rate_per_s=0.2, output_tokens=60),
+    "long prompts": lambda seed: Traffic(seed, rate_per_s=2, prompt_tokens=2000, output_tokens=40),
+}
+
+
+def _base(
+    curve: float = 1.0, constant_s: float = 0.0, context: float = 1.0, products: float = 1.0
+) -> CalibratedLatency:
+    heights = tuple(curve * seconds + constant_s for seconds in TRUTH.token_seconds)
+    kernel = KernelLatency(KNOTS, heights, context * 7e-7, products * 7e-9, 2e-5)
+    return CalibratedLatency("profile", kernel)
+
+
+WRONG = {
+    "twice too fast": _base(0.5, 0, 0.5, 0.5),
+    "four times too slow": _base(4, 0, 4, 4),
+    "seven times too fast": _base(1 / 7, 0, 1 / 7, 1 / 7),
+    "no constant": _base(1, -0.015),
+    "context four times too dear": _base(context=4),
+    "context free": _base(context=0),
+    "prompt attention five times too dear": _base(products=5),
+    "no shape at all": CalibratedLatency("flat", KernelLatency((1.0, 512.0), (0.03, 0.03))),
+}
+
+
+def _taught(base: CalibratedLatency, traffic: Traffic, duration_s: float = 60) -> OnlineCalibration:
+    calibration = OnlineCalibration(base, "c0ffee")
+    for record in traffic.records(TRUTH.seconds, duration_s):
+        calibration.observe([record])
+    return calibration
+
+
+def _off(kernel: KernelLatency, traffic: Traffic, gap_s: float = 0.0) -> np.ndarray:
+    """Relative errors on other traffic of the same kind, without noise."""
+    shapes = shape_array(record.shape for record in traffic.records(TRUTH.seconds, 60))
+    true = kernel_seconds(TRUTH, shapes) + gap_s
+    return np.abs(kernel_seconds(kernel, shapes) / true - 1)
+
+
+@pytest.mark.parametrize("kind", TRAFFIC)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_profile_heals_within_a_minute(wrong: str, kind: str) -> None:
+    calibration = _taught(WRONG[wrong], TRAFFIC[kind](seed=1))
+    off = _off(calibration.current().kernel, TRAFFIC[kind](seed=2))
+    assert np.median(off) < 0.02
+    assert np.quantile(off, 0.9) < 0.03
+    assert calibration.status.recent_error < 0.02
+
+
+@pytest.mark.parametrize("kind", TRAFFIC)
+@pytest.mark.parametrize("wrong", ["twice too fast", "no constant", "no shape at all"])
+def test_pauses_and_gaps_do_not_keep_it_from_healing(wrong: str, kind: str) -> None:
+    traffic = TRAFFIC[kind](seed=1)
+    traffic.gap_s, traffic.pauses = 0.002, 0.01
+    calibration = _taught(WRONG[wrong], traffic)
+    assert np.median(_off(calibration.current().kernel, TRAFFIC[kind](seed=2), 0.002)) < 0.02
+
+
+@pytest.mark.parametrize("kind", TRAFFIC)
+def test_noise_and_pauses_do_not_move_it_far(kind: str) -> None:
+    traffic = TRAFFIC[kind](seed=1)
+    traffic.noise, traffic.pauses = 0.08, 0.02
+    off = _off(_taught(WRONG["twice too fast"], traffic).current().kernel, TRAFFIC[kind](seed=2))
+    assert np.median(off) < 0.03
+
+
+@pytest.mark.parametrize("kind", TRAFFIC)
+def test_a_right_profile_stays_right(kind: str) -> None:
+    calibration = OnlineCalibration(_base(), "c0ffee")
+    worst = 0.0
+    for count, record in enumerate(TRAFFIC[kind](seed=1).records(TRUTH.seconds, 60)):
+        if calibration.observe([record]) and count > 60:
+            worst = max(worst, float(np.median(_off(calibration.current().kernel, TRAFFIC[kind](seed=2)))))
+    assert worst < 0.02  # while only a few kinds of step were seen
+    assert np.median(_off(calibration.current().kernel, TRAFFIC[kind](seed=2))) < 0.002
+
+
+def test_it_does_not_oscillate() -> None:
+    calibration, versions = OnlineCalibration(WRONG["twice too fast"], "c0ffee"), [1.0]
+    shape = BatchShape(0, 20, 8000, 0, 20)
+    for record in Traffic(1, rate_per_s=3, noise=0.03).records(TRUTH.seconds, 120):
+        if calibration.observe([record]) and calibration.status.samples > 300:
+            versions += [calibration.current().seconds(shape) / TRUTH.seconds(shape)]
+    assert np.ptp(versions) < 0.03
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.001, 0.004])
+def test_the_gap_between_steps_is_part_of_the_time(gap_s: float) -> None:
+    traffic = Traffic(1, rate_per_s=1.5, gap_s=gap_s)
+    calibration = _taught(_base(), traffic)
+    assert np.median(_off(calibration.current().kernel, Traffic(2, rate_per_s=1.5), gap_s)) < 0.01
+    assert calibration.status.step_overhead_s == pytest.approx(gap_s, abs=1e-6)
+
+
+def test_idle_time_is_not_learned() -> None:
+    """One request of one prompt step and three decodes every 10 s."""
+    calibration = OnlineCalibration(_base(), "c0ffee")
+    for step in range(400):
+        shape = BatchShape(100, 0, 100, 10_000, 1) if step % 4 == 0 else BatchShape(0, 1, 102, 0, 1)
+        seconds = TRUTH.seconds(shape)
+        start_s = 10.0 * (step // 4) + (step % 4) * 0.03
+        end_s = start_s + seconds
+        calibration.observe([StepRecord(step + 1, start_s, end_s, seconds, shape)])
+    gap_s = 0.03 - TRUTH.seconds(BatchShape(0, 1, 102, 0, 1))
+    assert calibration.status.step_overhead_s == pytest.approx(gap_s, rel=0.01)
+    assert calibration.current().seconds(BatchShape(100, 0, 100, 10_000, 1)) < 0.06
+
+
+def test_a_slow_first_step_alone_changes_nothing_for_long() -> None:
+    calibration = OnlineCalibration(_base(), "c0ffee")
+    shape = BatchShape(0, 8, 3000, 0, 8)
+    now_s, seconds = 0.0, TRUTH.seconds(shape)
+    for step in range(16):
+        duration_s = 30.0 if step == 0 else seconds
+        calibration.observe([StepRecord(step + 1, now_s, now_s + duration_s, duration_s, shape)])
+        now_s += duration_s
+    assert calibration.current().seconds(shape) == pytest.approx(seconds, rel=0.03)
+
+
+def test_it_follows_an_engine_that_becomes_slower() -> None:
+    calibration = _taught(_base(), Traffic(1))
+    for record in Traffic(3).records(lambda s: 1.3 * TRUTH.seconds(s), 60, start_s=5000.0):
+        late = StepRecord(
+            record.step + 100_000, record.submit_s, record.end_s, record.duration_s, record.shape
+        )
+        calibration.observe([late])
+    shapes = [record.shape for record in Traffic(4).records(TRUTH.seconds, 30)]
+    ratios = [calibration.current().seconds(shape) / TRUTH.seconds(shape) for shape in shapes]
+    assert np.median(ratios) == pytest.approx(1.3, rel=0.03)
+
+
+def test_heights_stay_within_bounds() -> None:
+    calibration = OnlineCalibration(_base(), "c0ffee")
+    for record in Traffic(1).records(lambda s: 100 * TRUTH.seconds(s), 600):
+        calibration.observe([record])
+    learned = calibration.current().kernel
+    for tokens, seconds in zip(learned.token_knots, learned.token_seconds, strict=True):
+        base = _base().kernel.seconds(BatchShape(int(tokens), 0, 0, 0, 0))
+        assert base / 8 <= seconds <= 8 * base + 0.25 + 1e-9
+
+
+def test_versions_and_reset() -> None:
+    calibration = OnlineCalibration(WRONG["twice too fast"], "c0ffee")
+    assert calibration.current() is WRONG["twice too fast"]
+    records = list(Traffic(1).records(TRUTH.seconds, 20))
+    assert not calibration.observe(records[:5])
+    assert calibration.observe(records[5:])
+    first = calibration.current()
+    assert first.version == "profile+c1@c0ffee"
+    kernel = first.kernel
+    assert calibration.observe(list(Traffic(2).records(lambda s: 2 * TRUTH.seconds(s), 5))) is False  # old
+    later = [
+        StepRecord(r.step + 9000, r.submit_s, r.end_s, r.duration_s, r.shape)
+        for r in Traffic(2).records(lambda s: 2 * TRUTH.seconds(s), 60)
+    ]
+    assert calibration.observe(later)
+    assert calibration.current().version == "profile+c2@c0ffee"
+    assert first.kernel is kernel
+    calibration.reset()
+    assert calibration.current() is WRONG["twice too fast"]
+    assert calibration.status.samples == 0
+    assert calibration.observe(records)
+
+
+def test_it_learns_batches_larger_than_the_profile_knows() -> None:
+    def bent(shape: BatchShape) -> float:
+        return TRUTH.seconds(shape) * (1.0 if shape.tokens <= 512 else shape.tokens / 512)
+
+    calibration = OnlineCalibration(_base(), "c0ffee", max_tokens=2048)
+    traffic = Traffic(1, chunk=2048, prompt_tokens=2000, output_tokens=40, rate_per_s=1.5)
+    assert not calibration.current().covers(BatchShape(2048, 0, 2048, 2048**2, 1))
+    for record in traffic.records(bent, 120):
+        calibration.observe([record])
+    large = BatchShape(2040, 8, 2040 + 8 * 500, 2040**2, 10)
+    assert calibration.current().covers(large)
+    assert calibration.current().seconds(large) == pytest.approx(bent(large), rel=0.1)
+
+
+@pytest.mark.parametrize("make", TRAFFIC.values(), ids=TRAFFIC)
+def test_a_step_costs_little(make: Callable[..., Traffic]) -> None:
+    records = list(make(seed=1).records(TRUTH.seconds, 60))
+    calibration = OnlineCalibration(_base(0.5), "c0ffee", max_tokens=2048)
+    start_s = time.process_time()
+    for record in records:
+        calibration.observe([record])
+    # Tens of microseconds when measured alone; the bound leaves room for a busy machine.
+    assert (time.process_time() - start_s) / len(records) < 300e-6
