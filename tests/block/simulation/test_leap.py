@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from simulated_workloads import Workload, workloads
 
@@ -12,6 +13,7 @@ from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.leap import leap, run, run_stepwise
 from block.simulation.loop import advance
 from block.types import EngineLimits
+from exp.random_engine import random_workload
 
 
 def _kept(memory) -> np.ndarray:
@@ -30,6 +32,19 @@ def test_leaping_equals_stepping_to_the_last_bit(workload: Workload, latency: Ke
     assert run(leaping.memory.s, leaping.memory.f) == run_stepwise(stepping.memory.s, stepping.memory.f)
     assert leaping.memory.times.tobytes() == stepping.memory.times.tobytes()
     np.testing.assert_array_equal(_kept(leaping.memory), _kept(stepping.memory))
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_leaping_from_the_middle_of_a_run_equals_stepping(seed: int, latency: KernelLatency) -> None:
+    """Prompts under way, requests preempted with output in flight, aborts to come."""
+    workload = random_workload(seed, 40)
+    started = EngineSimulation(workload.limits, latency, workload.requests).memory
+    for _ in range(seed * 3):
+        advance(started.s, started.f)
+    leaping, stepping = started.copy(), started.copy()
+    assert run(leaping.s, leaping.f) == run_stepwise(stepping.s, stepping.f)
+    assert leaping.times.tobytes() == stepping.times.tobytes()
+    np.testing.assert_array_equal(_kept(leaping), _kept(stepping))
 
 
 def test_a_long_response_is_leapt_over(latency: KernelLatency) -> None:
