@@ -33,10 +33,12 @@ def what_if(
     last line is JSON.
     """
     from exp.bench_what_if import WhatIfBench
+    from exp.vidur_what_if import VidurWhatIf
 
+    beside = None if vidur is None else VidurWhatIf(vidur)
     console = Console()
     console.print("warming up (compiles on the first run after an update: 20 s)", highlight=False)
-    result = WhatIfBench(calls, vidur).run(console)
+    result = WhatIfBench(calls, beside).run(console)
     console.print(result.table())
     for line in result.notes:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

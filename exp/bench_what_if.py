@@ -82,7 +82,7 @@ class WhatIfBench:
     """All measurements, in order."""
 
     calls: int
-    vidur: Path | None
+    vidur: VidurWhatIf | None
 
     def run(self, console: Console) -> WhatIfResult:
         """Measure; what is going on is shown while it does."""
@@ -175,7 +175,7 @@ class WhatIfBench:
         if self.vidur is None:
             result.notes.append("Vidur: not measured; name a checkout with --vidur DIR")
             return
-        vidur = VidurWhatIf(self.vidur)
+        vidur = self.vidur
         timing = Timing.of(lambda: vidur.ask(MAIN), 20)
         result.add_timing(f"the same what-if on Vidur ({vidur.described})", "vidur_", timing)
         ratio = timing.p50_ms / result.figures["p50_ms"]

@@ -40,6 +40,7 @@ def _unsupported(scheduler: Any) -> Iterator[str]:
     config, parallel = scheduler.scheduler_config, scheduler.parallel_config
     features = {
         "speculative decoding": scheduler.vllm_config.speculative_config is not None,
+        "LoRA": scheduler.lora_config is not None,
         "multimodal inputs": scheduler.max_num_encoder_input_tokens > 0,
         "pooling and diffusion models": scheduler.num_sampled_tokens_per_step != 1,
         "prefill_schedule_interval other than 1": config.prefill_schedule_interval != 1,

@@ -165,6 +165,7 @@ def test_an_unusable_feed_does_not_stop_scheduling(config: Any, feed_log: FeedLo
     [
         ({"max_num_active_seqs": 8}, "max_num_active_seqs"),
         ({"prefill_schedule_interval": 3}, "prefill_schedule_interval"),
+        ({"enable_lora": True}, "LoRA"),
     ],
 )
 def test_what_the_contract_cannot_carry_is_refused(
