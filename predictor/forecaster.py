@@ -101,12 +101,17 @@ class Forecaster:
 
     def _current_what_if(self, now_s: float, scenarios: int) -> WhatIf:
         """Laid out once per state, ledger and number of scenarios; shared by all questions on them."""
-        state, arrivals = self.state, self.ledger.arrivals(now_s)
+        state, arrivals = self.state, self._admissible(now_s)
         basis = (state, self.ledger.version, scenarios)
         if self._what_if is None or not _same(self._what_if[0], basis):
             lengths = self._lengths(state, arrivals, scenarios)
             self._what_if = (basis, WhatIf(state, self._model, lengths, arrivals))
         return self._what_if[1]
+
+    def _admissible(self, now_s: float) -> tuple[Arrival, ...]:
+        """Choices under way, less those that vLLM refuses at its door: they never reach the queue."""
+        longest = self.state.limits.max_model_len - 1
+        return tuple(a for a in self.ledger.arrivals(now_s) if 1 <= a.prompt_tokens <= longest)
 
     def _lengths(self, state: EngineState, arrivals: tuple[Arrival, ...], scenarios: int) -> Ints:
         """(scenarios, requests) response lengths of all that is in the engine or under way to it."""

@@ -16,6 +16,7 @@ from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.simulation import layout
 from block.simulation.compiled import compiled, compiled_allocating
+from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
 from block.simulation.run import run
@@ -87,15 +88,12 @@ class WhatIf:
     def _records(self, newcomer: Newcomer) -> Ints:
         """(scenarios, 5): the first fields of the newcomer's record."""
         arrival, limits = newcomer.arrival, self._state.limits
+        most = max(arrival.max_tokens, *newcomer.output_tokens)
+        for tokens in (min(newcomer.output_tokens), max(newcomer.output_tokens)):
+            check_request(SimulatedRequest(arrival.id, 0.0, arrival.prompt_tokens, tokens, most), limits)
         room = limits.max_model_len - arrival.prompt_tokens
-        if arrival.prompt_tokens < 1 or min(newcomer.output_tokens) < 1 or room < 1:
-            raise StateError(
-                f"request {arrival.id}: prompt_tokens = {arrival.prompt_tokens} and output_tokens = "
-                f"{min(newcomer.output_tokens)}: need at least 1 each, a prompt below {limits.max_model_len}"
-            )
         if len(newcomer.output_tokens) != self.scenarios:
             raise StateError(f"request {arrival.id}: need one output length for each scenario")
-        most = max(arrival.max_tokens, *newcomer.output_tokens)
         return np.array(
             [
                 (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._memory.count)

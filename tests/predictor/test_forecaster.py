@@ -78,3 +78,9 @@ def test_scenarios_spread_what_a_distribution_leaves_open() -> None:
     assert answer.prediction.e2e_s < answer.spread.e2e_max_s
     certain = forecaster.predict(NEW, 100.0, scenarios=8)
     assert certain.spread.e2e_std_s == pytest.approx(0, abs=1e-9)
+
+
+def test_a_commitment_that_vllm_would_refuse_blocks_nobody() -> None:
+    forecaster = _forecaster([])
+    forecaster.ledger.commit(CandidateRequest("endless", 50_000, 5, 5), 100.0)
+    assert forecaster.predict(NEW, 100.0).prediction.ttft_s < 0.1
