@@ -77,7 +77,7 @@ def logs(
 ) -> None:
     """Show the logs of a cluster, also of one that has ended."""
     folder = RunFolder(run_dir / name)
-    paths = sorted(folder.logs.glob("*.log"))
+    paths = folder.log_files()
     chosen = [path for path in paths if process in (None, path.stem)]
     if not chosen:
         known = ", ".join(path.stem for path in paths) or "none"

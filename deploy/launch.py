@@ -62,7 +62,7 @@ def start_in_background(plan: ClusterPlan, argv: list[str], console: Console) ->
     folder = RunFolder(plan.folder)
     if folder.read_state() is not None:
         raise DeployError(f"cluster {plan.name} is already up; `block-deploy down {plan.name}` ends it")
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.create()
     log = folder.path / "launcher.log"
     with log.open("wb") as output:
         launcher = subprocess.Popen(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from block.errors import DeployError
 from deploy.cli import app
 from deploy.launch import launch_argv
 
@@ -178,6 +179,42 @@ def test_a_wrong_setting_is_named_with_its_remedy(
     done = deploy(*arguments)
     assert done.returncode == 1
     assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+@pytest.mark.parametrize("run_dir", ["a-file", "/proc/nowhere"])
+def test_a_run_folder_that_cannot_be_made_is_one_line(
+    deploy: Run, cluster_file: Path, tmp_path: Path, run_dir: str, detach: list[str]
+) -> None:
+    (tmp_path / "a-file").touch()
+    done = deploy("up", str(cluster_file), "--set", f"run_dir={run_dir}", *detach)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"block-deploy: {tmp_path / run_dir}")
+    assert "--set run_dir=FOLDER" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["status", "status fleet", "down", "down fleet", "logs fleet"])
+@pytest.mark.parametrize("run_dir", ["a-file", "unreadable", "n" * 300])
+def test_a_run_folder_that_cannot_be_read_is_one_line(tmp_path: Path, run_dir: str, command: str) -> None:
+    (tmp_path / "a-file").touch()
+    # Where a file should be, a folder, and the reverse: unreadable whatever rights the tests have.
+    (tmp_path / "unreadable" / "fleet" / "state.json").mkdir(parents=True)
+    (tmp_path / "unreadable" / "fleet" / "lock").touch()
+    (tmp_path / "unreadable" / "fleet" / "logs").touch()
+    done = CliRunner().invoke(app, [*command.split(), "--run-dir", str(tmp_path / run_dir)])
+    assert isinstance(done.exception, DeployError)
+    assert str(done.exception).startswith(str(tmp_path / run_dir))
+    assert "--run-dir FOLDER" in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_an_unreadable_run_folder_is_exit_status_1(deploy: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    done = deploy("status")
+    assert done.returncode == 1
+    assert done.stderr.startswith("block-deploy: run: Not a directory;")
     assert done.stderr.count("\n") == 1
 
 
