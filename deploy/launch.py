@@ -61,7 +61,7 @@ def start_in_background(plan: ClusterPlan, argv: list[str], console: Console) ->
     """
     folder = RunFolder(plan.folder)
     if folder.read_state() is not None:
-        raise DeployError(f"cluster {plan.name} is already up; `block-deploy down {plan.name}` ends it")
+        raise folder.already_up()
     folder.create()
     log = folder.path / "launcher.log"
     with log.open("wb") as output:
@@ -69,7 +69,10 @@ def start_in_background(plan: ClusterPlan, argv: list[str], console: Console) ->
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     _await_ready(folder, launcher, log, console)
-    print(f"cluster {plan.name} is up (launcher pid {launcher.pid})\nOPENAI_BASE_URL={plan.openai_base_url}")
+    print(
+        f"cluster {plan.name} is up (launcher pid {launcher.pid}); `{folder.end_command}` ends it\n"
+        f"OPENAI_BASE_URL={plan.openai_base_url}"
+    )
 
 
 def _await_ready(folder: RunFolder, launcher: subprocess.Popen[bytes], log: Path, console: Console) -> None:

@@ -47,7 +47,27 @@ class RunFolder:
         self.logs = path / "logs"
         self._sockets = socket_folder or path
         self._state_path = path / "state.json"
+        self._lock_path = path / "lock"
         self._lock: int | None = None
+
+    @property
+    def was_used(self) -> bool:
+        """Whether a launcher has ever held the folder."""
+        with _explained(self.path):
+            try:
+                self._lock_path.stat()
+            except FileNotFoundError:
+                return False
+            return True
+
+    @property
+    def end_command(self) -> str:
+        """What ends the cluster, from any working directory if the folder's path is absolute."""
+        return f"block-deploy down {self.path.name} --run-dir {self.path.parent}"
+
+    def already_up(self) -> DeployError:
+        """What to raise when the cluster would be started a second time."""
+        return DeployError(f"cluster {self.path.name} is already up; `{self.end_command}` ends it")
 
     def create(self) -> None:
         """Make the folder if it is not there; takes nothing."""
@@ -117,14 +137,12 @@ class RunFolder:
                 return None
 
     def _take_lock(self) -> None:
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
-            raise DeployError(
-                f"cluster {self.path.name} is already up; `block-deploy down {self.path.name}` ends it"
-            ) from error
+            raise self.already_up() from error
         self._lock = lock
 
     def _open_sockets(self) -> None:
@@ -157,7 +175,7 @@ def find_run_folders(run_dir: Path) -> list[RunFolder]:
     """
     with _explained(run_dir):
         try:
-            paths = sorted(run_dir.iterdir())
+            paths = sorted(path for path in run_dir.iterdir() if path.is_dir())
         except FileNotFoundError:
             return []
-        return [RunFolder(path) for path in paths if (path / "lock").exists()]
+    return [folder for folder in map(RunFolder, paths) if folder.was_used]

@@ -80,7 +80,8 @@ def test_up_status_logs_down(deploy: Run, cluster_file: Path) -> None:
     again = deploy("up", str(cluster_file), "--detach")
     assert again.returncode == 1
     assert again.stderr.strip() == (
-        "block-deploy: cluster fleet is already up; `block-deploy down fleet` ends it"
+        "block-deploy: cluster fleet is already up; "
+        f"`block-deploy down fleet --run-dir {cluster_file.parent}/run` ends it"
     )
 
     status = deploy("status", "fleet", "--json")
@@ -105,7 +106,26 @@ def test_up_status_logs_down(deploy: Run, cluster_file: Path) -> None:
     assert (down.returncode, down.stdout) == (0, "cluster fleet is down\n")
     assert psutil.wait_procs(family, timeout=5)[1] == []
     assert deploy("status", "fleet").returncode == 1
-    assert deploy("down", "fleet").stdout == "cluster fleet is not up\n"
+    again = deploy("down", "fleet")
+    assert (again.returncode, again.stdout) == (
+        0,
+        f"cluster fleet is not up in {cluster_file.parent}/run (another folder: --run-dir FOLDER)\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "down"])
+def test_a_cluster_that_never_ran_where_it_is_looked_for_is_an_error(deploy: Run, command: str) -> None:
+    done = deploy(command, "fleet", "--run-dir", "elsewhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("block-deploy: no cluster fleet has run in /")
+    assert done.stderr.endswith("/elsewhere; name its folder with --run-dir FOLDER\n")
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_looking_for_any_cluster_says_where(tmp_path: Path, command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--run-dir", str(tmp_path / "run")])
+    assert done.exit_code == 0
+    assert done.stdout == f"no cluster is up in {tmp_path}/run (another folder: --run-dir FOLDER)\n"
 
 
 def test_status_reports_a_server_that_died(deploy: Run, cluster_file: Path) -> None:

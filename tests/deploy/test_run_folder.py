@@ -36,6 +36,7 @@ def test_resolved_configs_can_be_read_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_state_is_there_while_the_launcher_runs_and_gone_after_close(tmp_path: Path) -> None:
+    (tmp_path / "stray-file").touch()
     folder = RunFolder(tmp_path / "fleet")
     folder.open({})
     folder.write_state(state())
