@@ -81,7 +81,8 @@ class RunFolder:
         """
         self.create()
         with _explained(self.path):
-            self._take_lock()
+            if not self._try_lock():
+                raise self.already_up()
             self._state_path.unlink(missing_ok=True)
             shutil.rmtree(self.logs, ignore_errors=True)
             self.logs.mkdir()
@@ -89,17 +90,24 @@ class RunFolder:
             for path, settings in configs.items():
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), "utf-8")
 
+    def sweep(self) -> None:
+        """Remove what a launcher left that could not close; nothing when another one holds the folder."""
+        with _explained(self.path):
+            if self._try_lock():
+                self.close()
+
     def close(self) -> None:
-        """Remove state and sockets, free the lock; the logs stay."""
+        """Remove state and sockets, free the lock; the logs stay. Nothing when the lock is not held."""
+        if self._lock is None:
+            return
         with _explained(self.path):
             self._state_path.unlink(missing_ok=True)
             for socket in self._sockets.glob("feed-*.sock"):
                 socket.unlink(missing_ok=True)
         if self._sockets != self.path:
             shutil.rmtree(self._sockets, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
+        self._lock = None
 
     def write_state(self, state: ClusterState) -> None:
         """Replace the state in one step, so that a reader never sees half of it."""
@@ -109,17 +117,17 @@ class RunFolder:
             fresh.replace(self._state_path)
 
     def read_state(self) -> ClusterState | None:
-        """The state of the running launcher; None when there is none (a dead one's state is removed)."""
+        """The state of the running launcher; None when there is none.
+
+        Changes nothing: what a dead launcher left is for the next one, which holds the lock.
+        """
         if (written := self._read()) is None:
             return None
         try:
             state = msgspec.json.decode(written, type=ClusterState)
         except msgspec.DecodeError as error:
             raise DeployError(f"{self._state_path}: damaged ({error}); remove the file") from error
-        if launcher_of(state) is None:
-            self._state_path.unlink(missing_ok=True)
-            return None
-        return state
+        return None if launcher_of(state) is None else state
 
     def log_files(self) -> list[Path]:
         """One per process, also after the cluster has ended, by name."""
@@ -136,14 +144,15 @@ class RunFolder:
             except FileNotFoundError:
                 return None
 
-    def _take_lock(self) -> None:
+    def _try_lock(self) -> bool:
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except BlockingIOError:
             os.close(lock)
-            raise self.already_up() from error
+            return False
         self._lock = lock
+        return True
 
     def _open_sockets(self) -> None:
         self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)

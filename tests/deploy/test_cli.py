@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -126,6 +127,20 @@ def test_looking_for_any_cluster_says_where(tmp_path: Path, command: str) -> Non
     done = CliRunner().invoke(app, [command, "--run-dir", str(tmp_path / "run")])
     assert done.exit_code == 0
     assert done.stdout == f"no cluster is up in {tmp_path}/run (another folder: --run-dir FOLDER)\n"
+
+
+def test_of_two_started_at_once_one_comes_up_and_the_other_says_so(
+    deploy: Run, cluster_file: Path, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: deploy("up", str(cluster_file), "--detach"), range(2)))
+    winner, loser = sorted(done, key=lambda each: each.returncode)
+    assert (winner.returncode, loser.returncode) == (0, 1)
+    assert loser.stderr.startswith("block-deploy: cluster fleet is already up; ")
+    [state] = json.loads(deploy("status", "fleet", "--json").stdout)
+    assert f"(launcher pid {state['launcher_pid']})" in winner.stdout
+    assert [path.name for path in (tmp_path / "run" / "fleet").glob("launcher*")] == ["launcher.log"]
+    assert "OPENAI_BASE_URL=" in (tmp_path / "run" / "fleet" / "launcher.log").read_text()
 
 
 def test_status_reports_a_server_that_died(deploy: Run, cluster_file: Path) -> None:
