@@ -32,6 +32,7 @@ def cluster_file(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Path
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     scheduler_port, engine_port, predictor_port = free_ports(3)
+    (tmp_path / "latency.yaml").touch()
     config = {
         "name": "fleet",
         "instances": 1,
@@ -205,6 +206,10 @@ def test_a_server_that_dies_at_start_is_one_line_and_exit_status_1(
             "instances = 0: Input should be greater than or equal to 1",
         ),
         (["up", "fleet.yaml", "--set", "instances"], "--set instances: must be FIELD=VALUE"),
+        (
+            ["up", "fleet.yaml", "--set", "engine.latency=h100.yaml"],
+            "engine.latency = h100.yaml: there is no",
+        ),
         (["up", "fleet.yaml", "--set", "engine.model=llama"], "python -m exp.local_model llama --out"),
     ],
 )
