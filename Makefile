@@ -13,11 +13,13 @@ REQUESTS ?= 200
 RATE ?= 6
 WORKLOAD ?= auto
 DATA ?= ../shared/data
-MODEL ?= llama-2-7b
-MODEL_FOLDER := .cache/models/$(MODEL)
+MODEL_FOLDER := .cache/models/llama-2-7b
 
 FLEET := --instances $(INSTANCES) --set scheduler_port=$(PORT) --set engine_port=$(ENGINE_PORT) \
 	--set predictor_port=$(PREDICTOR_PORT) --set engine.latency=$(LATENCY)
+ifeq ($(origin MODEL),command line)
+$(error MODEL is not a setting: the model is the cluster file's; name another with CLUSTER=FILE)
+endif
 TORCH := $(shell grep '^torch==' requirements.lock)
 
 .PHONY: help install model demo up test test-slow lint clean
@@ -41,8 +43,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
-model: $(READY) ## Make the local model folder (dimensions and tokenizer, no weights)
-	@$(BIN)/python -m exp.local_model $(MODEL) --out $(MODEL_FOLDER) >/dev/null
+model: $(READY) ## Make the model folder of the local cluster (dimensions and tokenizer, no weights)
+	@$(BIN)/python -m exp.local_model $(notdir $(MODEL_FOLDER)) --out $(MODEL_FOLDER) >/dev/null
 
 demo: model ## Start a local cluster, send real traffic through it, report, stop everything
 	@$(BIN)/python -m exp.cli demo --cluster $(CLUSTER) $(FLEET) --requests $(REQUESTS) --rate $(RATE) \
@@ -54,7 +56,7 @@ up: model ## Start the same cluster and keep it up until Ctrl-C
 test: $(READY) ## Run the test suite
 	$(BIN)/python -m pytest
 
-test-slow: $(READY) ## Run the tests that take minutes
+test-slow: $(READY) ## Run the tests that take minutes: whole clusters, emulated and computed
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY) ## Check style and types

@@ -71,7 +71,7 @@ class PredictorConfig(Settings):
 class InstanceConfig(Settings):
     """One vLLM server as the scheduler sees it."""
 
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     url: str = Field(pattern=r"^https?://.+", description="Base URL of its OpenAI API, without /v1.")
     predictor_url: str | None = Field(None, pattern=r"^https?://.+", description="Its predictor, if any.")
 
@@ -112,7 +112,7 @@ class SchedulerConfig(Settings):
 class ClusterConfig(Settings):
     """A whole fleet on this machine: what ``block-deploy up`` takes."""
 
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     instances: int = Field(3, ge=1, le=64, description="How many vLLM servers.")
     host: str = Field("127.0.0.1", description="Address that everything listens on.")
     scheduler_port: Port = Field(8000)

@@ -60,7 +60,7 @@ def status(
     if as_json:
         print(msgspec.json.encode(states).decode())
     elif not states:
-        print(f"cluster {name} is not up" if name else "no cluster is up")
+        print(_nothing_up(run_dir, name))
     else:
         for state in states:
             _console.print(state_table(state))
@@ -76,8 +76,8 @@ def logs(
     run_dir: RunDir = Path("run"),
 ) -> None:
     """Show the logs of a cluster, also of one that has ended."""
-    folder = RunFolder(run_dir / name)
-    paths = sorted(folder.logs.glob("*.log"))
+    [folder] = _folders(run_dir, name)
+    paths = folder.log_files()
     chosen = [path for path in paths if process in (None, path.stem)]
     if not chosen:
         known = ", ".join(path.stem for path in paths) or "none"
@@ -94,7 +94,7 @@ def logs(
 
 @app.command(epilog="Example: block-deploy down local")
 def down(name: ClusterName = None, run_dir: RunDir = Path("run")) -> None:
-    """End a cluster and everything that belongs to it; nothing to do is not an error."""
+    """End a cluster and everything that belongs to it; one that has ended already is not an error."""
     folders = [folder for folder in _folders(run_dir, name) if folder.read_state()]
     if name is None and len(folders) > 1:
         _fail(f"several clusters are up: {', '.join(folder.path.name for folder in folders)}; name one")
@@ -102,7 +102,7 @@ def down(name: ClusterName = None, run_dir: RunDir = Path("run")) -> None:
         take_down(folder)
         print(f"cluster {folder.path.name} is down")
     if not folders:
-        print(f"cluster {name} is not up" if name else "no cluster is up")
+        print(_nothing_up(run_dir, name))
 
 
 def main() -> None:
@@ -115,7 +115,18 @@ def main() -> None:
 
 
 def _folders(run_dir: Path, name: str | None) -> list[RunFolder]:
-    return find_run_folders(run_dir) if name is None else [RunFolder(run_dir / name)]
+    """Where to look; an error when the named cluster has never run there."""
+    if name is None:
+        return find_run_folders(run_dir)
+    folder = RunFolder(run_dir / name)
+    if not folder.was_used:
+        _fail(f"no cluster {name} has run in {run_dir.absolute()}; name its folder with --run-dir FOLDER")
+    return [folder]
+
+
+def _nothing_up(run_dir: Path, name: str | None) -> str:
+    what = f"cluster {name} is not up" if name else "no cluster is up"
+    return f"{what} in {run_dir.absolute()} (another folder: --run-dir FOLDER)"
 
 
 def _fail(message: str) -> NoReturn:

@@ -15,17 +15,40 @@ from deploy.plan import ClusterPlan, plan_cluster
 
 
 def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = None) -> ClusterPlan:
-    """Read ``file``, apply ``FIELD=VALUE`` settings; relative paths are taken from the working directory.
+    """Read ``file``, apply ``FIELD=VALUE`` settings; relative paths are taken from the file's project.
 
-    Raises ConfigError for a wrong setting, DeployError when the model folder is missing.
+    So a cluster is the same one from whatever directory it is started. Raises ConfigError for a wrong
+    setting or a file it names that is not there, DeployError when the model folder is missing.
     """
     overrides = dict(_parse_setting(text) for text in settings)
     if instances is not None:
         overrides["instances"] = instances
-    plan = plan_cluster(load_config(file, ClusterConfig, overrides), Path.cwd())
+    config, root = load_config(file, ClusterConfig, overrides), project_of(file)
+    plan = plan_cluster(config, root)
     if problem := missing_model(plan.model):
         raise DeployError(problem)
+    _check_files(config, root, file)
     return plan
+
+
+def project_of(file: Path) -> Path:
+    """The nearest folder above ``file`` that has a pyproject.toml; without one, the file's own folder."""
+    folders = file.resolve().parents
+    return next((folder for folder in folders if (folder / "pyproject.toml").is_file()), folders[0])
+
+
+def _check_files(config: ClusterConfig, root: Path, file: Path) -> None:
+    named = {
+        "engine.latency": config.engine.latency,
+        "predictor.latency": config.predictor.latency,
+        "scheduler.tokenizer": config.scheduler.tokenizer,
+    }
+    for field, path in named.items():
+        if path is not None and not (root / path).is_file():
+            raise ConfigError(
+                f"{file}: {field} = {path}: there is no file {root / path}; "
+                f"give an absolute path or one from {root}"
+            )
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

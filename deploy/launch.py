@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -61,27 +62,46 @@ def start_in_background(plan: ClusterPlan, argv: list[str], console: Console) ->
     """
     folder = RunFolder(plan.folder)
     if folder.read_state() is not None:
-        raise DeployError(f"cluster {plan.name} is already up; `block-deploy down {plan.name}` ends it")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    log = folder.path / "launcher.log"
+        raise folder.already_up()
+    folder.create()
+    # A name of its own until it is known whose cluster this is: another launcher may be starting.
+    log = folder.path / f"launcher-{os.getpid()}.log"
     with log.open("wb") as output:
         launcher = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    _await_ready(folder, launcher, log, console)
-    print(f"cluster {plan.name} is up (launcher pid {launcher.pid})\nOPENAI_BASE_URL={plan.openai_base_url}")
+    try:
+        _await_ready(folder, launcher, log, console)
+    finally:
+        _file_log(folder, launcher, log)
+    print(
+        f"cluster {plan.name} is up (launcher pid {launcher.pid}); `{folder.end_command}` ends it\n"
+        f"OPENAI_BASE_URL={plan.openai_base_url}"
+    )
 
 
 def _await_ready(folder: RunFolder, launcher: subprocess.Popen[bytes], log: Path, console: Console) -> None:
     with StartProgress(console) as progress:
         while launcher.poll() is None:
-            if state := folder.read_state():
+            state = folder.read_state()
+            if state and state.launcher_pid == launcher.pid:
                 progress.show(state)
                 if state.ready:
                     return
             time.sleep(_POLL_S)
     said = [line for line in read_tail(log).splitlines() if line.strip()]
-    raise DeployError(said[-1].removeprefix("block-deploy: ") if said else f"the launcher ended; see {log}")
+    raise DeployError(
+        said[-1].removeprefix("block-deploy: ") if said else f"the launcher ended with {launcher.returncode}"
+    )
+
+
+def _file_log(folder: RunFolder, launcher: subprocess.Popen[bytes], log: Path) -> None:
+    """Make ``log`` the cluster's launcher.log, unless the cluster is another launcher's."""
+    state = folder.read_state()
+    if state is None or state.launcher_pid == launcher.pid:
+        log.replace(folder.path / "launcher.log")
+    else:
+        log.unlink()
 
 
 async def _cancelled_by_signals(work: Coroutine[Any, Any, ResultT]) -> ResultT | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 
 import aiohttp
@@ -38,7 +39,7 @@ def late(plan: ProcessPlan, timeout_s: float) -> str:
 
 
 def check_ports(plans: tuple[ProcessPlan, ...]) -> None:
-    """Raise DeployError when a port that the cluster needs is taken, saying by whom."""
+    """Raise DeployError when a port that the cluster needs is taken, saying by whom, or the host is wrong."""
     for plan in plans:
         try:
             with socket.socket() as probe:
@@ -46,11 +47,19 @@ def check_ports(plans: tuple[ProcessPlan, ...]) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((plan.host, plan.port))
         except OSError as error:
-            setting = f"{plan.role}_port"
-            raise DeployError(
-                f"port {plan.port} for {plan.name} cannot be used: {error.strerror}{_holder(plan.port)}; "
-                f"free it or choose another with --set {setting}=PORT"
-            ) from error
+            raise DeployError(_refused(plan, error)) from error
+
+
+def _refused(plan: ProcessPlan, error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"host {plan.host!r} is not an address of this machine: {error.strerror}; "
+            "choose another with --set host=ADDRESS"
+        )
+    return (
+        f"port {plan.port} for {plan.name} cannot be used: {error.strerror}{_holder(plan.port)}; "
+        f"free it or choose another with --set {plan.role}_port=PORT"
+    )
 
 
 async def _answers(url: str, session: aiohttp.ClientSession) -> bool:

@@ -32,7 +32,7 @@ def take_down(folder: RunFolder) -> bool:
         process.kill()
     if survivors := _wait(alive, _AFTER_KILL_S):
         raise DeployError(f"processes {[p.pid for p in survivors]} of {folder.path.name} could not be ended")
-    folder.close()
+    folder.sweep()
     return True
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from block.errors import DeployError
 from deploy.cli import app
 from deploy.launch import launch_argv
 
@@ -30,6 +32,7 @@ def cluster_file(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Path
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     scheduler_port, engine_port, predictor_port = free_ports(3)
+    (tmp_path / "latency.yaml").touch()
     config = {
         "name": "fleet",
         "instances": 1,
@@ -79,7 +82,8 @@ def test_up_status_logs_down(deploy: Run, cluster_file: Path) -> None:
     again = deploy("up", str(cluster_file), "--detach")
     assert again.returncode == 1
     assert again.stderr.strip() == (
-        "block-deploy: cluster fleet is already up; `block-deploy down fleet` ends it"
+        "block-deploy: cluster fleet is already up; "
+        f"`block-deploy down fleet --run-dir {cluster_file.parent}/run` ends it"
     )
 
     status = deploy("status", "fleet", "--json")
@@ -104,7 +108,40 @@ def test_up_status_logs_down(deploy: Run, cluster_file: Path) -> None:
     assert (down.returncode, down.stdout) == (0, "cluster fleet is down\n")
     assert psutil.wait_procs(family, timeout=5)[1] == []
     assert deploy("status", "fleet").returncode == 1
-    assert deploy("down", "fleet").stdout == "cluster fleet is not up\n"
+    again = deploy("down", "fleet")
+    assert (again.returncode, again.stdout) == (
+        0,
+        f"cluster fleet is not up in {cluster_file.parent}/run (another folder: --run-dir FOLDER)\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "down"])
+def test_a_cluster_that_never_ran_where_it_is_looked_for_is_an_error(deploy: Run, command: str) -> None:
+    done = deploy(command, "fleet", "--run-dir", "elsewhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("block-deploy: no cluster fleet has run in /")
+    assert done.stderr.endswith("/elsewhere; name its folder with --run-dir FOLDER\n")
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_looking_for_any_cluster_says_where(tmp_path: Path, command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--run-dir", str(tmp_path / "run")])
+    assert done.exit_code == 0
+    assert done.stdout == f"no cluster is up in {tmp_path}/run (another folder: --run-dir FOLDER)\n"
+
+
+def test_of_two_started_at_once_one_comes_up_and_the_other_says_so(
+    deploy: Run, cluster_file: Path, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: deploy("up", str(cluster_file), "--detach"), range(2)))
+    winner, loser = sorted(done, key=lambda each: each.returncode)
+    assert (winner.returncode, loser.returncode) == (0, 1)
+    assert loser.stderr.startswith("block-deploy: cluster fleet is already up; ")
+    [state] = json.loads(deploy("status", "fleet", "--json").stdout)
+    assert f"(launcher pid {state['launcher_pid']})" in winner.stdout
+    assert [path.name for path in (tmp_path / "run" / "fleet").glob("launcher*")] == ["launcher.log"]
+    assert "OPENAI_BASE_URL=" in (tmp_path / "run" / "fleet" / "launcher.log").read_text()
 
 
 def test_status_reports_a_server_that_died(deploy: Run, cluster_file: Path) -> None:
@@ -169,6 +206,10 @@ def test_a_server_that_dies_at_start_is_one_line_and_exit_status_1(
             "instances = 0: Input should be greater than or equal to 1",
         ),
         (["up", "fleet.yaml", "--set", "instances"], "--set instances: must be FIELD=VALUE"),
+        (
+            ["up", "fleet.yaml", "--set", "engine.latency=h100.yaml"],
+            "engine.latency = h100.yaml: there is no",
+        ),
         (["up", "fleet.yaml", "--set", "engine.model=llama"], "python -m exp.local_model llama --out"),
     ],
 )
@@ -178,6 +219,42 @@ def test_a_wrong_setting_is_named_with_its_remedy(
     done = deploy(*arguments)
     assert done.returncode == 1
     assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+@pytest.mark.parametrize("run_dir", ["a-file", "/proc/nowhere"])
+def test_a_run_folder_that_cannot_be_made_is_one_line(
+    deploy: Run, cluster_file: Path, tmp_path: Path, run_dir: str, detach: list[str]
+) -> None:
+    (tmp_path / "a-file").touch()
+    done = deploy("up", str(cluster_file), "--set", f"run_dir={run_dir}", *detach)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"block-deploy: {tmp_path / run_dir}")
+    assert "--set run_dir=FOLDER" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["status", "status fleet", "down", "down fleet", "logs fleet"])
+@pytest.mark.parametrize("run_dir", ["a-file", "unreadable", "n" * 300])
+def test_a_run_folder_that_cannot_be_read_is_one_line(tmp_path: Path, run_dir: str, command: str) -> None:
+    (tmp_path / "a-file").touch()
+    # Where a file should be, a folder, and the reverse: unreadable whatever rights the tests have.
+    (tmp_path / "unreadable" / "fleet" / "state.json").mkdir(parents=True)
+    (tmp_path / "unreadable" / "fleet" / "lock").touch()
+    (tmp_path / "unreadable" / "fleet" / "logs").touch()
+    done = CliRunner().invoke(app, [*command.split(), "--run-dir", str(tmp_path / run_dir)])
+    assert isinstance(done.exception, DeployError)
+    assert str(done.exception).startswith(str(tmp_path / run_dir))
+    assert "--run-dir FOLDER" in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_an_unreadable_run_folder_is_exit_status_1(deploy: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    done = deploy("status")
+    assert done.returncode == 1
+    assert done.stderr.startswith("block-deploy: run: Not a directory;")
     assert done.stderr.count("\n") == 1
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from block.config import ClusterConfig, PredictorConfig, SchedulerConfig, load_config
+from block.config import (
+    ClusterConfig,
+    InstanceConfig,
+    PredictorConfig,
+    SchedulerConfig,
+    load_config,
+    parse_config,
+)
 from block.errors import ConfigError
 from deploy.plan import ClusterPlan, ProcessPlan, plan_cluster
 
@@ -152,3 +159,15 @@ def test_ports_that_would_be_shared_are_refused() -> None:
 def test_ports_beyond_the_last_are_refused() -> None:
     with pytest.raises(ConfigError, match="engine_port = 65534: leaves no room for 3 ports"):
         plan(engine_port=65534)
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "-flag", "_x", "a/b", "a\n"])
+def test_a_name_that_could_lead_out_of_the_run_folder_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="name = "):
+        plan(name=name)
+    with pytest.raises(ConfigError, match="name = "):
+        parse_config({"name": name, "url": "http://127.0.0.1:1"}, InstanceConfig, "instances")
+
+
+def test_a_name_may_have_dots_and_dashes_inside() -> None:
+    assert plan(name="a30-v1.2_b").folder == ROOT / "run/a30-v1.2_b"

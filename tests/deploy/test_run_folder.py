@@ -36,6 +36,7 @@ def test_resolved_configs_can_be_read_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_state_is_there_while_the_launcher_runs_and_gone_after_close(tmp_path: Path) -> None:
+    (tmp_path / "stray-file").touch()
     folder = RunFolder(tmp_path / "fleet")
     folder.open({})
     folder.write_state(state())
@@ -50,6 +51,32 @@ def test_another_process_with_the_launchers_id_is_not_taken_for_it(tmp_path: Pat
     folder.open({})
     folder.write_state(state(start_offset_s=-100.0))
     assert folder.read_state() is None
+    folder.close()
+
+
+def test_reading_changes_nothing_since_another_launcher_may_be_writing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "fleet")
+    folder.open({})
+    folder.write_state(state(start_offset_s=-100.0))
+    assert RunFolder(folder.path).read_state() is None
+    assert (folder.path / "state.json").exists()
+    folder.close()
+
+
+def test_what_a_launcher_left_is_swept_but_not_from_under_the_next_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "fleet")
+    folder.open({})
+    folder.write_state(state())
+    RunFolder(folder.path).sweep()
+    RunFolder(folder.path).close()
+    assert folder.read_state() == state()
+
+    folder.close()
+    (folder.path / "state.json").write_text("left")
+    (folder.path / "feed-0.sock").touch()
+    RunFolder(folder.path).sweep()
+    assert {path.name for path in folder.path.iterdir()} == {"lock", "logs"}
+    folder.open({})
     folder.close()
 
 
