@@ -89,7 +89,9 @@ class SchedulerSettings(Settings):
     tokenizer: Path | None = Field(
         None, description="tokenizer.json used to count prompt tokens; None estimates from bytes."
     )
-    attempts: int = Field(3, ge=1, le=16, description="Instances tried before the first byte.")
+    attempts: int = Field(
+        3, ge=1, le=16, description="Instances tried before the first byte; refused connections do not count."
+    )
     connect_timeout_s: Seconds = Field(2.0, description="To open a connection to an instance.")
     first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to an instance's first byte.")
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from block.errors import RequestError
@@ -48,7 +47,12 @@ class Dispatcher:
         failure = Failure("connect")
         receipt = errand.receipt
         receipt.dispatched_s = time.perf_counter()
-        for instance in self._in_turn(errand.decision):
+        counted = 0
+        for instance in errand.decision.instances:
+            if counted >= self._attempts:
+                break
+            if not instance.healthy:
+                continue  # went down since it was ranked
             receipt.attempts += 1
             receipt.instance = instance.name
             receipt.prediction = errand.decision.predictions.get(instance.name)
@@ -56,6 +60,7 @@ class Dispatcher:
             if answer is None:
                 return
             failure = answer
+            counted += failure.reason != "connect"  # that one never had the request
             self._note(instance, failure)
         if failure.answer is None:
             raise _no_answer(failure, receipt)
@@ -88,14 +93,6 @@ class Dispatcher:
             errand.receipt.broken = not await self._relay.deliver(answer, errand.client)
         finally:
             answer.response.close()
-
-    def _in_turn(self, decision: Decision) -> Iterator[Instance]:
-        """Up to ``attempts`` instances, best first; passes over those that went down meanwhile."""
-        tried = 0
-        for instance in decision.instances:
-            if tried < self._attempts and instance.healthy:
-                tried += 1
-                yield instance
 
     def _note(self, instance: Instance, failure: Failure) -> None:
         self._metrics.retries.labels(failure.reason).inc()

@@ -121,6 +121,17 @@ async def test_attempts_are_bounded(world):
     assert sum(len(instance.received) for instance in fleet.instances.values()) == 2
 
 
+async def test_refused_connections_are_no_attempts(world, expected_stream):
+    """With fewer attempts than dead instances, the healthy ones are still found."""
+    fleet = await world(instances=5, attempts=2, health_interval_s=30)
+    for name in "abc":
+        await fleet.instances[name].stop()
+    answer = await fleet.chat(stream=True)
+    assert answer.content == expected_stream
+    assert answer.headers["x-block-instance"] == "d"
+    assert await fleet.metric('block_retries_total{reason="connect"}') == 3
+
+
 async def test_wedged_instances_give_504(world):
     fleet = await world(first_byte_timeout_s=0.2)
     for instance in fleet.instances.values():
