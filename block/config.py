@@ -93,7 +93,10 @@ class SchedulerSettings(Settings):
         3, ge=1, le=16, description="Instances tried before the first byte; refused connections do not count."
     )
     connect_timeout_s: Seconds = Field(2.0, description="To open a connection to an instance.")
-    first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to an instance's first byte.")
+    first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to a stream's first byte.")
+    response_timeout_s: Seconds = Field(
+        3600.0, description="From dispatch to an answer that is no stream; it spans the whole generation."
+    )
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
     health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
     max_body_bytes: int = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")

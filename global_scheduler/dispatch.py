@@ -41,7 +41,7 @@ class Dispatcher:
     async def dispatch(self, errand: Errand) -> None:
         """Serve the client from the first instance that answers.
 
-        If none does, the client gets the last one's own error; if that had none to give, RequestError
+        One that is late is not given up for another; one that fails is. If none answers, the client gets the last one's own error; if that had none to give, RequestError
         (502 or 504) is raised.
         """
         failure = Failure("connect")
@@ -62,6 +62,8 @@ class Dispatcher:
             failure = answer
             counted += failure.reason != "connect"  # that one never had the request
             self._note(instance, failure)
+            if failure.reason == "timeout":
+                break  # slow, not dead: elsewhere the same work would start over, on top of this
         if failure.answer is None:
             raise _no_answer(failure, receipt)
         await _send_whole(failure.answer, errand)

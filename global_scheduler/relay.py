@@ -12,6 +12,7 @@ from typing import Literal
 
 import aiohttp
 
+from block.config import SchedulerSettings
 from block.errors import RequestError
 from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.event_stream import EventCutter, engine_failure
@@ -38,6 +39,8 @@ class Forward:
     """With its query."""
     headers: list[tuple[str, str]]
     body: bytes
+    stream: bool
+    """Whether the client asked for one; anything else comes only when it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +74,18 @@ class Failure:
 class Relay:
     """The way to the instances and back."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, connect_s: float, first_byte_s: float, idle_s: float
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: SchedulerSettings) -> None:
         self._session = session
-        self._first_byte_s = first_byte_s
-        self._idle_s = idle_s
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s)
+        self._first_byte_s = settings.first_byte_timeout_s
+        self._response_s = settings.response_timeout_s
+        self._idle_s = settings.idle_timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout_s)
 
     async def attempt(self, instance: Instance, forward: Forward) -> Whole | Stream | Failure:
         """Send, and wait for the first byte (of a stream) or the last (of anything else)."""
+        limit_s = self._first_byte_s if forward.stream else self._response_s
         try:
-            async with asyncio.timeout(self._first_byte_s) as patience:
+            async with asyncio.timeout(limit_s) as patience:
                 response = await self._session.post(
                     instance.at(forward.path),
                     data=forward.body,

@@ -74,4 +74,4 @@ class Router:
 def _forward(scope: Scope, inquiry: Inquiry) -> Forward:
     query = scope["query_string"].decode("latin-1")
     path = scope["path"] + (f"?{query}" if query else "")
-    return Forward(path, forwarded_request(scope["headers"], inquiry.id), inquiry.body)
+    return Forward(path, forwarded_request(scope["headers"], inquiry.id), inquiry.body, inquiry.stream)
