@@ -41,8 +41,8 @@ class Dispatcher:
     async def dispatch(self, errand: Errand) -> None:
         """Serve the client from the first instance that answers.
 
-        One that is late is not given up for another; one that fails is. If none answers, the client gets the last one's own error; if that had none to give, RequestError
-        (502 or 504) is raised.
+        One that fails is given up for the next, one that is merely late is not. If none answers, the
+        client gets the last one's own error; if that had none to give, RequestError (502 or 504).
         """
         failure = Failure("connect")
         receipt = errand.receipt

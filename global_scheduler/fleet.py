@@ -30,6 +30,7 @@ class Instance:
         """None until it has told."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
+        self._unanswered: set[asyncio.Timeout] = set()
 
     def at(self, path: str) -> URL:
         """Address of ``path`` (query included, already encoded) on this instance."""
@@ -48,6 +49,24 @@ class Instance:
         """Send nothing there until a poll succeeds."""
         self.healthy = False
         self.doubted.set()
+
+    def give_up(self) -> None:
+        """It is down for certain: what waits for its first byte ends now, and can go elsewhere."""
+        self.healthy = False
+        now_s = asyncio.get_running_loop().time()
+        for patience in self._unanswered:
+            if not patience.expired():
+                patience.reschedule(now_s)
+        self._unanswered.clear()
+
+    @contextmanager
+    def awaited(self, patience: asyncio.Timeout) -> Iterator[None]:
+        """Within, ``patience`` expires at once when the instance is given up."""
+        self._unanswered.add(patience)
+        try:
+            yield
+        finally:
+            self._unanswered.discard(patience)
 
     @contextmanager
     def busy(self) -> Iterator[None]:

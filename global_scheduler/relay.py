@@ -86,19 +86,12 @@ class Relay:
         limit_s = self._first_byte_s if forward.stream else self._response_s
         try:
             async with asyncio.timeout(limit_s) as patience:
-                response = await self._session.post(
-                    instance.at(forward.path),
-                    data=forward.body,
-                    headers=forward.headers,
-                    skip_auto_headers=_OWN_HEADERS,
-                    allow_redirects=False,
-                    timeout=self._timeout,
-                )
-                return await self._take(response, patience)
+                with instance.awaited(patience):
+                    return await self._take(await self._send(instance, forward), patience)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return Failure("connect")
         except TimeoutError:
-            return Failure("timeout")
+            return Failure("timeout" if instance.healthy else "reset")
         except (aiohttp.ClientError, OSError):
             return Failure("reset")
 
@@ -112,6 +105,16 @@ class Relay:
             return False
         await client.finish(stream.cutter.rest())
         return True
+
+    async def _send(self, instance: Instance, forward: Forward) -> aiohttp.ClientResponse:
+        return await self._session.post(
+            instance.at(forward.path),
+            data=forward.body,
+            headers=forward.headers,
+            skip_auto_headers=_OWN_HEADERS,
+            allow_redirects=False,
+            timeout=self._timeout,
+        )
 
     async def _pass_on(self, stream: Stream, client: Client) -> None:
         loop = asyncio.get_running_loop()

@@ -132,6 +132,36 @@ async def test_refused_connections_are_no_attempts(world, expected_stream):
     assert await fleet.metric('block_retries_total{reason="connect"}') == 3
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("behaviour", ["hang", "headers_then_hang"])
+async def test_what_waits_for_an_instance_that_goes_down_goes_elsewhere(
+    world, wait_until, expected_stream, expected_whole, behaviour, stream
+):
+    fleet = await world()
+    fleet.instances["a"].behaviour = behaviour
+    waiting = asyncio.create_task(fleet.chat(stream=stream))
+    await wait_until(lambda: fleet.instances["a"].active == 1)
+    fleet.instances["a"].healthy = False
+    answer = await asyncio.wait_for(waiting, 5)
+    assert answer.content == (expected_stream if stream else expected_whole)
+    assert answer.headers["x-block-instance"] == "b"
+    await wait_until(lambda: fleet.instances["a"].aborted == 1)
+
+
+async def test_a_stream_outlives_a_failed_health_poll(world, wait_until):
+    """Given up for new requests, but its bytes still come."""
+    fleet = await world(instances=1)
+    fleet.instances["a"].behaviour = "slow_stream"
+    async with fleet.http.stream("POST", f"{fleet.url}/v1/completions", json={"stream": True}) as answer:
+        chunks = answer.aiter_raw()
+        await anext(chunks)
+        fleet.instances["a"].healthy = False
+        await fleet.until_healthy()
+        for _ in range(5):
+            assert await anext(chunks)
+    assert fleet.instances["a"].active <= 1
+
+
 @pytest.mark.parametrize("behaviour", ["hang", "headers_then_hang"])
 async def test_a_late_first_byte_gives_504_and_is_not_computed_again(world, behaviour):
     fleet = await world(first_byte_timeout_s=0.2)
