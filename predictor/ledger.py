@@ -15,8 +15,9 @@ from block.lengths import LengthDistribution
 from block.messages import CandidateRequest
 from block.types import Arrival
 
-# vLLM names a request after the X-Request-Id header: chatcmpl-<id>-<8 hex>, cmpl-<id>-<n>-<8 hex>.
-_ENGINE_ID = re.compile(r"^(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}$")
+# vLLM names a request after the X-Request-Id header: chatcmpl-<id>-<8 hex>, cmpl-<id>-<n>-<8 hex>;
+# with n > 1 each of its sequences has that name after its own number: 0_chatcmpl-<id>-<8 hex>.
+_ENGINE_ID = re.compile(r"^(?:\d+_)?(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}$")
 
 
 def router_id(engine_id: str) -> str:
