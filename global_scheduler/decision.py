@@ -114,7 +114,7 @@ class Decider:
             max_tokens=max_tokens,
             priority=inquiry.priority,
             sequence=sequence,
-            seed=zlib.crc32(inquiry.id.encode()) ^ sequence,  # ids may repeat, sequences do not
+            seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
             output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
         )
 

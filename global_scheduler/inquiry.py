@@ -40,6 +40,7 @@ class Inquiry:
     """One client request, as far as routing reads it."""
 
     id: str
+    """Unique in the fleet."""
     chat: bool
     body: bytes
     """As it came."""

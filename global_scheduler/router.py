@@ -11,7 +11,7 @@ from block.errors import RequestError
 from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher, Errand
-from global_scheduler.headers import forwarded_request, request_id, text_headers
+from global_scheduler.headers import forwarded_request, request_id, text_headers, unique_id
 from global_scheduler.inquiry import Inquiry, read_inquiry
 from global_scheduler.receipts import Receipt, Receipts
 from global_scheduler.relay import Forward
@@ -36,7 +36,8 @@ class Router:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its body to its receipt; the process boundary for errors of our own."""
         headers = text_headers(scope["headers"])
-        receipt = Receipt(request_id(headers))
+        client_id = request_id(headers)
+        receipt = Receipt(client_id, unique_id(client_id))
         client = Client(receive, send)
         try:
             await self._route(scope, headers, client, receipt)
@@ -57,7 +58,7 @@ class Router:
         declared = int(headers["content-length"]) if "content-length" in headers else None
         body = await client.read_body(declared, settings.max_body_bytes, settings.idle_timeout_s)
         chat = scope["path"] == CHAT_PATH
-        inquiry = read_inquiry(receipt.id, chat=chat, body=body, headers=headers)
+        inquiry = read_inquiry(receipt.fleet_id, chat=chat, body=body, headers=headers)
         receipt.policy = self._decider.policy_name(inquiry)
         async with client:
             decision = await self._decider.decide(inquiry)
