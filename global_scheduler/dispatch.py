@@ -82,7 +82,9 @@ class Dispatcher:
                 served = answer.status < 400
                 return None
         finally:
-            if not served:
+            if served:
+                commitment.close()
+            else:
                 commitment.release()
 
     async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:

@@ -83,7 +83,8 @@ class Prober:
 
     async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
         started_s = time.perf_counter()
-        question = PredictRequest(candidate, self._ledger.untold(instance), self._scenarios)
+        untold = self._ledger.untold(instance)
+        question = PredictRequest(candidate, untold, self._scenarios)
         try:
             answer = await self._post(instance, msgspec.json.encode(question))
         except TimeoutError:
@@ -92,6 +93,7 @@ class Prober:
             self._metrics.probes.labels("failed").inc()
             logger.debug("predictor of %s: %s", instance.name, error)
             return None
+        self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
         took_s = time.perf_counter() - started_s
         self._metrics.probe_s.observe(took_s)
         if took_s <= self._deadline_s:

@@ -227,6 +227,8 @@ class FakePredictor:
         self.behaviour = "answer"
         self.e2e_s = 1.0
         self.slow_s = 0.6
+        self.refuses_commits = False
+        self.refused = 0
         self.questions: list[PredictRequest] = []
         self.committed: list[str] = []
         self.released: list[str] = []
@@ -261,6 +263,9 @@ class FakePredictor:
         return PredictResponse(name, prediction, spread, EngineLoad(1, 0, 0, 100, 200, 0, 50), 7)
 
     async def commit(self, request: web.Request) -> web.Response:
+        if self.refuses_commits:
+            self.refused += 1
+            return web.Response(status=500)
         message = msgspec.json.decode(await request.read(), type=CommitRequest)
         self.committed.append(message.candidate.id)
         return web.Response()

@@ -98,6 +98,34 @@ async def test_the_chosen_predictor_is_told_and_told_again_on_failure(world, wai
     assert fleet.predictors["b"].released == []
 
 
+async def test_a_commitment_that_was_not_taken_is_told_by_the_next_probe_and_only_by_that(world, wait_until):
+    fleet = await world(instances=1, predictors=True, policy="block")
+    predictor = fleet.predictors["a"]
+    predictor.refuses_commits = True
+    fleet.instances["a"].behaviour = "hang"
+    held = asyncio.create_task(fleet.chat(stream=True))
+    await wait_until(lambda: fleet.instances["a"].active == 1 and predictor.refused == 1)
+    fleet.instances["a"].behaviour = "serve"
+    for _ in range(2):
+        await fleet.chat()
+    first, second, third = predictor.questions
+    assert [earlier.id for earlier in second.committed] == [first.candidate.id]
+    assert third.committed == ()
+    held.cancel()
+    await asyncio.wait([held])
+
+
+async def test_what_is_over_is_told_no_more(world, wait_until):
+    """Each probe fails, so nothing is ever acknowledged."""
+    fleet = await world(instances=1, predictors=True, policy="block")
+    predictor = fleet.predictors["a"]
+    predictor.refuses_commits, predictor.behaviour = True, "broken"
+    for count in range(1, 4):
+        await fleet.chat()
+        await wait_until(lambda: predictor.refused == count)  # noqa: B023
+    assert all(question.committed == () for question in predictor.questions)
+
+
 async def test_a_request_that_the_instance_refuses_is_released(world, wait_until):
     fleet = await world(instances=1, predictors=True)
     fleet.instances["a"].behaviour = "refuse"
