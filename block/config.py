@@ -5,11 +5,13 @@ Each default is written here and nowhere else. The services take their part of t
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
 from block.types import SchedulingPolicy
@@ -110,6 +112,15 @@ class SchedulerConfig(Settings):
     port: Port = Field(8000, description="Port to listen on.")
     settings: SchedulerSettings = Field(default_factory=SchedulerSettings)
 
+    @field_validator("instances")
+    @classmethod
+    def _named_apart(cls, instances: tuple[InstanceConfig, ...]) -> tuple[InstanceConfig, ...]:
+        names = Counter(instance.name for instance in instances)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise PydanticCustomError("not_unique", f"several are named {twice[0]!r}; give each its own name")
+        return instances
+
 
 class ClusterConfig(Settings):
     """A whole fleet on this machine: what ``block-deploy up`` takes."""
@@ -174,6 +185,8 @@ def _explain(source: str, item: Any, kind: type[Settings]) -> str:
         return f"{source}: {field}: unknown setting; known here: {', '.join(group.model_fields)}"
     if item["type"] == "missing":
         return f"{source}: {field}: missing; add it"
+    if isinstance(item["input"], dict | list | tuple):
+        return f"{source}: {field}: {item['msg']}"
     return f"{source}: {field} = {item['input']!r}: {item['msg']}"
 
 
