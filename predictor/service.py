@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ MessageT = TypeVar("MessageT")
 
 MAX_SCENARIOS = 64
 
+logger = logging.getLogger(__name__)
+
 
 class PredictorService:
     """Handlers of the predictor's endpoints. ``/v1/predict`` is decoded and encoded by msgspec alone."""
@@ -51,6 +54,7 @@ class PredictorService:
         """Be ready to answer, then follow the feed for as long as the context lasts."""
         await asyncio.to_thread(warm_up, self._model)
         task = asyncio.create_task(self._reader.follow())
+        task.add_done_callback(self._feed_ended)
         try:
             yield
         finally:
@@ -117,6 +121,12 @@ class PredictorService:
     def _notice(self) -> None:
         self._forecaster.notice(time.time())
         self._metrics.messages.inc()
+
+    def _feed_ended(self, task: asyncio.Task[None]) -> None:
+        """Following ends only with the service, or by an error that ``/health`` must show from now on."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("Following the engine's state feed failed", exc_info=error)
+            self._reader.give_up(str(error) or type(error).__name__)
 
     def _trouble(self) -> str:
         """Why the mirror is not to be trusted; empty when it is."""
