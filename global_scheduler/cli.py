@@ -13,8 +13,9 @@ from block.config import SchedulerConfig, load_config
 from block.errors import ConfigError
 from global_scheduler.app import create_app
 
-GRACE_S = 30
-"""After SIGTERM, how long running requests may take to finish."""
+GRACE_S = 5
+"""After SIGTERM, how long running requests may take to finish; then they end with an error. Less than a
+launcher waits before it kills."""
 CLIENT_KEEP_ALIVE_S = 75
 """Longer than common clients keep idle connections, so that it is they who close."""
 

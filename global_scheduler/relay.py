@@ -96,12 +96,20 @@ class Relay:
             return Failure("reset")
 
     async def deliver(self, stream: Stream, client: Client) -> bool:
-        """Pass a stream on to its end; False if it broke and ended with an error event."""
+        """Pass a stream on to its end; False if it broke and ended with an error event.
+
+        A cancellation that is not the client's leaving is the server's shutdown: it breaks the stream.
+        """
         try:
             await self._pass_on(stream, client)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             cause = "stalled" if isinstance(error, TimeoutError) else "failed"
-            await self._bid_farewell(client, cause)
+            await _bid_farewell(client, f"the instance {cause} in mid-stream", "instance_failed")
+            return False
+        except asyncio.CancelledError:
+            if client.gone:
+                raise
+            await _bid_farewell(client, "the router is shutting down", "shutdown")
             return False
         await client.finish(stream.cutter.rest())
         return True
@@ -126,14 +134,6 @@ class Relay:
                 if events:
                     await client.write(events)
                 patience.reschedule(loop.time() + self._idle_s)
-
-    async def _bid_farewell(self, client: Client, cause: str) -> None:
-        error = RequestError(f"the instance {cause} in mid-stream", status=502, code="instance_failed")
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                await client.finish(error_event(error))
-        except TimeoutError as timeout:
-            raise ClientGoneError from timeout
 
     async def _take(
         self, response: aiohttp.ClientResponse, patience: asyncio.Timeout
@@ -175,3 +175,12 @@ class Relay:
             patience.reschedule(loop.time() + self._idle_s)
         answer = Whole(response.status, forwarded_response(response.raw_headers), b"".join(chunks))
         return Failure("status", answer) if answer.status >= 500 else answer
+
+
+async def _bid_farewell(client: Client, message: str, code: str) -> None:
+    """End a stream with an error event. Raises ClientGoneError if the client does not take it."""
+    try:
+        async with asyncio.timeout(FAREWELL_S):
+            await client.finish(error_event(RequestError(message, status=502, code=code)))
+    except TimeoutError as timeout:
+        raise ClientGoneError from timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.types import Receive, Scope, Send
@@ -45,6 +46,12 @@ class Router:
             await self._refuse(client, receipt, error)
         except ClientGoneError:
             receipt.gone = True
+        except asyncio.CancelledError:
+            # The server's shutdown. It is not passed on: the exchange is at its end, and that is all
+            # that the server wants.
+            receipt.broken = client.answered
+            if not client.answered:
+                await self._refuse(client, receipt, _shutting_down())
         except Exception:
             logger.exception("request %s failed inside the scheduler", receipt.id)
             receipt.broken = True
@@ -70,6 +77,10 @@ class Router:
     async def _refuse(self, client: Client, receipt: Receipt, error: RequestError) -> None:
         receipt.status = error.status
         await client.refuse(error, [(b"x-request-id", receipt.id.encode())])
+
+
+def _shutting_down() -> RequestError:
+    return RequestError("the router is shutting down", status=503, code="shutdown", retry_after_s=1)
 
 
 def _forward(scope: Scope, inquiry: Inquiry) -> Forward:
