@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from starlette.types import ASGIApp
 
 from block.config import SchedulerConfig, load_config
 from block.errors import ConfigError
@@ -46,11 +47,16 @@ def serve(
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+    _run(service, settings)
+
+
+def _run(service: ASGIApp, config: SchedulerConfig) -> None:
     uvicorn.run(
         service,
-        host=settings.host,
-        port=settings.port,
+        host=config.host,
+        port=config.port,
         http="httptools",
+        ws="none",
         loop="uvloop",
         lifespan="on",
         log_config=None,

@@ -86,6 +86,24 @@ async def test_what_is_open_at_the_end_of_the_grace_ends_with_an_error_and_a_rec
     assert b"Traceback" not in log
 
 
+async def test_an_upgrade_to_a_websocket_is_refused_like_any_other_wrong_method(world, tmp_path):
+    fleet = await world(instances=1)
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    async with running(fleet.configure({}), tmp_path) as (process, port):
+        await ask(port)
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"http://127.0.0.1:{port}/v1/chat/completions", headers=headers)
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), 10)
+    assert answer.status_code == 405
+    assert b"Traceback" not in log
+
+
 async def ask(port: int) -> httpx.Response:
     """One stream, from a server that may still be starting."""
     body = {"model": "llama", "messages": [], "stream": True}
