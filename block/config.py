@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
@@ -71,12 +72,26 @@ class PredictorConfig(Settings):
     settings: PredictorSettings = Field(default_factory=PredictorSettings)
 
 
+def _with_readable_port(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sane = bool(parts.hostname) and parts.port != 0 and " " not in url
+    except ValueError:
+        sane = False
+    if not sane:
+        raise PydanticCustomError("url", "must be http(s)://HOST:PORT, with a port from 1 to 65535")
+    return url
+
+
+Url = Annotated[str, Field(pattern=r"^https?://.+"), AfterValidator(_with_readable_port)]
+
+
 class InstanceConfig(Settings):
     """One vLLM server as the scheduler sees it."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
-    url: str = Field(pattern=r"^https?://.+", description="Base URL of its OpenAI API, without /v1.")
-    predictor_url: str | None = Field(None, pattern=r"^https?://.+", description="Its predictor, if any.")
+    url: Url = Field(description="Base URL of its OpenAI API, without /v1.")
+    predictor_url: Url | None = Field(None, description="Its predictor, if any.")
 
 
 class SchedulerSettings(Settings):

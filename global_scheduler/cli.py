@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from block.config import SchedulerConfig, load_config
 from block.errors import ConfigError
 from global_scheduler.app import create_app
+from global_scheduler.settings_check import check_settings
 
 GRACE_S = 5
 """After SIGTERM, how long running requests may take to finish; then they end with an error. Less than a
@@ -43,6 +44,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = load_config(config, SchedulerConfig)
+        check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
         service = create_app(settings)
     except ConfigError as error:
         typer.echo(str(error), err=True)

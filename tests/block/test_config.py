@@ -80,3 +80,28 @@ def test_a_step_time_that_is_no_number_is_refused(tmp_path: Path) -> None:
     path.write_text("source: here\ntokens_ms: {1: .nan, 2: 1.0}\n")
     with pytest.raises(ConfigError, match=r"tokens_ms\.1 = nan: "):
         load_config(path, LatencyTable)
+
+
+@pytest.mark.parametrize("field", ["url", "predictor_url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a",
+        "http://",
+        "http://:80",
+        "http://127.0.0.1:notaport",
+        "http://a:70000",
+        "http://a:0",
+        "http://[::1",
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused(tmp_path: Path, field: str, url: str) -> None:
+    instance = {"name": "a", "url": "http://127.0.0.1:1", field: url}
+    with pytest.raises(ConfigError) as caught:
+        _scheduler(tmp_path, instance)
+    assert f"scheduler.yaml: instances.0.{field} = {url!r}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8100", "https://gpu-1.example/prefix/", "http://[::1]:80"])
+def test_addresses_of_all_common_kinds_pass(tmp_path: Path, url: str) -> None:
+    assert _scheduler(tmp_path, {"name": "a", "url": url}).instances[0].url == url

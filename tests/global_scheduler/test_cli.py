@@ -35,7 +35,7 @@ def test_bad_configurations_give_one_clear_line_and_exit_1(tmp_path):
     path.write_text(yaml.safe_dump({"instances": instances, "settings": {"policy": "blok"}}))
     result = CliRunner().invoke(app, ["--config", str(path)])
     assert result.exit_code == 1
-    assert "policy = 'blok': unknown; known: block" in result.output
+    assert f"{path}: settings.policy = 'blok': unknown; known: block" in result.output
 
 
 @asynccontextmanager
