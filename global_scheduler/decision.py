@@ -127,10 +127,11 @@ class Decider:
         asked = inquiry.max_tokens
         if asked is None and not inquiry.chat:
             asked = COMPLETION_MAX_TOKENS
+        room = self._unbounded_tokens if asked is None else max(1, asked)  # the engine computes one for none
         if max_model_len is None:
-            return asked or self._unbounded_tokens
-        room = max(1, max_model_len - prompt_tokens)
-        return min(asked or room, room)
+            return room
+        left = max(1, max_model_len - prompt_tokens)
+        return left if asked is None else min(room, left)
 
 
 def _candidate(request: RoutingRequest) -> CandidateRequest:
