@@ -60,9 +60,9 @@ class Prober:
         if not tasks:
             return {}
         done, late = await asyncio.wait(tasks, timeout=self._deadline_s)
-        self._metrics.probes.labels("late").inc(len(late))
-        answers = {tasks[task]: task.result() for task in done}
-        return {name: answer for name, answer in answers.items() if answer is not None}
+        answers = {tasks[task]: answer for task in done if (answer := task.result()) is not None}
+        self._record(answered=len(answers), failed=len(done) - len(answers), late=len(late))
+        return answers
 
     async def close(self) -> None:
         """Drop the probes that are still out."""
@@ -74,6 +74,11 @@ class Prober:
         if self._count is None or self._count >= len(instances):
             return instances
         return random.Random(seed).sample(instances, self._count)
+
+    def _record(self, **outcomes: int) -> None:
+        """Each probe once, by what it was at the deadline."""
+        for outcome, count in outcomes.items():
+            self._metrics.probes.labels(outcome).inc(count)
 
     def _spawn(self, instance: Instance, candidate: CandidateRequest) -> asyncio.Task[PredictResponse | None]:
         task = asyncio.create_task(self._probe(instance, candidate))
@@ -90,14 +95,11 @@ class Prober:
         except TimeoutError:
             return None  # counted as late when the deadline passed
         except (aiohttp.ClientError, OSError, PredictorError) as error:
-            self._metrics.probes.labels("failed").inc()
             logger.debug("predictor of %s: %s", instance.name, error)
             return None
         self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
         took_s = time.perf_counter() - started_s
         self._metrics.probe_s.observe(took_s)
-        if took_s <= self._deadline_s:
-            self._metrics.probes.labels("answered").inc()
         return answer
 
     async def _post(self, instance: Instance, question: bytes) -> PredictResponse:

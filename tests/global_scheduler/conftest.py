@@ -248,9 +248,9 @@ class FakePredictor:
 
     async def predict(self, request: web.Request) -> web.Response:
         self.questions.append(msgspec.json.decode(await request.read(), type=PredictRequest))
-        if self.behaviour == "slow":
+        if self.behaviour.startswith("slow"):
             await asyncio.sleep(self.slow_s)
-        if self.behaviour == "broken":
+        if self.behaviour in ("broken", "slow and broken"):
             return web.Response(status=500)
         if self.behaviour == "damaged":
             return web.Response(body=b'{"instance": "a", "prediction": 1e999')

@@ -25,6 +25,18 @@ async def test_a_predictor_without_an_answer_is_skipped(world, behaviour):
     assert await fleet.metric('block_probes_total{outcome="answered"}') == 2
 
 
+async def test_what_fails_after_the_deadline_was_late_and_nothing_else(world):
+    fleet = await world(instances=1, predictors=True, policy="block", probe_deadline_s=0.1)
+    fleet.predictors["a"].behaviour, fleet.predictors["a"].slow_s = "slow and broken", 0.3
+    await fleet.chat()
+    await asyncio.sleep(0.5)
+    counts = [
+        await fleet.metric(f'block_probes_total{{outcome="{outcome}"}}')
+        for outcome in ("answered", "failed", "late")
+    ]
+    assert counts == [0, 0, 1]
+
+
 async def test_a_heuristic_chooses_when_no_predictor_answers(world, wait_until):
     """The one with fewer outstanding requests."""
     fleet = await world(predictors=True, policy="block")
