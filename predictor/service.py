@@ -81,7 +81,7 @@ class PredictorService:
 
     async def release(self, request: Request) -> Response:
         """``POST /v1/release``: a committed request will not arrive after all."""
-        self._forecaster.ledger.release(_decode(await request.body(), ReleaseRequest).id)
+        self._forecaster.ledger.release(_decode(await request.body(), ReleaseRequest).id, time.time())
         return Response(status_code=204)
 
     async def state(self) -> Response:

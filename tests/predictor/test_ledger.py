@@ -74,9 +74,21 @@ def test_a_choice_that_never_arrives_expires() -> None:
 def test_a_released_choice_is_forgotten() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a"), 1.0)
-    ledger.release("a")
-    ledger.release("never heard of")
+    ledger.release("a", 1.0)
+    ledger.release("never heard of", 1.0)
     assert _waiting(ledger, 1.0) == []
+
+
+def test_late_word_of_a_released_choice_does_not_bring_it_back() -> None:
+    """A probe that carries it may be overtaken by its release."""
+    ledger = Ledger(TTL_S)
+    for name in ("known", "unknown"):
+        if name == "known":
+            ledger.commit(_candidate(name), 1.0)
+        ledger.release(name, 1.1)
+        ledger.commit(_candidate(name), 1.2)
+        assert _waiting(ledger, 1.2) == []
+        assert ledger.length(name) is None
 
 
 def test_versions_change_when_answers_would() -> None:
