@@ -85,8 +85,9 @@ class Decider:
         answers: dict[str, PredictResponse] = {}
         fallback = None
         if policy.uses_predictions:
-            answers = await self._prober.ask(eligible, candidate, request.seed)
+            asked = await self._prober.ask(eligible, candidate, request.seed)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
+            answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
             if not answers:
                 policy, fallback = LeastRequest(), "no_prediction"
         choice = policy.choose(request, [_as_candidate(instance, answers) for instance in eligible])

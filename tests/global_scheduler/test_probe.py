@@ -57,6 +57,18 @@ async def test_a_heuristic_chooses_when_no_predictor_answers(world, wait_until):
     await asyncio.wait([held])
 
 
+async def test_answers_for_instances_that_went_down_meanwhile_are_none(world, wait_until):
+    fleet = await world(predictors=True, policy="block", probe_deadline_s=2.0)
+    fleet.predictors["a"].behaviour, fleet.predictors["a"].slow_s = "slow", 1.0
+    fleet.predictors["b"].behaviour = "broken"
+    waiting = asyncio.create_task(fleet.chat())
+    await wait_until(lambda: fleet.predictors["a"].questions)
+    fleet.instances["a"].healthy = False
+    answer = await waiting
+    assert answer.headers["x-block-instance"] == "b"
+    assert answer.headers["x-block-fallback"] == "no_prediction"
+
+
 async def test_dead_predictors_cost_nothing_but_the_prediction(world):
     fleet = await world(predictors=True, policy="block")
     for predictor in fleet.predictors.values():
