@@ -127,13 +127,22 @@ class Relay:
     async def _pass_on(self, stream: Stream, client: Client) -> None:
         loop = asyncio.get_running_loop()
         content = stream.response.content
-        async with asyncio.timeout(self._idle_s) as patience:
-            await client.write(stream.first)
-            while chunk := await content.readany():
-                events = stream.cutter.feed(chunk)
-                if events:
-                    await client.write(events)
-                patience.reschedule(loop.time() + self._idle_s)
+        writing = True
+        try:
+            async with asyncio.timeout(self._idle_s) as patience:
+                await client.write(stream.first)
+                writing = False
+                while chunk := await content.readany():
+                    events = stream.cutter.feed(chunk)
+                    if events:
+                        writing = True
+                        await client.write(events)
+                        writing = False
+                    patience.reschedule(loop.time() + self._idle_s)
+        except TimeoutError as error:
+            if writing:
+                raise ClientGoneError from error  # it is the client that stopped, by not reading
+            raise
 
     async def _take(
         self, response: aiohttp.ClientResponse, patience: asyncio.Timeout

@@ -152,6 +152,9 @@ class FakeInstance:
     async def _slow_stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return await self._write(request, chat_chunks() * 1000, pause_s=0.02)
 
+    async def _flood(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        return await self._write(request, [sse({"x": "y" * 2**16})] * 1000)
+
     async def _headers_then_hang(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         await self._write(request, [])
         await asyncio.sleep(60)

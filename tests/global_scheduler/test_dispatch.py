@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import openai
 import pytest
@@ -67,6 +68,18 @@ async def test_a_stream_that_stalls_ends_with_an_error_event(world, wait_until):
     answer = await fleet.chat(stream=True)
     assert b"stalled" in answer.content.split(b"\n\n")[-2]
     await wait_until(lambda: fleet.instances["a"].aborted == 1)
+
+
+async def test_a_client_that_stops_reading_is_gone_and_the_instance_is_not_to_blame(world, wait_until):
+    fleet = await world(instances=1, idle_timeout_s=0.4)
+    fleet.instances["a"].behaviour = "flood"
+    host, port = fleet.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n")
+        connection.sendall(b'{"stream":true}')
+        await wait_until(lambda: fleet.instances["a"].aborted == 1)
+        line = 'block_requests_total{instance="a",outcome="gone",policy="round_robin"}'
+        assert await fleet.metric(line) == 1
 
 
 async def test_the_official_client_raises_on_the_error_event(world):
