@@ -86,9 +86,6 @@ class Fleet:
         self._by_name = {instance.name: instance for instance in self.instances}
         self._retry_after_s = retry_after_s
 
-    def __getitem__(self, name: str) -> Instance:
-        return self._by_name[name]
-
     @property
     def healthy(self) -> tuple[Instance, ...]:
         """Those that answered their last poll."""
