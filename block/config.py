@@ -5,23 +5,30 @@ Each default is written here and nowhere else. The services take their part of t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
 from block.types import SchedulingPolicy
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# Strict, so that `true`, `yes` and quoted text are not taken for numbers.
+Whole = Annotated[int, Strict()]
+Flag = Annotated[bool, Strict()]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Strict(), Field(gt=0, le=86_400)]
 
 
 class Settings(BaseModel):
     """Base of every part of the tree: frozen, and unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EngineSettings(Settings):
@@ -33,13 +40,13 @@ class EngineSettings(Settings):
         "emulated", description="Whether the forward pass is waited for (no GPU) or computed."
     )
     latency: Path = Field(description="Step-latency model file: what the emulated GPU and the predictor use.")
-    num_gpu_blocks: int | None = Field(None, ge=2, description="KV blocks; None lets vLLM measure memory.")
-    block_size: int = Field(16, ge=1, le=256, description="Tokens per KV block.")
-    max_num_seqs: int = Field(48, ge=1, le=65_536, description="Most requests in one batch.")
-    max_num_batched_tokens: int = Field(512, ge=1, description="Token budget of one step (chunk size).")
-    max_model_len: int = Field(4096, ge=1, description="Most tokens of prompt and response together.")
-    prefix_caching: bool = Field(False, description="Reuse KV blocks of equal prompt prefixes.")
-    async_scheduling: bool = Field(True, description="Schedule the next step while the current one runs.")
+    num_gpu_blocks: Whole | None = Field(None, ge=2, description="KV blocks; None lets vLLM measure memory.")
+    block_size: Whole = Field(16, ge=1, le=256, description="Tokens per KV block.")
+    max_num_seqs: Whole = Field(48, ge=1, le=65_536, description="Most requests in one batch.")
+    max_num_batched_tokens: Whole = Field(512, ge=1, description="Token budget of one step (chunk size).")
+    max_model_len: Whole = Field(4096, ge=1, description="Most tokens of prompt and response together.")
+    prefix_caching: Flag = Field(False, description="Reuse KV blocks of equal prompt prefixes.")
+    async_scheduling: Flag = Field(True, description="Schedule the next step while the current one runs.")
     policy: SchedulingPolicy = Field("fcfs", description="vLLM's queue order.")
     extra_flags: tuple[str, ...] = Field((), description="Further vLLM flags, passed as they are.")
 
@@ -63,58 +70,86 @@ class PredictorConfig(Settings):
     instance: str = Field(min_length=1, description="Name of the vLLM server beside it.")
     feed: str = Field(pattern=r"^(ipc|tcp)://.+", description="ZMQ address of that server's state feed.")
     latency: Path = Field(description="Step-latency model file.")
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(description="Port to listen on.")
     settings: PredictorSettings = Field(default_factory=PredictorSettings)
+
+
+def _with_readable_port(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sane = bool(parts.hostname) and parts.port != 0 and " " not in url
+    except ValueError:
+        sane = False
+    if not sane:
+        raise PydanticCustomError("url", "must be http(s)://HOST:PORT, with a port from 1 to 65535")
+    return url
+
+
+Url = Annotated[str, Field(pattern=r"^https?://.+"), AfterValidator(_with_readable_port)]
 
 
 class InstanceConfig(Settings):
     """One vLLM server as the scheduler sees it."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    url: str = Field(pattern=r"^https?://.+", description="Base URL of its OpenAI API, without /v1.")
-    predictor_url: str | None = Field(None, pattern=r"^https?://.+", description="Its predictor, if any.")
+    url: Url = Field(description="Base URL of its OpenAI API, without /v1.")
+    predictor_url: Url | None = Field(None, description="Its predictor, if any.")
 
 
 class SchedulerSettings(Settings):
     """How the global scheduler routes; the same for all its copies."""
 
     policy: str = Field("block", description="Default policy; a request may name another by header.")
-    probe_count: int | None = Field(None, ge=1, description="Predictors asked per request; None asks all.")
+    probe_count: Whole | None = Field(None, ge=1, description="Predictors asked per request; None asks all.")
     probe_deadline_s: Seconds = Field(0.05, description="Answers that come later are ignored.")
-    scenarios: int = Field(
+    scenarios: Whole = Field(
         1, ge=1, le=64, description="Scenarios of response lengths that a predictor averages over."
     )
     estimator: str = Field(
         "max_tokens", description="Response-length estimator: constant, max_tokens, oracle."
     )
-    constant_output_tokens: int = Field(256, ge=1, description="What the constant estimator says.")
+    constant_output_tokens: Whole = Field(256, ge=1, description="What the constant estimator says.")
     tokenizer: Path | None = Field(
         None, description="tokenizer.json used to count prompt tokens; None estimates from bytes."
     )
-    attempts: int = Field(3, ge=1, le=16, description="Instances tried before the first byte.")
+    attempts: Whole = Field(
+        3, ge=1, le=16, description="Instances tried before the first byte; refused connections do not count."
+    )
     connect_timeout_s: Seconds = Field(2.0, description="To open a connection to an instance.")
-    first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to an instance's first byte.")
+    first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to a stream's first byte.")
+    response_timeout_s: Seconds = Field(
+        3600.0, description="From dispatch to an answer that is no stream; it spans the whole generation."
+    )
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
     health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
-    max_body_bytes: int = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
+    max_body_bytes: Whole = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
 
 
 class SchedulerConfig(Settings):
     """One global scheduler process."""
 
     instances: tuple[InstanceConfig, ...] = Field(min_length=1)
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(8000, description="Port to listen on.")
     settings: SchedulerSettings = Field(default_factory=SchedulerSettings)
+
+    @field_validator("instances")
+    @classmethod
+    def _named_apart(cls, instances: tuple[InstanceConfig, ...]) -> tuple[InstanceConfig, ...]:
+        names = Counter(instance.name for instance in instances)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise PydanticCustomError("not_unique", f"several are named {twice[0]!r}; give each its own name")
+        return instances
 
 
 class ClusterConfig(Settings):
     """A whole fleet on this machine: what ``block-deploy up`` takes."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    instances: int = Field(3, ge=1, le=64, description="How many vLLM servers.")
-    host: str = Field("127.0.0.1", description="Address that everything listens on.")
+    instances: Whole = Field(3, ge=1, le=64, description="How many vLLM servers.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address that everything listens on.")
     scheduler_port: Port = Field(8000)
     engine_port: Port = Field(8100, description="Port of the first vLLM server; the next follow.")
     predictor_port: Port = Field(8200, description="Port of the first predictor; the next follow.")
@@ -125,16 +160,29 @@ class ClusterConfig(Settings):
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, which YAML forbids and PyYAML lets pass."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in keys.items():
+            if count > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load_config(path: Path, kind: type[SettingsT], overrides: dict[str, Any] | None = None) -> SettingsT:
     """Read a YAML file into ``kind``; ``overrides`` maps dotted field names to values.
 
-    Raises ConfigError that names the file, the field, the value and what would be valid.
+    Raises ConfigError that names the file (or ``--set``), the field, the value and what would be valid.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -143,16 +191,24 @@ def load_config(path: Path, kind: type[SettingsT], overrides: dict[str, Any] | N
         raise ConfigError(f"{path}: must be a mapping of settings, found {type(raw).__name__}")
     for dotted, value in (overrides or {}).items():
         _set_dotted(raw, dotted, value)
-    return parse_config(raw, kind, str(path))
+    return parse_config(raw, kind, str(path), overrides)
 
 
-def parse_config(raw: dict[str, Any], kind: type[SettingsT], source: str) -> SettingsT:
-    """Validate ``raw``; ``source`` is named in errors."""
+def parse_config(
+    raw: dict[str, Any], kind: type[SettingsT], source: str, overrides: Iterable[str] | None = None
+) -> SettingsT:
+    """Validate ``raw``; ``source`` is named in errors, ``--set`` for the dotted names in ``overrides``."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(source, item, kind) for item in error.errors()]
+        lines = [_explain(source, item, kind, overrides or ()) for item in error.errors()]
         raise ConfigError("\n".join(lines)) from error
+
+
+def source_of(field: str, source: str, overrides: Iterable[str]) -> str:
+    """``--set`` if the dotted ``field``, or what it is part of, was given so; else ``source``."""
+    given = any(f"{field}.".startswith(f"{name}.") for name in overrides)
+    return "--set" if given else source
 
 
 def _set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -165,13 +221,16 @@ def _set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
     raw[leaf] = value
 
 
-def _explain(source: str, item: Any, kind: type[Settings]) -> str:
+def _explain(source: str, item: Any, kind: type[Settings], overrides: Iterable[str]) -> str:
     field = ".".join(str(part) for part in item["loc"])
+    source = source_of(field, source, overrides)
     if item["type"] == "extra_forbidden":
         group = _group_at(kind, item["loc"][:-1])
         return f"{source}: {field}: unknown setting; known here: {', '.join(group.model_fields)}"
     if item["type"] == "missing":
         return f"{source}: {field}: missing; add it"
+    if isinstance(item["input"], dict | list | tuple):
+        return f"{source}: {field}: {item['msg']}"
     return f"{source}: {field} = {item['input']!r}: {item['msg']}"
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from block.config import ClusterConfig, load_config
+from block.config import ClusterConfig, load_config, source_of
 from block.errors import ConfigError, DeployError
 from deploy.engine_command import missing_model
 from deploy.plan import ClusterPlan, plan_cluster
+from global_scheduler.settings_check import check_settings
 
 
 def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = None) -> ClusterPlan:
@@ -24,6 +25,10 @@ def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = 
     if instances is not None:
         overrides["instances"] = instances
     config, root = load_config(file, ClusterConfig, overrides), project_of(file)
+    check_settings(
+        config.scheduler,
+        lambda field: f"{source_of(f'scheduler.{field}', str(file), overrides)}: scheduler.{field}",
+    )
     plan = plan_cluster(config, root)
     if problem := missing_model(plan.model):
         raise DeployError(problem)

@@ -131,10 +131,7 @@ class SchedulerApp:
             counter=self._counter,
             unbounded_tokens=settings.constant_output_tokens,
         )
-        relay = Relay(
-            session, settings.connect_timeout_s, settings.first_byte_timeout_s, settings.idle_timeout_s
-        )
-        dispatcher = Dispatcher(relay, ledger, self._metrics, settings.attempts)
+        dispatcher = Dispatcher(Relay(session, settings), ledger, self._metrics, settings.attempts)
         return Router(decider, dispatcher, Receipts(self._metrics), settings)
 
 

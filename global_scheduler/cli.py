@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from starlette.types import ASGIApp
 
 from block.config import SchedulerConfig, load_config
 from block.errors import ConfigError
 from global_scheduler.app import create_app
+from global_scheduler.settings_check import check_settings
 
-GRACE_S = 30
-"""After SIGTERM, how long running requests may take to finish."""
+GRACE_S = 5
+"""After SIGTERM, how long running requests may take to finish; then they end with an error. Less than a
+launcher waits before it kills."""
 CLIENT_KEEP_ALIVE_S = 75
 """Longer than common clients keep idle connections, so that it is they who close."""
 
@@ -41,15 +44,21 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = load_config(config, SchedulerConfig)
+        check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
         service = create_app(settings)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+    _run(service, settings)
+
+
+def _run(service: ASGIApp, config: SchedulerConfig) -> None:
     uvicorn.run(
         service,
-        host=settings.host,
-        port=settings.port,
+        host=config.host,
+        port=config.port,
         http="httptools",
+        ws="none",
         loop="uvloop",
         lifespan="on",
         log_config=None,

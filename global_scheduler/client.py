@@ -51,6 +51,11 @@ class Client:
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
+    @property
+    def gone(self) -> bool:
+        """Whether it left while it was watched."""
+        return self._gone
+
     async def start(self, status: int, headers: RawHeaders) -> None:
         """Send the head of the answer."""
         self.answered = True

@@ -85,8 +85,9 @@ class Decider:
         answers: dict[str, PredictResponse] = {}
         fallback = None
         if policy.uses_predictions:
-            answers = await self._prober.ask(eligible, candidate, request.seed)
+            asked = await self._prober.ask(eligible, candidate, request.seed)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
+            answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
             if not answers:
                 policy, fallback = LeastRequest(), "no_prediction"
         choice = policy.choose(request, [_as_candidate(instance, answers) for instance in eligible])
@@ -114,7 +115,7 @@ class Decider:
             max_tokens=max_tokens,
             priority=inquiry.priority,
             sequence=sequence,
-            seed=zlib.crc32(inquiry.id.encode()) ^ sequence,  # ids may repeat, sequences do not
+            seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
             output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
         )
 
@@ -127,10 +128,11 @@ class Decider:
         asked = inquiry.max_tokens
         if asked is None and not inquiry.chat:
             asked = COMPLETION_MAX_TOKENS
+        room = self._unbounded_tokens if asked is None else max(1, asked)  # the engine computes one for none
         if max_model_len is None:
-            return asked or self._unbounded_tokens
-        room = max(1, max_model_len - prompt_tokens)
-        return min(asked or room, room)
+            return room
+        left = max(1, max_model_len - prompt_tokens)
+        return left if asked is None else min(room, left)
 
 
 def _candidate(request: RoutingRequest) -> CandidateRequest:

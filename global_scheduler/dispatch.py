@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from block.errors import RequestError
@@ -42,13 +41,18 @@ class Dispatcher:
     async def dispatch(self, errand: Errand) -> None:
         """Serve the client from the first instance that answers.
 
-        If none does, the client gets the last one's own error; if that had none to give, RequestError
-        (502 or 504) is raised.
+        One that fails is given up for the next, one that is merely late is not. If none answers, the
+        client gets the last one's own error; if that had none to give, RequestError (502 or 504).
         """
         failure = Failure("connect")
         receipt = errand.receipt
         receipt.dispatched_s = time.perf_counter()
-        for instance in self._in_turn(errand.decision):
+        counted = 0
+        for instance in errand.decision.instances:
+            if counted >= self._attempts:
+                break
+            if not instance.healthy:
+                continue  # went down since it was ranked
             receipt.attempts += 1
             receipt.instance = instance.name
             receipt.prediction = errand.decision.predictions.get(instance.name)
@@ -56,7 +60,10 @@ class Dispatcher:
             if answer is None:
                 return
             failure = answer
+            counted += failure.reason != "connect"  # that one never had the request
             self._note(instance, failure)
+            if failure.reason == "timeout":
+                break  # slow, not dead: elsewhere the same work would start over, on top of this
         if failure.answer is None:
             raise _no_answer(failure, receipt)
         await _send_whole(failure.answer, errand)
@@ -75,7 +82,9 @@ class Dispatcher:
                 served = answer.status < 400
                 return None
         finally:
-            if not served:
+            if served:
+                commitment.close()
+            else:
                 commitment.release()
 
     async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
@@ -88,14 +97,6 @@ class Dispatcher:
             errand.receipt.broken = not await self._relay.deliver(answer, errand.client)
         finally:
             answer.response.close()
-
-    def _in_turn(self, decision: Decision) -> Iterator[Instance]:
-        """Up to ``attempts`` instances, best first; passes over those that went down meanwhile."""
-        tried = 0
-        for instance in decision.instances:
-            if tried < self._attempts and instance.healthy:
-                tried += 1
-                yield instance
 
     def _note(self, instance: Instance, failure: Failure) -> None:
         self._metrics.retries.labels(failure.reason).inc()

@@ -30,6 +30,7 @@ class Instance:
         """None until it has told."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
+        self._unanswered: set[asyncio.Timeout] = set()
 
     def at(self, path: str) -> URL:
         """Address of ``path`` (query included, already encoded) on this instance."""
@@ -49,6 +50,24 @@ class Instance:
         self.healthy = False
         self.doubted.set()
 
+    def give_up(self) -> None:
+        """It is down for certain: what waits for its first byte ends now, and can go elsewhere."""
+        self.healthy = False
+        now_s = asyncio.get_running_loop().time()
+        for patience in self._unanswered:
+            if not patience.expired():
+                patience.reschedule(now_s)
+        self._unanswered.clear()
+
+    @contextmanager
+    def awaited(self, patience: asyncio.Timeout) -> Iterator[None]:
+        """Within, ``patience`` expires at once when the instance is given up."""
+        self._unanswered.add(patience)
+        try:
+            yield
+        finally:
+            self._unanswered.discard(patience)
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Count one request as outstanding."""
@@ -66,9 +85,6 @@ class Fleet:
         self.instances = tuple(Instance(config) for config in configs)
         self._by_name = {instance.name: instance for instance in self.instances}
         self._retry_after_s = retry_after_s
-
-    def __getitem__(self, name: str) -> Instance:
-        return self._by_name[name]
 
     @property
     def healthy(self) -> tuple[Instance, ...]:

@@ -37,6 +37,11 @@ def request_id(headers: Mapping[str, str]) -> str:
     return given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
 
 
+def unique_id(client_id: str) -> str:
+    """What the fleet knows a request by: clients use an id again, and predictors must tell them apart."""
+    return f"{client_id}-{secrets.token_hex(6)}"
+
+
 def forwarded_request(raw: Iterable[tuple[bytes, bytes]], id_: str) -> list[tuple[str, str]]:
     """End-to-end request headers for an instance, with the request's id."""
     kept = [

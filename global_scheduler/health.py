@@ -64,19 +64,25 @@ class _Watch:
     async def poll(self) -> None:
         was_healthy = self._instance.healthy
         healthy = await self._answers()
+        if healthy is None:
+            return
         if healthy and (not was_healthy or self._polls_since_list >= POLLS_PER_MODEL_LIST):
             await self._read_models()
         self._polls_since_list += 1
-        self._instance.healthy = healthy
+        if healthy:
+            self._instance.healthy = True
+        else:
+            self._instance.give_up()
         if healthy != was_healthy:
             logger.warning("instance %s is %s", self._instance.name, "up" if healthy else "down")
 
-    async def _answers(self) -> bool:
+    async def _answers(self) -> bool | None:
+        """None while it is merely slow, which changes nothing."""
         try:
             status, _ = await self._get("/health")
         except TimeoutError:
             self._slow_polls += 1
-            return self._instance.healthy and self._slow_polls < SLOW_POLLS_ALLOWED
+            return None if self._slow_polls < SLOW_POLLS_ALLOWED else False
         except (aiohttp.ClientError, OSError):
             return False
         self._slow_polls = 0

@@ -14,10 +14,12 @@ import msgspec
 
 from block.errors import RequestError
 
-_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+MAX_COUNT = 2**31 - 1
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | Annotated[float, msgspec.Meta(ge=0, le=MAX_COUNT)]
+"""As vLLM takes it: 5.0 is 5."""
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _FIELD_IN_ERROR = re.compile(r"`\$\.(\w+)")
-MAX_DECLARED_TOKENS = 2**31 - 1
+MAX_DECLARED_TOKENS = MAX_COUNT
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class Inquiry:
     """One client request, as far as routing reads it."""
 
     id: str
+    """Unique in the fleet."""
     chat: bool
     body: bytes
     """As it came."""
@@ -69,7 +72,7 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         model=fields.model or "",
         prompt_json=prompt,
         tools_json=bytes(fields.tools) if chat else b"",
-        max_tokens=fields.max_completion_tokens or fields.max_tokens if chat else fields.max_tokens,
+        max_tokens=_max_tokens(fields, chat=chat),
         stream=bool(fields.stream),
         priority=fields.priority or 0,
         policy=headers.get("x-block-policy"),
@@ -90,6 +93,22 @@ def _parse(body: bytes) -> _Body:
         raise RequestError(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise RequestError("the body is nested too deeply") from error
+
+
+def _max_tokens(fields: _Body, *, chat: bool) -> int | None:
+    """A completion may ask for none at all: its prompt's log probabilities, with ``echo``."""
+    if not chat:
+        return _whole("max_tokens", fields.max_tokens, 0)
+    newer = _whole("max_completion_tokens", fields.max_completion_tokens, 1)
+    return newer or _whole("max_tokens", fields.max_tokens, 1)
+
+
+def _whole(field: str, value: float | None, least: int) -> int | None:
+    if value is None:
+        return None
+    if value < least or value != int(value):
+        raise RequestError(f"{field}: must be a whole number from {least}, not {value}", param=field)
+    return int(value)
 
 
 def _check_prompt(first_byte: bytes, *, chat: bool) -> None:

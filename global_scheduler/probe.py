@@ -60,9 +60,9 @@ class Prober:
         if not tasks:
             return {}
         done, late = await asyncio.wait(tasks, timeout=self._deadline_s)
-        self._metrics.probes.labels("late").inc(len(late))
-        answers = {tasks[task]: task.result() for task in done}
-        return {name: answer for name, answer in answers.items() if answer is not None}
+        answers = {tasks[task]: answer for task in done if (answer := task.result()) is not None}
+        self._record(answered=len(answers), failed=len(done) - len(answers), late=len(late))
+        return answers
 
     async def close(self) -> None:
         """Drop the probes that are still out."""
@@ -75,6 +75,11 @@ class Prober:
             return instances
         return random.Random(seed).sample(instances, self._count)
 
+    def _record(self, **outcomes: int) -> None:
+        """Each probe once, by what it was at the deadline."""
+        for outcome, count in outcomes.items():
+            self._metrics.probes.labels(outcome).inc(count)
+
     def _spawn(self, instance: Instance, candidate: CandidateRequest) -> asyncio.Task[PredictResponse | None]:
         task = asyncio.create_task(self._probe(instance, candidate))
         self._tasks.add(task)
@@ -83,19 +88,18 @@ class Prober:
 
     async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
         started_s = time.perf_counter()
-        question = PredictRequest(candidate, self._ledger.untold(instance), self._scenarios)
+        untold = self._ledger.untold(instance)
+        question = PredictRequest(candidate, untold, self._scenarios)
         try:
             answer = await self._post(instance, msgspec.json.encode(question))
         except TimeoutError:
             return None  # counted as late when the deadline passed
         except (aiohttp.ClientError, OSError, PredictorError) as error:
-            self._metrics.probes.labels("failed").inc()
             logger.debug("predictor of %s: %s", instance.name, error)
             return None
+        self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
         took_s = time.perf_counter() - started_s
         self._metrics.probe_s.observe(took_s)
-        if took_s <= self._deadline_s:
-            self._metrics.probes.labels("answered").inc()
         return answer
 
     async def _post(self, instance: Instance, question: bytes) -> PredictResponse:

@@ -19,6 +19,9 @@ class Receipt:
     """One request's record, filled in as it goes."""
 
     id: str
+    """The client's."""
+    fleet_id: str
+    """What instances and predictors know it by."""
     policy: str = "none"
     instance: str = "none"
     status: int = 0
@@ -48,6 +51,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     """What the log shows of a receipt."""
 
     id: str
+    fleet_id: str
     policy: str
     instance: str
     outcome: str
@@ -92,6 +96,7 @@ def _line(receipt: Receipt, now_s: float, actual_s: float | None) -> _Line:
     prediction = receipt.prediction
     return _Line(
         id=receipt.id,
+        fleet_id=receipt.fleet_id,
         policy=receipt.policy,
         instance=receipt.instance,
         outcome=receipt.outcome,

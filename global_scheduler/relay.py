@@ -12,6 +12,7 @@ from typing import Literal
 
 import aiohttp
 
+from block.config import SchedulerSettings
 from block.errors import RequestError
 from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.event_stream import EventCutter, engine_failure
@@ -38,6 +39,8 @@ class Forward:
     """With its query."""
     headers: list[tuple[str, str]]
     body: bytes
+    stream: bool
+    """Whether the client asked for one; anything else comes only when it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,63 +74,75 @@ class Failure:
 class Relay:
     """The way to the instances and back."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, connect_s: float, first_byte_s: float, idle_s: float
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: SchedulerSettings) -> None:
         self._session = session
-        self._first_byte_s = first_byte_s
-        self._idle_s = idle_s
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s)
+        self._first_byte_s = settings.first_byte_timeout_s
+        self._response_s = settings.response_timeout_s
+        self._idle_s = settings.idle_timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout_s)
 
     async def attempt(self, instance: Instance, forward: Forward) -> Whole | Stream | Failure:
         """Send, and wait for the first byte (of a stream) or the last (of anything else)."""
+        limit_s = self._first_byte_s if forward.stream else self._response_s
         try:
-            async with asyncio.timeout(self._first_byte_s) as patience:
-                response = await self._session.post(
-                    instance.at(forward.path),
-                    data=forward.body,
-                    headers=forward.headers,
-                    skip_auto_headers=_OWN_HEADERS,
-                    allow_redirects=False,
-                    timeout=self._timeout,
-                )
-                return await self._take(response, patience)
+            async with asyncio.timeout(limit_s) as patience:
+                with instance.awaited(patience):
+                    return await self._take(await self._send(instance, forward), patience)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return Failure("connect")
         except TimeoutError:
-            return Failure("timeout")
+            return Failure("timeout" if instance.healthy else "reset")
         except (aiohttp.ClientError, OSError):
             return Failure("reset")
 
     async def deliver(self, stream: Stream, client: Client) -> bool:
-        """Pass a stream on to its end; False if it broke and ended with an error event."""
+        """Pass a stream on to its end; False if it broke and ended with an error event.
+
+        A cancellation that is not the client's leaving is the server's shutdown: it breaks the stream.
+        """
         try:
             await self._pass_on(stream, client)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             cause = "stalled" if isinstance(error, TimeoutError) else "failed"
-            await self._bid_farewell(client, cause)
+            await _bid_farewell(client, f"the instance {cause} in mid-stream", "instance_failed")
+            return False
+        except asyncio.CancelledError:
+            if client.gone:
+                raise
+            await _bid_farewell(client, "the router is shutting down", "shutdown")
             return False
         await client.finish(stream.cutter.rest())
         return True
 
+    async def _send(self, instance: Instance, forward: Forward) -> aiohttp.ClientResponse:
+        return await self._session.post(
+            instance.at(forward.path),
+            data=forward.body,
+            headers=forward.headers,
+            skip_auto_headers=_OWN_HEADERS,
+            allow_redirects=False,
+            timeout=self._timeout,
+        )
+
     async def _pass_on(self, stream: Stream, client: Client) -> None:
         loop = asyncio.get_running_loop()
         content = stream.response.content
-        async with asyncio.timeout(self._idle_s) as patience:
-            await client.write(stream.first)
-            while chunk := await content.readany():
-                events = stream.cutter.feed(chunk)
-                if events:
-                    await client.write(events)
-                patience.reschedule(loop.time() + self._idle_s)
-
-    async def _bid_farewell(self, client: Client, cause: str) -> None:
-        error = RequestError(f"the instance {cause} in mid-stream", status=502, code="instance_failed")
+        writing = True
         try:
-            async with asyncio.timeout(FAREWELL_S):
-                await client.finish(error_event(error))
-        except TimeoutError as timeout:
-            raise ClientGoneError from timeout
+            async with asyncio.timeout(self._idle_s) as patience:
+                await client.write(stream.first)
+                writing = False
+                while chunk := await content.readany():
+                    events = stream.cutter.feed(chunk)
+                    if events:
+                        writing = True
+                        await client.write(events)
+                        writing = False
+                    patience.reschedule(loop.time() + self._idle_s)
+        except TimeoutError as error:
+            if writing:
+                raise ClientGoneError from error  # it is the client that stopped, by not reading
+            raise
 
     async def _take(
         self, response: aiohttp.ClientResponse, patience: asyncio.Timeout
@@ -169,3 +184,12 @@ class Relay:
             patience.reschedule(loop.time() + self._idle_s)
         answer = Whole(response.status, forwarded_response(response.raw_headers), b"".join(chunks))
         return Failure("status", answer) if answer.status >= 500 else answer
+
+
+async def _bid_farewell(client: Client, message: str, code: str) -> None:
+    """End a stream with an error event. Raises ClientGoneError if the client does not take it."""
+    try:
+        async with asyncio.timeout(FAREWELL_S):
+            await client.finish(error_event(RequestError(message, status=502, code=code)))
+    except TimeoutError as timeout:
+        raise ClientGoneError from timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.types import Receive, Scope, Send
@@ -11,7 +12,7 @@ from block.errors import RequestError
 from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher, Errand
-from global_scheduler.headers import forwarded_request, request_id, text_headers
+from global_scheduler.headers import forwarded_request, request_id, text_headers, unique_id
 from global_scheduler.inquiry import Inquiry, read_inquiry
 from global_scheduler.receipts import Receipt, Receipts
 from global_scheduler.relay import Forward
@@ -36,7 +37,8 @@ class Router:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its body to its receipt; the process boundary for errors of our own."""
         headers = text_headers(scope["headers"])
-        receipt = Receipt(request_id(headers))
+        client_id = request_id(headers)
+        receipt = Receipt(client_id, unique_id(client_id))
         client = Client(receive, send)
         try:
             await self._route(scope, headers, client, receipt)
@@ -44,6 +46,12 @@ class Router:
             await self._refuse(client, receipt, error)
         except ClientGoneError:
             receipt.gone = True
+        except asyncio.CancelledError:
+            # The server's shutdown. It is not passed on: the exchange is at its end, and that is all
+            # that the server wants.
+            receipt.broken = client.answered
+            if not client.answered:
+                await self._refuse(client, receipt, _shutting_down())
         except Exception:
             logger.exception("request %s failed inside the scheduler", receipt.id)
             receipt.broken = True
@@ -57,7 +65,7 @@ class Router:
         declared = int(headers["content-length"]) if "content-length" in headers else None
         body = await client.read_body(declared, settings.max_body_bytes, settings.idle_timeout_s)
         chat = scope["path"] == CHAT_PATH
-        inquiry = read_inquiry(receipt.id, chat=chat, body=body, headers=headers)
+        inquiry = read_inquiry(receipt.fleet_id, chat=chat, body=body, headers=headers)
         receipt.policy = self._decider.policy_name(inquiry)
         async with client:
             decision = await self._decider.decide(inquiry)
@@ -71,7 +79,11 @@ class Router:
         await client.refuse(error, [(b"x-request-id", receipt.id.encode())])
 
 
+def _shutting_down() -> RequestError:
+    return RequestError("the router is shutting down", status=503, code="shutdown", retry_after_s=1)
+
+
 def _forward(scope: Scope, inquiry: Inquiry) -> Forward:
     query = scope["query_string"].decode("latin-1")
     path = scope["path"] + (f"?{query}" if query else "")
-    return Forward(path, forwarded_request(scope["headers"], inquiry.id), inquiry.body)
+    return Forward(path, forwarded_request(scope["headers"], inquiry.id), inquiry.body, inquiry.stream)

@@ -84,7 +84,7 @@ class OracleEstimator:
 class EstimatorSettings:
     """What the factories need."""
 
-    constant_output_tokens: int = 256
+    constant_output_tokens: int
 
 
 ESTIMATORS: Mapping[str, Callable[[EstimatorSettings], Estimator]] = {

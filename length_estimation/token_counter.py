@@ -56,7 +56,9 @@ class FileTokenizer:
             self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"tokenizer = {path}: cannot be read ({error.strerror}); check it") from error
-        except Exception as error:  # the library raises bare Exception for a damaged file
+        except Exception as error:
+            if type(error) is not Exception:  # the library's own are bare ones; no narrower clause fits
+                raise
             raise ConfigError(f"tokenizer = {path}: not a tokenizer.json ({error})") from error
 
     def count(self, text: str, *, special: bool) -> int:

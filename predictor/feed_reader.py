@@ -57,6 +57,10 @@ class FeedReader:
             while True:
                 await self._read(socket)
 
+    def give_up(self, problem: str) -> None:
+        """The mirror will not be in step again."""
+        self.synchronised, self.problem = False, problem
+
     def _connect(self, socket: zmq.asyncio.Socket) -> None:
         try:
             socket.connect(self._address)

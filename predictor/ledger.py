@@ -15,8 +15,9 @@ from block.lengths import LengthDistribution
 from block.messages import CandidateRequest
 from block.types import Arrival
 
-# vLLM names a request after the X-Request-Id header: chatcmpl-<id>-<8 hex>, cmpl-<id>-<n>-<8 hex>.
-_ENGINE_ID = re.compile(r"^(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}$")
+# vLLM names a request after the X-Request-Id header: chatcmpl-<id>-<8 hex>, cmpl-<id>-<n>-<8 hex>;
+# with n > 1 each of its sequences has that name after its own number: 0_chatcmpl-<id>-<8 hex>.
+_ENGINE_ID = re.compile(r"^(?:\d+_)?(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}$")
 
 
 def router_id(engine_id: str) -> str:
@@ -60,13 +61,14 @@ class Ledger:
         if candidate.id in self._present:
             return
         if candidate.id in self._departed_s:
-            # It came and went before this word of it arrived.
+            # It came and went, or was taken back, before this word of it arrived.
             del self._expected[candidate.id]
             return
         self._waiting[candidate.id] = _Commitment(candidate, now_s)
 
-    def release(self, request_id: str) -> None:
-        """Forget a choice that will not arrive; unknown ids are ignored."""
+    def release(self, request_id: str, now_s: float) -> None:
+        """Forget a choice that will not arrive; word of it that comes later does not bring it back."""
+        self._departed_s[request_id] = now_s
         if self._waiting.pop(request_id, None) is not None:
             self._expected.pop(request_id, None)
             self.version += 1

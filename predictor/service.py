@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +36,8 @@ MessageT = TypeVar("MessageT")
 
 MAX_SCENARIOS = 64
 
+logger = logging.getLogger(__name__)
+
 
 class PredictorService:
     """Handlers of the predictor's endpoints. ``/v1/predict`` is decoded and encoded by msgspec alone."""
@@ -54,6 +57,7 @@ class PredictorService:
         """Be ready to answer, then follow the feed for as long as the context lasts."""
         await asyncio.to_thread(warm_up, self._model)
         task = asyncio.create_task(self._reader.follow())
+        task.add_done_callback(self._feed_ended)
         try:
             yield
         finally:
@@ -80,7 +84,7 @@ class PredictorService:
 
     async def release(self, request: Request) -> Response:
         """``POST /v1/release``: a committed request will not arrive after all."""
-        self._forecaster.ledger.release(_decode(await request.body(), ReleaseRequest).id)
+        self._forecaster.ledger.release(_decode(await request.body(), ReleaseRequest).id, time.time())
         return Response(status_code=204)
 
     async def state(self) -> Response:
@@ -136,6 +140,12 @@ class PredictorService:
 
     def _calibration_status(self) -> CalibrationStatus | None:
         return None if self._calibration is None else self._calibration.status
+
+    def _feed_ended(self, task: asyncio.Task[None]) -> None:
+        """Following ends only with the service, or by an error that ``/health`` must show from now on."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("Following the engine's state feed failed", exc_info=error)
+            self._reader.give_up(str(error) or type(error).__name__)
 
     def _trouble(self) -> str:
         """Why the mirror is not to be trusted; empty when it is."""

@@ -202,6 +202,25 @@ def test_a_client_that_leaves_frees_the_engine(cluster: Cluster, client: OpenAI)
     _wait_until_idle(cluster, 3)
 
 
+def test_several_sequences_of_one_request_are_recognised(cluster: Cluster, client: OpenAI) -> None:
+    """The commitment ends when the feed shows them, long before it would expire."""
+    stream = client.chat.completions.create(
+        model="llama-2-7b",
+        messages=[{"role": "user", "content": "Twice"}],
+        n=2,
+        max_tokens=400,
+        stream=True,
+        extra_body={"ignore_eos": True},
+        extra_headers=_headers(tokens=400),
+    )
+    assert {chunk.choices[0].index for chunk, _ in zip(stream, range(20), strict=False)} == {0, 1}
+    loads = _load(cluster)
+    assert sum(load["running"] for load in loads) == 2
+    assert sum(load["committed"] for load in loads) == 0
+    stream.close()
+    _wait_until_idle(cluster, 3)
+
+
 async def test_requests_that_come_together_do_not_herd(cluster: Cluster) -> None:
     async with AsyncOpenAI(base_url=cluster.state.openai_base_url, api_key="none", timeout=60) as client:
 
@@ -209,6 +228,7 @@ async def test_requests_that_come_together_do_not_herd(cluster: Cluster) -> None
             raw = await client.completions.with_raw_response.create(
                 model="llama-2-7b", prompt="word " * 200, max_tokens=40, extra_headers=_headers()
             )
+            assert "x-block-fallback" not in raw.headers  # counting requests would spread them too
             return str(raw.headers["x-block-instance"])
 
         async def staggered(index: int) -> str:

@@ -69,7 +69,9 @@ def write_stand_in(folder: Path, module: str) -> None:
     for package in packages:
         folder /= package
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "__init__.py").touch()
+        # The rest of the package is the real one, which the launcher itself uses.
+        code = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
+        (folder / "__init__.py").write_text(code)
     code = f"import runpy\nrunpy.run_path({str(STAND_IN)!r}, run_name='__main__')\n"
     (folder / f"{name}.py").write_text(code)
 
@@ -205,6 +207,11 @@ def test_a_server_that_dies_at_start_is_one_line_and_exit_status_1(
             ["up", "fleet.yaml", "--set", "instances=0"],
             "instances = 0: Input should be greater than or equal to 1",
         ),
+        (
+            ["up", "fleet.yaml", "--set", "scheduler.policy=nope"],
+            "--set: scheduler.policy = 'nope': unknown;",
+        ),
+        (["up", "fleet.yaml", "--set", "scheduler={estimator: x}"], "--set: scheduler.estimator = 'x': unk"),
         (["up", "fleet.yaml", "--set", "instances"], "--set instances: must be FIELD=VALUE"),
         (
             ["up", "fleet.yaml", "--set", "engine.latency=h100.yaml"],

@@ -51,7 +51,18 @@ async def test_headers_tell_the_choice(world):
     assert 0 < float(answer.headers["x-block-decision-ms"]) < 1000
     assert answer.headers["x-request-id"] == "req-1"
     assert "x-block-fallback" not in answer.headers
-    assert fleet.instances["b"].received[0][0]["X-Request-Id"] == "req-1"
+
+
+async def test_an_id_that_a_client_uses_again_is_unique_in_the_fleet(world, wait_until):
+    fleet = await world(instances=1, predictors=True, policy="block")
+    answers = [await fleet.chat(headers={"x-request-id": "again"}) for _ in range(2)]
+    assert [answer.headers["x-request-id"] for answer in answers] == ["again", "again"]
+    forwarded = [headers["X-Request-Id"] for headers, _, _ in fleet.instances["a"].received]
+    assert len(set(forwarded)) == 2
+    assert all(id_.startswith("again-") for id_ in forwarded)
+    asked = [question.candidate.id for question in fleet.predictors["a"].questions]
+    assert asked == forwarded
+    await wait_until(lambda: fleet.predictors["a"].committed == forwarded)
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "with space", "é".encode(), "semi;colon"])

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import yaml
 from typer.testing import CliRunner
 
+from block.config import SchedulerConfig
+from deploy import local
 from global_scheduler.cli import app
 
 
@@ -28,35 +35,79 @@ def test_bad_configurations_give_one_clear_line_and_exit_1(tmp_path):
     path.write_text(yaml.safe_dump({"instances": instances, "settings": {"policy": "blok"}}))
     result = CliRunner().invoke(app, ["--config", str(path)])
     assert result.exit_code == 1
-    assert "policy = 'blok': unknown; known: block" in result.output
+    assert f"{path}: settings.policy = 'blok': unknown; known: block" in result.output
 
 
-async def test_the_process_serves_and_ends_on_sigterm(world, tmp_path, expected_stream):
-    fleet = await world()
+@asynccontextmanager
+async def running(config: SchedulerConfig, folder: Path) -> AsyncIterator[tuple[Process, int]]:
+    """The scheduler in a process of its own, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    config = fleet.configure({}).model_dump(mode="json") | {"port": port}
-    path = tmp_path / "scheduler.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path = folder / "scheduler.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json") | {"port": port}))
     command = [sys.executable, "-m", "global_scheduler.cli", "--config", str(path)]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
-        answer = await ask(port)
-        assert answer.content == expected_stream
-        process.send_signal(signal.SIGTERM)
-        _, log = await asyncio.wait_for(process.communicate(), 10)
+        yield process, port
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_the_process_serves_and_ends_on_sigterm(world, tmp_path, expected_stream):
+    fleet = await world()
+    async with running(fleet.configure({}), tmp_path) as (process, port):
+        answer = await ask(port)
+        assert answer.content == expected_stream
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), 10)
     assert b'"outcome":"2xx"' in log
+    assert b"Traceback" not in log
+
+
+async def test_what_is_open_at_the_end_of_the_grace_ends_with_an_error_and_a_receipt(world, tmp_path):
+    """One stream that flows, one request that waits for its first byte; a launcher would not have to kill."""
+    fleet = await world()
+    async with running(fleet.configure({}), tmp_path) as (process, port):
+        await ask(port)
+        fleet.instances["b"].behaviour, fleet.instances["a"].behaviour = "slow_stream", "hang"
+        stream = asyncio.create_task(ask(port))
+        await asyncio.sleep(0.5)
+        waiting = asyncio.create_task(ask(port))
+        await asyncio.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), local._GRACE_S)
+        broken, refused = await stream, await waiting
+    event = broken.content.split(b"\n\n")[-2]
+    assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "shutdown"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutdown")
+    assert log.count(b'"outcome":"broken"') == log.count(b'"outcome":"5xx"') == 1
+    assert b"Traceback" not in log
+
+
+async def test_an_upgrade_to_a_websocket_is_refused_like_any_other_wrong_method(world, tmp_path):
+    fleet = await world(instances=1)
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    async with running(fleet.configure({}), tmp_path) as (process, port):
+        await ask(port)
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"http://127.0.0.1:{port}/v1/chat/completions", headers=headers)
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), 10)
+    assert answer.status_code == 405
     assert b"Traceback" not in log
 
 
 async def ask(port: int) -> httpx.Response:
     """One stream, from a server that may still be starting."""
     body = {"model": "llama", "messages": [], "stream": True}
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=20) as http:
         for _ in range(100):
             try:
                 return await http.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body)

@@ -32,6 +32,7 @@ BAD_BODIES = {
     "negative max_tokens": (b'{%s, "max_tokens": -1}' % CHAT, "max_tokens"),
     "zero max_tokens": (b'{%s, "max_tokens": 0}' % CHAT, "max_tokens"),
     "huge max_tokens": (b'{%s, "max_tokens": 1%s}' % (CHAT, b"0" * 400), "max_tokens"),
+    "max_tokens between two numbers": (b'{%s, "max_tokens": 5.5}' % CHAT, "max_tokens"),
     "max_tokens of a wrong type": (b'{%s, "max_tokens": "ten"}' % CHAT, "max_tokens"),
     "zero max_completion_tokens": (b'{%s, "max_completion_tokens": 0}' % CHAT, "max_completion_tokens"),
     "stream of a wrong type": (b'{%s, "stream": "yes"}' % CHAT, "stream"),
@@ -80,6 +81,17 @@ async def test_completion_prompts_of_every_kind_pass(world):
         assert answer.status_code == 200
     answer = await fleet.http.post(f"{fleet.url}/v1/completions", json={"prompt": {"a": 1}})
     assert answer.status_code == 400
+
+
+async def test_limits_are_taken_as_vllm_takes_them(world):
+    """Whole numbers with a point, and a completion that generates nothing."""
+    fleet = await world(instances=1, predictors=True, policy="block")
+    for fields in [{"max_tokens": 0, "echo": True}, {"max_tokens": 5.0}, {"max_tokens": 5.0, "n": 2.0}]:
+        body = {"model": "llama", "prompt": "text", **fields}
+        assert (await fleet.http.post(f"{fleet.url}/v1/completions", json=body)).status_code == 200
+    assert (await fleet.chat(max_completion_tokens=7.0, max_tokens=3)).status_code == 200
+    asked = [question.candidate.max_tokens for question in fleet.predictors["a"].questions]
+    assert asked == [1, 5, 5, 7]
 
 
 async def test_oversized_bodies_are_refused_with_and_without_a_declared_length(world):

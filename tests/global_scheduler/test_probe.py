@@ -25,6 +25,18 @@ async def test_a_predictor_without_an_answer_is_skipped(world, behaviour):
     assert await fleet.metric('block_probes_total{outcome="answered"}') == 2
 
 
+async def test_what_fails_after_the_deadline_was_late_and_nothing_else(world):
+    fleet = await world(instances=1, predictors=True, policy="block", probe_deadline_s=0.1)
+    fleet.predictors["a"].behaviour, fleet.predictors["a"].slow_s = "slow and broken", 0.3
+    await fleet.chat()
+    await asyncio.sleep(0.5)
+    counts = [
+        await fleet.metric(f'block_probes_total{{outcome="{outcome}"}}')
+        for outcome in ("answered", "failed", "late")
+    ]
+    assert counts == [0, 0, 1]
+
+
 async def test_a_heuristic_chooses_when_no_predictor_answers(world, wait_until):
     """The one with fewer outstanding requests."""
     fleet = await world(predictors=True, policy="block")
@@ -43,6 +55,18 @@ async def test_a_heuristic_chooses_when_no_predictor_answers(world, wait_until):
     assert len(fleet.instances[busy].received) == 1
     held.cancel()
     await asyncio.wait([held])
+
+
+async def test_answers_for_instances_that_went_down_meanwhile_are_none(world, wait_until):
+    fleet = await world(predictors=True, policy="block", probe_deadline_s=2.0)
+    fleet.predictors["a"].behaviour, fleet.predictors["a"].slow_s = "slow", 1.0
+    fleet.predictors["b"].behaviour = "broken"
+    waiting = asyncio.create_task(fleet.chat())
+    await wait_until(lambda: fleet.predictors["a"].questions)
+    fleet.instances["a"].healthy = False
+    answer = await waiting
+    assert answer.headers["x-block-instance"] == "b"
+    assert answer.headers["x-block-fallback"] == "no_prediction"
 
 
 async def test_dead_predictors_cost_nothing_but_the_prediction(world):
@@ -71,7 +95,7 @@ async def test_the_question_describes_the_request(world):
         headers={"x-block-output-tokens": "120", "x-request-id": "q-1"},
     )
     candidate = fleet.predictors["a"].questions[0].candidate
-    assert candidate.id == "q-1"
+    assert candidate.id.startswith("q-1-")
     assert (candidate.prompt_tokens, candidate.output_tokens, candidate.max_tokens) == (50, 120, 200)
     assert candidate.priority == 3
 
@@ -90,15 +114,45 @@ async def test_the_chosen_predictor_is_told_and_told_again_on_failure(world, wai
     fleet = await world(predictors=True, policy="block")
     fleet.predictors["a"].e2e_s = 0.5
     fleet.instances["a"].behaviour = "die_first"
-    await fleet.chat(headers={"x-request-id": "r-1"})
-    await wait_until(lambda: fleet.predictors["a"].released == ["r-1"])
-    await wait_until(lambda: fleet.predictors["b"].committed == ["r-1"])
-    assert fleet.predictors["a"].committed == ["r-1"]
+    await fleet.chat()
+    (id_,) = (question.candidate.id for question in fleet.predictors["a"].questions)
+    await wait_until(lambda: fleet.predictors["a"].released == [id_])
+    await wait_until(lambda: fleet.predictors["b"].committed == [id_])
+    assert fleet.predictors["a"].committed == [id_]
     assert fleet.predictors["b"].released == []
+
+
+async def test_a_commitment_that_was_not_taken_is_told_by_the_next_probe_and_only_by_that(world, wait_until):
+    fleet = await world(instances=1, predictors=True, policy="block")
+    predictor = fleet.predictors["a"]
+    predictor.refuses_commits = True
+    fleet.instances["a"].behaviour = "hang"
+    held = asyncio.create_task(fleet.chat(stream=True))
+    await wait_until(lambda: fleet.instances["a"].active == 1 and predictor.refused == 1)
+    fleet.instances["a"].behaviour = "serve"
+    for _ in range(2):
+        await fleet.chat()
+    first, second, third = predictor.questions
+    assert [earlier.id for earlier in second.committed] == [first.candidate.id]
+    assert third.committed == ()
+    held.cancel()
+    await asyncio.wait([held])
+
+
+async def test_what_is_over_is_told_no_more(world, wait_until):
+    """Each probe fails, so nothing is ever acknowledged."""
+    fleet = await world(instances=1, predictors=True, policy="block")
+    predictor = fleet.predictors["a"]
+    predictor.refuses_commits, predictor.behaviour = True, "broken"
+    for count in range(1, 4):
+        await fleet.chat()
+        await wait_until(lambda: predictor.refused == count)  # noqa: B023
+    assert all(question.committed == () for question in predictor.questions)
 
 
 async def test_a_request_that_the_instance_refuses_is_released(world, wait_until):
     fleet = await world(instances=1, predictors=True)
     fleet.instances["a"].behaviour = "refuse"
-    await fleet.chat(headers={"x-request-id": "r-1"})
-    await wait_until(lambda: fleet.predictors["a"].released == ["r-1"])
+    await fleet.chat()
+    await wait_until(lambda: len(fleet.predictors["a"].released) == 1)
+    assert fleet.predictors["a"].released == fleet.predictors["a"].committed

@@ -88,6 +88,38 @@ async def test_answers_once_the_feed_has_spoken(client, feed) -> None:
     assert state["state_step"] == 9
 
 
+async def _health_of(feed: str, caplog: pytest.LogCaptureFixture) -> str:
+    """What ``/health`` says once following ``feed`` has failed."""
+    app = create_app(PredictorConfig(instance="i0", feed=feed, latency=TABLE, port=1))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://predictor") as client,
+            asyncio.timeout(5),
+        ):
+            while "Following the engine's state feed failed" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            answer = await client.get("/health")
+    assert answer.status_code == 503
+    return str(answer.json()["status"])
+
+
+async def test_a_feed_that_cannot_be_followed_is_said_to_be_so(caplog) -> None:
+    assert "feed address 'tcp://nonsense': cannot be used" in await _health_of("tcp://nonsense", caplog)
+    assert "Traceback" in caplog.text
+
+
+async def test_an_error_while_following_is_logged_and_shown(feed, tmp_path, caplog, monkeypatch) -> None:
+    def fail(self: object, now_s: float) -> None:
+        raise ZeroDivisionError("a defect of ours")
+
+    monkeypatch.setattr("predictor.service.Forecaster.notice", fail)
+    publishing = asyncio.create_task(_publish(feed, []))
+    assert "a defect of ours" in await _health_of(f"ipc://{tmp_path}/feed", caplog)
+    assert "ZeroDivisionError" in caplog.text
+    await publishing
+
+
 async def test_commit_and_release(client, feed) -> None:
     await _publish(feed, [])
     await _ready(client)

@@ -25,6 +25,8 @@ def test_router_ids_are_read_out_of_vllms_request_ids() -> None:
     assert router_id("chatcmpl-block-12ab-0123abcd") == "block-12ab"
     assert router_id("cmpl-block-12ab-0-0123abcd") == "block-12ab"
     assert router_id("cmpl-a-b-3-11-0123abcd") == "a-b-3"
+    assert router_id("0_chatcmpl-block-12ab-0123abcd") == "block-12ab"
+    assert router_id("11_cmpl-block-12ab-0-0123abcd") == "block-12ab"
     assert router_id("something else") == "something else"
 
 
@@ -35,6 +37,15 @@ def test_a_choice_counts_until_the_feed_shows_it() -> None:
     ledger.observe(["chatcmpl-a-00000000"], 1.2)
     assert _waiting(ledger, 1.2) == []
     assert ledger.length("chatcmpl-a-00000000") == LengthDistribution.point(7)
+
+
+def test_a_choice_of_several_sequences_is_known_by_any_of_them() -> None:
+    ledger = Ledger(TTL_S)
+    ledger.commit(_candidate("a"), 1.0)
+    ledger.observe(["0_chatcmpl-a-00000000", "1_chatcmpl-a-00000000"], 1.2)
+    assert _waiting(ledger, 1.2) == []
+    ledger.observe(["1_chatcmpl-a-00000000"], 1.3)
+    assert ledger.length("1_chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
 def test_a_choice_told_after_the_feed_showed_it_is_not_counted() -> None:
@@ -63,9 +74,21 @@ def test_a_choice_that_never_arrives_expires() -> None:
 def test_a_released_choice_is_forgotten() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a"), 1.0)
-    ledger.release("a")
-    ledger.release("never heard of")
+    ledger.release("a", 1.0)
+    ledger.release("never heard of", 1.0)
     assert _waiting(ledger, 1.0) == []
+
+
+def test_late_word_of_a_released_choice_does_not_bring_it_back() -> None:
+    """A probe that carries it may be overtaken by its release."""
+    ledger = Ledger(TTL_S)
+    for name in ("known", "unknown"):
+        if name == "known":
+            ledger.commit(_candidate(name), 1.0)
+        ledger.release(name, 1.1)
+        ledger.commit(_candidate(name), 1.2)
+        assert _waiting(ledger, 1.2) == []
+        assert ledger.length(name) is None
 
 
 def test_versions_change_when_answers_would() -> None:
