@@ -244,8 +244,7 @@ async def test_requests_that_come_together_do_not_herd(cluster: Cluster) -> None
 async def test_a_killed_server_loses_no_request_without_a_byte(cluster: Cluster) -> None:
     """Streams that had begun end with an error; all others are served by the server that is left."""
     victim = next(process for process in cluster.state.processes if process.role == "engine")
-    started: dict[int, float] = {}
-    killed_s = 0.0
+    begun: set[int] = set()
 
     async with AsyncOpenAI(
         base_url=cluster.state.openai_base_url, api_key="none", max_retries=0, timeout=120
@@ -264,7 +263,7 @@ async def test_a_killed_server_loses_no_request_without_a_byte(cluster: Cluster)
                 )
                 tokens = 0
                 async for chunk in stream:
-                    started.setdefault(index, time.monotonic())
+                    begun.add(index)
                     tokens += bool(chunk.choices)
             except APIError as error:
                 return f"broken: {error}"
@@ -274,12 +273,10 @@ async def test_a_killed_server_loses_no_request_without_a_byte(cluster: Cluster)
         await asyncio.sleep(2.5)
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-        killed_s = time.monotonic()
         outcomes = await asyncio.wait_for(asyncio.gather(*sends), 100)
 
     broken = [index for index, outcome in enumerate(outcomes) if outcome != "whole"]
     assert broken, "the server died without work: the test showed nothing"
-    assert all(started.get(index, killed_s + 1) < killed_s for index in broken), [
-        outcomes[index] for index in broken
-    ]
+    assert set(broken) <= begun, [outcomes[index] for index in broken if index not in begun]
+    assert len(begun) == len(sends)
     assert all(outcomes[index].startswith("broken") for index in broken)
