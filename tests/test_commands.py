@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from exp.cli import EXPERIMENTS
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 COMMANDS = [
@@ -35,7 +37,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_readme_has_the_commands_that_are_checked_here() -> None:
-    assert {Path(command[0]).name for command in COMMANDS} == {"make", "block-deploy"}
+    assert {Path(command[0]).name for command in COMMANDS} == {"make", "block-deploy", "block-exp"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -46,7 +48,10 @@ def test_a_command_of_the_readme_is_known_and_found_without_a_changed_path(comma
         return
     folder, _, name = program.rpartition("/")
     assert folder == ".venv/bin"
-    app = import_module(SCRIPTS[name].partition(":")[0]).app
+    module = SCRIPTS[name].partition(":")[0]
+    if name == "block-exp":  # a table of commands that are loaded when they are asked for
+        module = EXPERIMENTS[arguments.pop(0)].module
+    app = import_module(module).app
     assert CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0
 
 
