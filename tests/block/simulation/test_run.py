@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated_workloads import Workload, workloads
@@ -17,6 +18,7 @@ from block.simulation.leap import leap
 from block.simulation.loop import STUCK, advance
 from block.simulation.run import run, run_stepwise
 from block.types import EngineLimits
+from exp.random_engine import random_workload
 
 KEPT = (
     layout.STATUS,
@@ -68,6 +70,18 @@ def test_gliding_may_begin_anywhere(workload: Workload, step: int, latency: Kern
     run(gliding.memory.s, gliding.memory.f)
     run_stepwise(stepping.memory.s, stepping.memory.f)
     assert gliding.memory.times.tobytes() == stepping.memory.times.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_running_from_the_middle_equals_stepping(seed: int, latency: KernelLatency) -> None:
+    """Engines of the full ranges, prefix caching and aborts to come among them."""
+    workload = random_workload(seed, 40)
+    started = EngineSimulation(workload.limits, latency, workload.requests).memory
+    for _ in range(seed * 3):
+        advance(started.s, started.f)
+    running, stepping = started.copy(), started.copy()
+    assert run(running.s, running.f) == run_stepwise(stepping.s, stepping.f)
+    assert running.times.tobytes() == stepping.times.tobytes()
 
 
 def test_a_crowd_is_glided_over(latency: KernelLatency) -> None:
