@@ -105,9 +105,10 @@ class MemoryPlan:
         s[layout.CURVE_SECONDS] = layout.FLOAT_HEADER + len(self.latency.token_knots)
         s[layout.KNOTS] = len(self.latency.token_knots)
         memory = Memory(s, f, self.count)
-        memory.requests[:, layout.STATUS] = layout.FUTURE
-        memory.requests[:, layout.TIMES] = (
-            s[layout.REQUEST_TIMES] + np.arange(self.count) * layout.TIME_FIELDS
+        requests = memory.requests
+        requests[:, layout.STATUS] = layout.FUTURE
+        requests[:, layout.TIMES] = np.arange(
+            s[layout.REQUEST_TIMES], f.size, layout.TIME_FIELDS
         )
         return memory
 

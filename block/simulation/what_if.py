@@ -15,6 +15,7 @@ import numpy as np
 from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.simulation import layout
+from block.simulation.columns import MAX_TOKENS, EngineColumns
 from block.simulation.compiled import compiled, compiled_allocating
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.memory import Floats, Ints
@@ -46,7 +47,7 @@ class WhatIf:
 
     def __init__(
         self,
-        state: EngineState,
+        state: EngineState | EngineColumns,
         model: StepLatencyModel,
         output_tokens: Ints | None = None,
         committed: Sequence[Arrival] = (),
@@ -55,13 +56,14 @@ class WhatIf:
         ``state.waiting`` and ``committed``, the choices that the engine has not shown yet. None is one
         scenario in which every response goes on to its limit.
         """
+        columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
         if output_tokens is None:
-            present = [request.max_tokens for request in (*state.running, *state.waiting)]
-            output_tokens = np.array([present + [arrival.max_tokens for arrival in committed]], np.int64)
-        self._state = state
+            coming = np.array([arrival.max_tokens for arrival in committed], np.int64)
+            output_tokens = np.concatenate([columns.numbers[MAX_TOKENS], coming])[None]
+        self._state = columns
         self._model = model
         self.scenarios = len(output_tokens)
-        self._memory = resume(state, model.kernel, {}, committed, spare=1).memory
+        self._memory = resume(columns, model.kernel, {}, committed, spare=1).memory
         self._stops = self._stop_tokens(output_tokens)
         self._first_end_s = self._end_of_oldest_step()
         self._baseline: tuple[float, Floats, Ints] | None = None
