@@ -150,6 +150,9 @@ class MemoryPlan:
         s[layout.LAST_ARRIVAL] = s[layout.NEXT_ARRIVAL]
         s[layout.LAST_ABORT] = s[layout.NEXT_ABORT]
         s[layout.SEATS] = seats
+        # More than can finish: a run goes on to the end unless told otherwise.
+        s[layout.AWAITED] = n + 1
+        s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
         _write_limits(s, self.limits)
         _write_free_queue(s, blocks)
         s[s[layout.BLOCK_HASH] : s[layout.BLOCK_HASH] + blocks] = -1

@@ -2,7 +2,8 @@
 
 A state is laid out once. For each scenario of response lengths one run without the newcomer is the
 baseline, shared by all questions; each question copies the state and runs it to the end with the
-newcomer behind all other arrivals. The difference is the harm to the others.
+newcomer behind all other arrivals. The difference is the harm to the others. Requests that are only
+expected (see ``background``) come behind the newcomer in both, and a run ends without waiting for them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.simulation import layout
+from block.simulation.background import Background
 from block.simulation.columns import MAX_TOKENS, EngineColumns
 from block.simulation.compiled import compiled, compiled_allocating
 from block.simulation.engine import SimulatedRequest, check_request
@@ -51,10 +53,12 @@ class WhatIf:
         model: StepLatencyModel,
         output_tokens: Ints | None = None,
         committed: Sequence[Arrival] = (),
+        background: Background | None = None,
     ) -> None:
         """``output_tokens``: (scenarios, requests) response lengths, in the order of ``state.running``,
         ``state.waiting`` and ``committed``, the choices that the engine has not shown yet. None is one
-        scenario in which every response goes on to its limit.
+        scenario in which every response goes on to its limit. ``background``: what else is expected to
+        come; None is nothing.
         """
         columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
         if output_tokens is None:
@@ -63,7 +67,11 @@ class WhatIf:
         self._state = columns
         self._model = model
         self.scenarios = len(output_tokens)
-        self._memory = resume(columns, model.kernel, {}, committed, spare=1).memory
+        background = background or Background.none()
+        self._others = len(columns.ids) + len(committed)
+        spare = 1 + len(background)
+        self._memory = resume(columns, model.kernel, {}, committed, spare).memory
+        background.announce(self._memory, columns.limits)
         self._stops = self._stop_tokens(output_tokens)
         self._first_end_s = self._end_of_oldest_step()
         self._baseline: tuple[float, Floats, Ints] | None = None
@@ -98,14 +106,14 @@ class WhatIf:
             raise StateError(f"request {arrival.id}: need one output length for each scenario")
         return np.array(
             [
-                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._memory.count)
+                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._others)
                 for tokens in newcomer.output_tokens
             ]
         )
 
     def _stop_tokens(self, output_tokens: Ints) -> Ints:
         """As the engine would: never beyond what a request or the model allows, never in the past."""
-        requests = self._memory.requests[:-1]
+        requests = self._memory.requests[: self._others]
         if output_tokens.shape[1] != len(requests):
             raise StateError(f"output_tokens: {output_tokens.shape[1]} lengths for {len(requests)} requests")
         room = self._state.limits.max_model_len - requests[:, layout.PROMPT]
@@ -164,7 +172,11 @@ def _spread(answers: Floats) -> PredictionSpread:
 
 @compiled
 def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
-    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now."""
+    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now.
+
+    The run is for the requests whose lengths these are.
+    """
+    s[layout.AWAITED] = stops.size
     q = s[layout.RECORDS]
     for r in range(stops.size):
         s[q + layout.STOP_TOKENS] = stops[r]
@@ -177,13 +189,27 @@ def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
 
 @compiled
 def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
-    """Put the newcomer into the spare record, behind all other arrivals."""
+    """Put the newcomer into the spare record, behind all arrivals but those only expected."""
     q = s[layout.RECORDS] + others * layout.RECORD
     for field in range(newcomer.size):
         s[q + field] = newcomer[field]
     f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
-    s[s[layout.LAST_ARRIVAL]] = q
+    i = s[layout.LAST_ARRIVAL]
+    while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
+        s[i] = s[i - 1]
+        i -= 1
+    s[i] = q
     s[layout.LAST_ARRIVAL] += 1
+    s[layout.AWAITED] += 1
+
+
+@compiled
+def _preemptions(s: Ints, count: int) -> int:
+    """Of the first ``count`` requests; the others' depend on where the run ends."""
+    total = 0
+    for r in range(count):
+        total += s[s[layout.RECORDS] + r * layout.RECORD + layout.PREEMPTIONS]
+    return total
 
 
 @compiled_allocating
@@ -200,7 +226,7 @@ def _run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tupl
         for r in range(others):
             at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
             finishes[scenario, r] = f[at + layout.FINISH]
-        preemptions[scenario] = s[layout.PREEMPTIONS_DONE]
+        preemptions[scenario] = _preemptions(s, others)
     return finishes, preemptions
 
 
@@ -232,7 +258,7 @@ def _ask(
             harm = f[at + layout.FINISH] - finishes[scenario, r]
             answer[_HARM_SUM] += harm
             answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-        answer[_PREEMPTIONS] = s[layout.PREEMPTIONS_DONE] - preemptions[scenario]
+        answer[_PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
         answer[_STEPS] = s[layout.STEPS]
         answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
     return answers
