@@ -61,6 +61,9 @@ class PredictorSettings(Settings):
     calibrate: bool = Field(
         True, description="Correct the step-latency model by the steps that the feed reports."
     )
+    expect_arrivals: Flag = Field(
+        True, description="Let predictions count on further arrivals like the latest ones."
+    )
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
 
 

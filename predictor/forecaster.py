@@ -5,14 +5,18 @@ Knows no sockets and no clock: the time comes in by call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from block.latency.base import StepLatencyModel
 from block.lengths import LengthDistribution, scenario_levels
-from block.messages import CandidateRequest, PredictResponse, StateResponse
+from block.messages import CandidateRequest, PredictResponse, RequestFacts, StateResponse
+from block.simulation.background import Background
 from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
 from block.types import Arrival, EngineLoad, EngineState, RequestState
+from predictor.arrival_process import ArrivalProcess
 from predictor.ledger import Ledger, length_of, router_id
 from predictor.mirror import Mirror
 
@@ -23,21 +27,32 @@ _Basis = tuple[EngineState, int, int]
 class Forecaster:
     """The what-ifs of one instance, asked of its mirror."""
 
-    def __init__(self, instance: str, model: StepLatencyModel, ledger: Ledger, mirror: Mirror) -> None:
-        """``instance`` is named in answers."""
+    def __init__(
+        self,
+        instance: str,
+        model: StepLatencyModel,
+        ledger: Ledger,
+        mirror: Mirror,
+        *,
+        expect_arrivals: bool = False,
+    ) -> None:
+        """``instance`` is named in answers. ``expect_arrivals``: what-ifs count on more like the latest."""
         self.instance = instance
         self.ledger = ledger
         self._model = model
         self._mirror = mirror
-        self._members: object = None
+        self._members: Mapping[int, RequestFacts] = {}
+        self._arrivals = ArrivalProcess(ledger.length) if expect_arrivals else None
         self._what_if: tuple[_Basis, WhatIf] | None = None
 
     def notice(self, now_s: float) -> None:
         """Call when the mirror has changed: who is in the engine is no longer under way."""
         members = self._mirror.members
         if members is not self._members:
-            self._members = members
+            known, self._members = self._members, members
             self.ledger.observe((facts.id for facts in members.values()), now_s)
+            if self._arrivals is not None:
+                self._arrivals.note((members[h] for h in members.keys() - known.keys()), now_s)
 
     def use(self, model: StepLatencyModel) -> None:
         """Answer by this step-latency model from now on."""
@@ -105,8 +120,11 @@ class Forecaster:
         basis = (state, self.ledger.version, scenarios)
         if self._what_if is None or not _same(self._what_if[0], basis):
             lengths = self._lengths(state, arrivals, scenarios)
-            self._what_if = (basis, WhatIf(state, self._model, lengths, arrivals))
+            self._what_if = (basis, WhatIf(state, self._model, lengths, arrivals, self._background()))
         return self._what_if[1]
+
+    def _background(self) -> Background | None:
+        return None if self._arrivals is None else self._arrivals.expected(self.state.time_s)
 
     def _admissible(self, now_s: float) -> tuple[Arrival, ...]:
         """Choices under way, less those that vLLM refuses at its door: they never reach the queue."""
