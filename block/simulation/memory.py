@@ -107,9 +107,7 @@ class MemoryPlan:
         memory = Memory(s, f, self.count)
         requests = memory.requests
         requests[:, layout.STATUS] = layout.FUTURE
-        requests[:, layout.TIMES] = np.arange(
-            s[layout.REQUEST_TIMES], f.size, layout.TIME_FIELDS
-        )
+        requests[:, layout.TIMES] = np.arange(s[layout.REQUEST_TIMES], f.size, layout.TIME_FIELDS)
         return memory
 
     def _integers(self) -> Ints:

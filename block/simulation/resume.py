@@ -29,9 +29,7 @@ _FAULTS = {
     placing.COMPUTED_EXCEED: "computed_tokens = {0.computed_tokens}: "
     "more than its {0.total_tokens} tokens allow with {0.in_flight_tokens} in flight",
     placing.NO_STEP: "in_flight_tokens without a step in flight",
-} | {
-    placing.NEGATIVE + row: f"{name} = {{0.{name}}}: is negative" for row, name in enumerate(fields.FIELDS)
-}
+} | {placing.NEGATIVE + row: f"{name} = {{0.{name}}}: is negative" for row, name in enumerate(fields.FIELDS)}
 
 
 @dataclass(frozen=True, slots=True)
