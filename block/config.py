@@ -49,6 +49,9 @@ class EngineSettings(Settings):
     async_scheduling: Flag = Field(True, description="Schedule the next step while the current one runs.")
     policy: SchedulingPolicy = Field("fcfs", description="vLLM's queue order.")
     extra_flags: tuple[str, ...] = Field((), description="Further vLLM flags, passed as they are.")
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Variables for the server, on top of ours; no secrets here."
+    )
 
 
 class PredictorSettings(Settings):

@@ -10,9 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
+from deploy.state import ProcessState
 from exp.client import LoadClient, Outcome
+from exp.cores import Cores, pin, pinned_here
 from exp.prompt import PromptWriter
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
 
@@ -83,11 +87,15 @@ class PredictionRun:
 
     async def run(self, on_progress: Callable[[str, float], None]) -> list[LevelRuns]:
         """Start, warm up, find the capacity, run every level; ``on_progress``: what runs, its share done."""
-        async with LocalCluster(self.plan):
+        cores = Cores.of_this_machine()
+        async with LocalCluster(self.plan) as cluster:
+            for process in cluster.state.processes:
+                _pin(process, cores)
             writer = PromptWriter(self.plan.model / "tokenizer.json")
             client = LoadClient(self.plan.openai_base_url, self.plan.served_model_name, writer)
             try:
-                return await self._run_levels(client, on_progress)
+                with pinned_here(cores.front):
+                    return await self._run_levels(client, on_progress)
             finally:
                 await client.close()
 
@@ -120,3 +128,12 @@ class PredictionRun:
 
     def _workload(self, rate_per_s: float, part: int) -> Workload:
         return self.traffic.workload(max(_FEWEST, round(rate_per_s * self.seconds)), rate_per_s, part)
+
+
+def _pin(process: ProcessState, cores: Cores) -> None:
+    if process.pid is None:
+        return
+    if process.role == "engine":
+        cores.pin_server(process.pid)
+    else:
+        pin([psutil.Process(process.pid)], cores.front)
