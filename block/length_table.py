@@ -24,14 +24,16 @@ class LengthTable:
         self._tokens = np.full((count, width), np.inf)
         self._beyond = np.zeros((count, width))
         for row, each in enumerate(distributions):
-            knots = len(each.knots[0])
+            knots = len(each.quantiles) + 1
             self._levels[row, :knots], self._tokens[row, :knots] = each.knots
             self._beyond[row, :knots] = each.tokens_beyond
         self._last = np.array([[len(each.quantiles)] for each in distributions], np.int64).reshape(count, 1)
         self._tail = np.array([[each.tail_tokens] for each in distributions]).reshape(count, 1)
         self._is_point = np.array([[each.is_point] for each in distributions], np.bool_).reshape(count, 1)
+        self._row_starts = width * np.arange(count)[:, None]
+        ends = self._row_starts + self._last
         self._last_level, self._last_tokens, self._last_beyond = (
-            np.take_along_axis(knots, self._last, 1) for knots in (self._levels, self._tokens, self._beyond)
+            knots.take(ends) for knots in (self._levels, self._tokens, self._beyond)
         )
 
     def totals(self, levels: Floats, generated: Ints) -> Floats:
@@ -73,9 +75,8 @@ class LengthTable:
 
     def _tokens_beyond(self, tokens: Floats) -> Floats:
         after = np.minimum(_count_up_to(self._tokens, tokens), self._last)
-        at, level, beyond = (
-            np.take_along_axis(knots, after, 1) for knots in (self._tokens, self._levels, self._beyond)
-        )
+        place = self._row_starts + after
+        at, level, beyond = (knots.take(place) for knots in (self._tokens, self._levels, self._beyond))
         # Before the first knot every response goes on: the level there is 0.
         surviving = np.where(after == 0, 1.0, 1 - (self._probability(tokens) + level) / 2)
         tail = self._last_beyond * np.exp((self._last_tokens - tokens) / self._tail)
@@ -83,10 +84,9 @@ class LengthTable:
 
     def _joined(self, known: Floats, values: Floats, at: Floats, before: Ints) -> Floats:
         """Straight lines between the knots ``(known, values)``."""
-        left = np.clip(before, 0, self._last - 1)
-        x, x_right = np.take_along_axis(known, left, 1), np.take_along_axis(known, left + 1, 1)
-        y, y_right = np.take_along_axis(values, left, 1), np.take_along_axis(values, left + 1, 1)
-        return (y_right - y) / (x_right - x) * (at - x) + y
+        left = self._row_starts + np.minimum(np.maximum(before, 0), self._last - 1)
+        x, y = known.take(left), values.take(left)
+        return (values.take(left + 1) - y) / (known.take(left + 1) - x) * (at - x) + y
 
 
 def _count_up_to(knots: Floats, values: Floats) -> Ints:

@@ -45,7 +45,7 @@ class LengthDistribution:
         """All weight on one length."""
         return cls(((0.5, tokens),))
 
-    @property
+    @cached_property
     def is_point(self) -> bool:
         """Whether there is no spread at all."""
         return self.quantiles[0][1] == self.quantiles[-1][1]
