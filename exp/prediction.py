@@ -51,7 +51,9 @@ def prediction(
         float, typer.Option(min=1.0, help="How long requests keep coming, per load and run.")
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Of lengths, arrivals and prompts.")] = 0,
-    data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path("../shared/data"),
+    data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
+        "../shared/data"
+    ),
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override, as FIELD=VALUE.")] = None,
 ) -> None:
     """Serve one engine behind the router at five loads, each twice, with known response lengths.

@@ -47,6 +47,7 @@ class ArrivalProcess:
         self._length_of = length_of
         self._seen: deque[_Seen] = deque(maxlen=MOST)
         self._since_s: float | None = None
+        self._mixed: tuple[int, Ints] | None = None
         self.version = 0
         """Changes with every arrival."""
 
@@ -76,23 +77,24 @@ class ArrivalProcess:
         if rate_per_s <= 0.0:
             return Background.none()
         count = min(MOST, math.ceil(rate_per_s * HORIZON_S))
-        lengths = self._mixed_lengths()
-        lengths = np.resize(lengths, (count, 2))
+        lengths = np.resize(self._mixed_lengths(), (count, 2))
         arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
         return Background(arrival_s, lengths[:, 0], lengths[:, 1])
 
     def _mixed_lengths(self) -> Ints:
-        """(kinds, 2) prompt and output tokens: means of equal shares of those seen, from small to large,
-        in an order of which every stretch is about as mixed as the whole. It starts elsewhere each time,
-        or short stretches would always lack the same kinds.
+        """(kinds, 2) prompt and output tokens: means of equal shares of those seen, in an order of which
+        every stretch is about as mixed as the whole.
+
+        The largest kind comes last: of what comes rarely, less than its share comes soon in most cases.
         """
-        pairs = [(seen.facts.prompt_tokens, self._output_tokens(seen)) for seen in self._seen]
-        pairs.sort(key=sum)
-        shares = np.array_split(np.array(pairs), min(KINDS, len(pairs)))
-        means = np.array([share.mean(axis=0) for share in shares])
-        order = _mixed_order(len(means))
-        mixed: Ints = np.rint(means[order]).astype(np.int64)
-        return mixed
+        if self._mixed is None or self._mixed[0] != self.version:
+            pairs = [(seen.facts.prompt_tokens, self._output_tokens(seen)) for seen in self._seen]
+            pairs.sort(key=sum)
+            shares = np.array_split(np.array(pairs), min(KINDS, len(pairs)))
+            means = np.array([share.mean(axis=0) for share in shares])
+            mixed = np.rint(means[_mixed_order(len(means))]).astype(np.int64)
+            self._mixed = (self.version, mixed)
+        return self._mixed[1]
 
     def _output_tokens(self, seen: _Seen) -> int:
         if seen.output_tokens is None:

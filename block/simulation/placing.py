@@ -51,6 +51,11 @@ def _fault(numbers: Ints, r: int, arrival_s: float, batches: int) -> int:
     for field in range(_FIELDS):
         if field != columns.PRIORITY and numbers[field, r] < 0:
             return NEGATIVE + field
+    return _contradiction(numbers, r, batches)
+
+
+@compiled
+def _contradiction(numbers: Ints, r: int, batches: int) -> int:
     in_flight = numbers[columns.IN_FLIGHT, r]
     if numbers[columns.NEWEST, r] > in_flight:
         return NEWEST_EXCEED

@@ -8,6 +8,7 @@ expected (see ``background``) come behind the newcomer in both, and a run ends w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,11 @@ from block.simulation.run import run
 from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
 
 # Entries of the compiled answer to one question in one scenario.
-_TTFT, _E2E, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(7)
-_ENTRIES = 7
+_TTFT, _E2E, _TPOT, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(8)
+_ENTRIES = 8
+# Entries of the answers' summary: the means of the above, then these; each maximum follows its deviation.
+_TTFT_STD, _TTFT_MAX, _E2E_STD, _E2E_MAX = range(_ENTRIES, _ENTRIES + 4)
+_FIGURES = _ENTRIES + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +92,13 @@ class WhatIf:
         finishes, preemptions = self._baseline_at(arrival_s)
         memory = self._memory
         answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, finishes, preemptions)
-        if np.isnan(answers[:, _E2E]).any():
+        figures = _summary(answers).tolist()
+        if math.isnan(figures[_E2E]):
             raise StateError(
                 f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
                 f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
             )
-        return self._prediction(newcomer, answers), _spread(answers)
+        return self._prediction(newcomer, figures), _spread(self.scenarios, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
         """(scenarios, 5): the first fields of the newcomer's record."""
@@ -133,20 +138,17 @@ class WhatIf:
             self._baseline = (as_of_s, finishes, preemptions)
         return self._baseline[1:]
 
-    def _prediction(self, newcomer: Newcomer, answers: Floats) -> Prediction:
-        mean = answers.mean(axis=0)
-        after_first = np.array(newcomer.output_tokens) - 1
-        tpots = (answers[:, _E2E] - answers[:, _TTFT]) / np.maximum(after_first, 1)
+    def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
-            ttft_s=float(mean[_TTFT]),
-            e2e_s=float(mean[_E2E]),
-            tpot_s=float(tpots.mean()),
-            harm_sum_s=float(mean[_HARM_SUM]),
-            harm_max_s=float(mean[_HARM_MAX]),
-            extra_preemptions=float(mean[_PREEMPTIONS]),
+            ttft_s=figures[_TTFT],
+            e2e_s=figures[_E2E],
+            tpot_s=figures[_TPOT],
+            harm_sum_s=figures[_HARM_SUM],
+            harm_max_s=figures[_HARM_MAX],
+            extra_preemptions=figures[_PREEMPTIONS],
             state_age_s=max(newcomer.arrival.arrival_s - self._state.time_s, 0.0),
             model_version=self._model.version,
-            confidence=1.0 - float(answers[:, _OUTSIDE].sum() / max(answers[:, _STEPS].sum(), 1)),
+            confidence=1.0 - figures[_OUTSIDE] / max(figures[_STEPS], 1.0),
         )
 
 
@@ -159,15 +161,30 @@ def warm_up(model: StepLatencyModel) -> None:
     WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
 
 
-def _spread(answers: Floats) -> PredictionSpread:
-    ttft, e2e = answers[:, _TTFT], answers[:, _E2E]
+def _spread(scenarios: int, figures: list[float]) -> PredictionSpread:
     return PredictionSpread(
-        scenarios=len(answers),
-        ttft_std_s=float(ttft.std()),
-        ttft_max_s=float(ttft.max()),
-        e2e_std_s=float(e2e.std()),
-        e2e_max_s=float(e2e.max()),
+        scenarios=scenarios,
+        ttft_std_s=figures[_TTFT_STD],
+        ttft_max_s=figures[_TTFT_MAX],
+        e2e_std_s=figures[_E2E_STD],
+        e2e_max_s=figures[_E2E_MAX],
     )
+
+
+@compiled_allocating
+def _summary(answers: Floats) -> Floats:
+    """(figures,): the means over the scenarios, then how far they lie apart."""
+    scenarios = len(answers)
+    figures = np.zeros(_FIGURES)
+    for scenario in range(scenarios):
+        for entry in range(_ENTRIES):
+            figures[entry] += answers[scenario, entry] / scenarios
+    for entry, spread in ((_TTFT, _TTFT_STD), (_E2E, _E2E_STD)):
+        for scenario in range(scenarios):
+            figures[spread] += (answers[scenario, entry] - figures[entry]) ** 2 / scenarios
+            figures[spread + 1] = max(figures[spread + 1], answers[scenario, entry])
+        figures[spread] = np.sqrt(figures[spread])
+    return figures
 
 
 @compiled
@@ -253,6 +270,8 @@ def _ask(
         fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
         answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
         answer[_E2E] = f[fate + layout.FINISH] - arrival_s
+        after_first = max(s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1, 1)
+        answer[_TPOT] = (answer[_E2E] - answer[_TTFT]) / after_first
         for r in range(others):
             at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
             harm = f[at + layout.FINISH] - finishes[scenario, r]
