@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
-from block.types import SchedulingPolicy
+from block.types import EngineLimits, SchedulingPolicy
 
 # Strict, so that `true`, `yes` and quoted text are not taken for numbers.
 Whole = Annotated[int, Strict()]
@@ -52,6 +52,21 @@ class EngineSettings(Settings):
     environment: dict[str, str] = Field(
         default_factory=dict, description="Variables for the server, on top of ours; no secrets here."
     )
+
+    def limits(self) -> EngineLimits:
+        """What bounds such an engine; raises ConfigError if num_gpu_blocks is left to vLLM."""
+        if self.num_gpu_blocks is None:
+            raise ConfigError("engine.num_gpu_blocks: not set; a simulation needs to know the KV blocks")
+        return EngineLimits(
+            block_size=self.block_size,
+            total_blocks=self.num_gpu_blocks - 1,  # one is vLLM's null block
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            prefix_caching=self.prefix_caching,
+            policy=self.policy,
+            async_scheduling=self.async_scheduling,
+        )
 
 
 class PredictorSettings(Settings):

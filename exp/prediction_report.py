@@ -43,7 +43,7 @@ class Errors:
     bias: float
     """Median of (predicted - real) / real: below zero when predictions are too short."""
     floor: float
-    """Median of |run 1 - run 2| / run 2, the same requests at the same times."""
+    """Median of |run 1 - run 2| / run 2, the same requests at the same times; 0 where one run says all."""
     real_p50_s: float
 
     @property
@@ -127,15 +127,21 @@ def report_table(reports: Iterable[PredictionReport]) -> Table:
 def _errors(measure: Measure, judged: Sequence[Outcome], runs: LevelRuns) -> Errors:
     real = _values(measure.real, judged)
     relative = (_values(measure.predicted, judged) - real) / real
-    pairs = [pair for pair in zip(*runs.runs, strict=True) if not any(outcome.error for outcome in pair)]
-    first, second = (_values(measure.real, side) for side in zip(*pairs, strict=True))
     return Errors(
         p50=float(np.median(np.abs(relative))),
         p90=float(np.quantile(np.abs(relative), 0.9)),
         bias=float(np.median(relative)),
-        floor=float(np.median(np.abs(first - second) / second)),
+        floor=_floor(measure, runs),
         real_p50_s=float(np.median(real)),
     )
+
+
+def _floor(measure: Measure, runs: LevelRuns) -> float:
+    if len(runs.runs) == 1:
+        return 0.0
+    pairs = [pair for pair in zip(*runs.runs, strict=True) if not any(outcome.error for outcome in pair)]
+    first, second = (_values(measure.real, side) for side in zip(*pairs, strict=True))
+    return float(np.median(np.abs(first - second) / second))
 
 
 def _values(read: Callable[[Outcome], float | None], outcomes: Iterable[Outcome]) -> Floats:

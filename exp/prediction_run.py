@@ -1,7 +1,7 @@
-"""One engine behind the router under rising load, each load twice: what was predicted, what came.
+"""One engine under rising load, what was predicted and what came: behind the router, or simulated.
 
-The second run of a load is the same requests at the same times. How far the two lie apart is what no
-prediction could know: the noise floor of this engine on this machine.
+Behind the router each load is sent twice. The second run is the same requests at the same times: how far
+the two lie apart is what no prediction could know, the noise floor of this engine on this machine.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from pathlib import Path
 
 import psutil
 
+from block.latency.base import StepLatencyModel
+from block.types import EngineLimits
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
 from deploy.state import ProcessState
 from exp.client import LoadClient, Outcome
 from exp.cores import Cores, pin, pinned_here
 from exp.prompt import PromptWriter
+from exp.virtual_prediction import VirtualPredictions, capacity_per_s
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
 
 POLICY = "block"
 RUNS = 2
 _BURST = 64
 """Requests sent at once to find the engine's capacity."""
+_SIMULATED_REQUESTS = 500
 _FEWEST = 24
 
 
@@ -128,6 +132,31 @@ class PredictionRun:
 
     def _workload(self, rate_per_s: float, part: int) -> Workload:
         return self.traffic.workload(max(_FEWEST, round(rate_per_s * self.seconds)), rate_per_s, part)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRun:
+    """The same without a server: an engine and a predictor in virtual time, which need no second run."""
+
+    limits: EngineLimits
+    model: StepLatencyModel
+    traffic: Traffic
+    levels: Sequence[Level] = LEVELS
+    expect_arrivals: bool = True
+
+    def run(self, on_progress: Callable[[str, float], None]) -> list[LevelRuns]:
+        """Every level, once."""
+        burst = self.traffic.workload(4 * _BURST, 1.0, 98)
+        capacity = capacity_per_s(self.limits, self.model, burst.requests)
+        results = []
+        for part, level in enumerate(self.levels):
+            on_progress(level.name, part / len(self.levels))
+            workload = self.traffic.workload(_SIMULATED_REQUESTS, level.share * capacity, part)
+            world = VirtualPredictions(
+                self.limits, self.model, workload.requests, expect_arrivals=self.expect_arrivals
+            )
+            results.append(LevelRuns(level, level.share * capacity, (tuple(world.run()),)))
+        return results
 
 
 def _pin(process: ProcessState, cores: Cores) -> None:

@@ -18,7 +18,7 @@ from block.messages import RequestFacts
 from block.simulation.background import Background
 from block.simulation.memory import Ints
 
-WINDOW_S = 30.0
+WINDOW_S = 20.0
 """Arrivals older than this say nothing of the rate."""
 HORIZON_S = 60.0
 """How far ahead arrivals are expected."""
