@@ -19,7 +19,7 @@ from block.latency.base import StepLatencyModel
 from block.simulation import layout
 from block.simulation.background import Background
 from block.simulation.columns import MAX_TOKENS, EngineColumns
-from block.simulation.compiled import compiled, compiled_allocating
+from block.simulation.compiled import compiled, compiled_allocating, spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
@@ -154,6 +154,7 @@ class WhatIf:
 
 def warm_up(model: StepLatencyModel) -> None:
     """Compile, or load from the cache, all that an answer needs: seconds when cold, else half of one."""
+    spare_linear_algebra()
     limits = EngineLimits(
         block_size=16, total_blocks=8, max_num_seqs=1, max_num_batched_tokens=16, max_model_len=64
     )
