@@ -28,7 +28,7 @@ RUNS = 2
 _BURST = 64
 """Requests sent at once to find the engine's capacity."""
 _SIMULATED_REQUESTS = 500
-_FEWEST = 24
+_FEWEST = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Level:
 
 
 LEVELS = (
-    Level("idle", 0.05),
+    Level("idle", 0.1),
     Level("light", 0.3),
     Level("half", 0.6),
     Level("busy", 0.85),
