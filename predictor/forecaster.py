@@ -104,7 +104,7 @@ class Forecaster:
         """Laid out once per state, ledger and number of scenarios; shared by all questions on them."""
         scene = self._current_scene(now_s)
         if self._what_if is None or self._what_if[0] is not scene or self._what_if[1].scenarios != scenarios:
-            lengths, background = scene.scenarios(scenarios), self._background(scene.columns.time_s)
+            lengths, background = scene.scenarios(scenarios), self._background(now_s)
             what_if = WhatIf(scene.columns, self._model, lengths, scene.coming, background)
             self._what_if = (scene, what_if)
         return self._what_if[1]

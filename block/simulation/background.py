@@ -22,7 +22,7 @@ class Background:
     """Expected arrivals of one engine, in order."""
 
     arrival_s: Floats
-    """(requests,) seconds after the state's time, never falling."""
+    """(requests,) seconds from now on, whenever that is asked; never falling."""
     prompt_tokens: Ints
     """(requests,)"""
     output_tokens: Ints

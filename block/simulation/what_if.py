@@ -89,9 +89,9 @@ class WhatIf:
         arrival = newcomer.arrival
         records = self._records(newcomer)
         arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
-        finishes, preemptions = self._baseline_at(arrival_s)
+        as_of_s, finishes, preemptions = self._baseline_at(arrival_s)
         memory = self._memory
-        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, finishes, preemptions)
+        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions)
         figures = _summary(answers).tolist()
         if math.isnan(figures[_E2E]):
             raise StateError(
@@ -128,15 +128,16 @@ class WhatIf:
     def _end_of_oldest_step(self) -> float:
         """Up to then, a question's time changes nothing for the others."""
         if self._memory.s[layout.BATCHES] == 0:
-            return np.inf
+            return 0.0
         return float(self._memory.f[layout.BATCH_END])
 
-    def _baseline_at(self, now_s: float) -> tuple[Floats, Ints]:
+    def _baseline_at(self, now_s: float) -> tuple[float, Floats, Ints]:
+        """As of when it was run, finish times and preemptions."""
         as_of_s = now_s if now_s > self._first_end_s else 0.0
         if self._baseline is None or self._baseline[0] != as_of_s:
             finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
             self._baseline = (as_of_s, finishes, preemptions)
-        return self._baseline[1:]
+        return self._baseline
 
     def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
@@ -189,10 +190,11 @@ def _summary(answers: Floats) -> Floats:
 
 
 @compiled
-def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
+def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float, as_of_s: float) -> None:
     """Lengths of one scenario; a step that is overdue without word of its end ends any moment now.
 
-    The run is for the requests whose lengths these are.
+    The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
+    has come until then is known.
     """
     s[layout.AWAITED] = stops.size
     q = s[layout.RECORDS]
@@ -203,6 +205,9 @@ def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
     for slot in range(s[layout.BATCHES]):
         f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
         f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
+    for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
+        if s[i] >= s[layout.BACKGROUND]:
+            f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
 
 
 @compiled
@@ -239,7 +244,7 @@ def _run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tupl
     s, f = np.empty_like(template), np.empty_like(times)
     for scenario in range(scenarios):
         s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], now_s)
+        _set_stage(s, f, stops[scenario], now_s, now_s)
         run(s, f)
         for r in range(others):
             at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
@@ -255,6 +260,7 @@ def _ask(
     stops: Ints,
     newcomers: Ints,
     arrival_s: float,
+    as_of_s: float,
     finishes: Floats,
     preemptions: Ints,
 ) -> Floats:
@@ -265,7 +271,7 @@ def _ask(
     for scenario in range(scenarios):
         s[:], f[:] = template, times
         answer = answers[scenario]
-        _set_stage(s, f, stops[scenario], arrival_s)
+        _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
         _join(s, f, others, newcomers[scenario], arrival_s)
         run(s, f)
         fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
