@@ -11,18 +11,18 @@ import math
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from block.errors import PredictorError
+from block.http.message import Response
 from block.messages import CandidateRequest, PredictRequest, PredictResponse
+from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 
-MAX_ANSWER_BYTES = 64 * 1024
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
@@ -35,40 +35,38 @@ class Prober:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        courier: Courier,
         ledger: Ledger,
         metrics: SchedulerMetrics,
         deadline_s: float,
         count: int | None,
         scenarios: int,
     ) -> None:
-        self._session = session
+        self._courier = courier
         self._ledger = ledger
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._count = count
         self._scenarios = scenarios
-        self._timeout = aiohttp.ClientTimeout(total=deadline_s + LATE_ALLOWANCE_S)
-        self._tasks: set[asyncio.Task[PredictResponse | None]] = set()
 
     async def ask(
         self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int
     ) -> dict[str, PredictResponse]:
         """Answers by instance name; those that failed or came too late are missing."""
-        asked = self._sample([instance for instance in instances if instance.predictor_url], seed)
-        tasks = {self._spawn(instance, candidate): instance.name for instance in asked}
-        if not tasks:
+        asked = self._sample([instance for instance in instances if instance.predictor], seed)
+        if not asked:
             return {}
-        done, late = await asyncio.wait(tasks, timeout=self._deadline_s)
-        answers = {tasks[task]: answer for task in done if (answer := task.result()) is not None}
-        self._record(answered=len(answers), failed=len(done) - len(answers), late=len(late))
-        return answers
-
-    async def close(self) -> None:
-        """Drop the probes that are still out."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        poll = _Poll(len(asked))
+        plain = msgspec.json.encode(PredictRequest(candidate, (), self._scenarios))
+        for instance in asked:
+            self._send(instance, candidate, plain, poll)
+        await poll.settled(self._deadline_s)
+        self._record(
+            answered=len(poll.answers),
+            failed=poll.failed,
+            late=len(asked) - len(poll.answers) - poll.failed,
+        )
+        return poll.answers
 
     def _sample(self, instances: list[Instance], seed: int) -> list[Instance]:
         if self._count is None or self._count >= len(instances):
@@ -80,45 +78,75 @@ class Prober:
         for outcome, count in outcomes.items():
             self._metrics.probes.labels(outcome).inc(count)
 
-    def _spawn(self, instance: Instance, candidate: CandidateRequest) -> asyncio.Task[PredictResponse | None]:
-        task = asyncio.create_task(self._probe(instance, candidate))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
-        started_s = time.perf_counter()
+    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: _Poll) -> None:
+        """Ask one; ``plain`` is the question as it goes to those who know all earlier choices."""
+        assert instance.predictor is not None
         untold = self._ledger.untold(instance)
-        question = PredictRequest(candidate, untold, self._scenarios)
+        question = plain
+        if untold:
+            question = msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios))
+        patience_s = self._deadline_s + LATE_ALLOWANCE_S
+        done = partial(self._take, instance, untold, poll)
+        self._courier.post(instance.predictor, b"/v1/predict", question, patience_s, done)
+
+    def _take(
+        self,
+        instance: Instance,
+        untold: tuple[CandidateRequest, ...],
+        poll: _Poll,
+        response: Response | None,
+    ) -> None:
+        answer = None
         try:
-            answer = await self._post(instance, msgspec.json.encode(question))
-        except TimeoutError:
-            return None  # counted as late when the deadline passed
-        except (aiohttp.ClientError, OSError, PredictorError) as error:
+            answer = None if response is None else _checked(response, instance)
+        except PredictorError as error:
             logger.debug("predictor of %s: %s", instance.name, error)
-            return None
-        self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
-        took_s = time.perf_counter() - started_s
-        self._metrics.probe_s.observe(took_s)
-        return answer
-
-    async def _post(self, instance: Instance, question: bytes) -> PredictResponse:
-        async with self._session.post(
-            URL(f"{instance.predictor_url}/v1/predict", encoded=True),
-            data=question,
-            headers={"Content-Type": "application/json"},
-            timeout=self._timeout,
-        ) as response:
-            if response.status != 200:
-                raise PredictorError(f"answered {response.status}")
-            if response.content_length is None or response.content_length > MAX_ANSWER_BYTES:
-                raise PredictorError("answered without a length, or with too much")
-            return _checked(await response.read(), instance)
+        if answer is not None:
+            if untold:
+                self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
+            self._metrics.probe_s.observe(time.perf_counter() - poll.started_s)
+        poll.take(instance.name, answer)
 
 
-def _checked(body: bytes, instance: Instance) -> PredictResponse:
+class _Poll:
+    """The answers to one question."""
+
+    def __init__(self, asked: int) -> None:
+        self.answers: dict[str, PredictResponse] = {}
+        self.failed = 0
+        self.started_s = time.perf_counter()
+        self._asked = asked
+        self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, name: str, answer: PredictResponse | None) -> None:
+        """One predictor has answered, or failed; too late, it changes nothing any more."""
+        if self._settled.done():
+            return
+        if answer is None:
+            self.failed += 1
+        else:
+            self.answers[name] = answer
+        if len(self.answers) + self.failed == self._asked:
+            self._settled.set_result(None)
+
+    async def settled(self, deadline_s: float) -> None:
+        """Wait for all, but no longer than ``deadline_s``."""
+        timer = self._settled.get_loop().call_later(deadline_s, self._close)
+        try:
+            await self._settled
+        finally:
+            timer.cancel()
+
+    def _close(self) -> None:
+        if not self._settled.done():
+            self._settled.set_result(None)
+
+
+def _checked(response: Response, instance: Instance) -> PredictResponse:
+    if response.status != 200:
+        raise PredictorError(f"answered {response.status}")
     try:
-        answer = _ANSWER.decode(body)
+        answer = _ANSWER.decode(response.body)
     except (ValueError, RecursionError) as error:
         raise PredictorError(f"answered what is no prediction: {error}") from error
     if answer.instance != instance.name:
