@@ -45,5 +45,29 @@ def what_if(
     print(json.dumps(result.summary()), flush=True)
 
 
+@app.command("router", epilog="Example: block-exp bench router --rounds 5")
+def router(
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Command of another router, with {urls} and {port}; may be given several times."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Alternating rounds; medians count.")] = 5,
+    requests: Annotated[int, typer.Option(min=100, help="Whole answers per round.")] = 4000,
+    streams: Annotated[int, typer.Option(min=10, help="Streams per round.")] = 320,
+) -> None:
+    """Measure what routers cost before mock instances: this one, and peers that are installed.
+
+    For each peer the output ends with a line of JSON: this router's round robin over the peer. The TTFT
+    of a stream includes the mock's next tick, with and without a router.
+    """
+    from exp.bench_router import RouterBench
+
+    bench = RouterBench(peer or (), rounds, requests, streams)
+    bench.run()
+    Console().print(bench.table())
+    for summary in bench.summaries():
+        print(json.dumps(summary), flush=True)
+
+
 if __name__ == "__main__":
     main(["bench", *sys.argv[1:]])

@@ -113,7 +113,9 @@ class SchedulerApp:
             unbounded_tokens=settings.constant_output_tokens,
         )
         dispatcher = Dispatcher(Relay(http, settings), ledger, self._metrics, settings.attempts)
-        return Router(decider, dispatcher, Receipts(self._metrics))
+        receipts = Receipts(self._metrics)
+        self._resources.callback(receipts.flush)
+        return Router(decider, dispatcher, receipts)
 
 
 def _make_prober(

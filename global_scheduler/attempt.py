@@ -7,8 +7,9 @@ sockets. Does not choose instances, and does not decide what a failure leads to.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from block.errors import TransportError
 from block.http.client_connection import ClientConnection
@@ -24,8 +25,7 @@ MAX_WHOLE_BODY_BYTES = 256 * 2**20
 FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """An answer known in full."""
 
     status: int
@@ -33,8 +33,7 @@ class Whole:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """An event stream whose first events have come; more waits in its attempt."""
 
     status: int
@@ -42,8 +41,7 @@ class Stream:
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Nothing that could be passed on; ``answer`` is the instance's own word on it, if any."""
 
     reason: FailureReason
@@ -59,7 +57,7 @@ class Attempt:
     def __init__(self, connection: ClientConnection, deadline_s: float, idle_s: float) -> None:
         """``deadline_s``: for the first byte of a stream, or of anything else."""
         self._loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._answer: asyncio.Future[Whole | Failure | None] = self._loop.create_future()
         self.deadline_s = deadline_s
         self.instance_up = True
         """Whether, if nothing comes, the instance is merely late."""
@@ -76,21 +74,26 @@ class Attempt:
         self._error: Exception | None = None
         self._held_back = False
 
+    async def answer(self) -> Answer:
+        """Wait for the first byte that may be passed on, or for what prevents it."""
+        answer = await self._answer
+        return answer or Stream(self._status, forwarded_response(self._headers), self)
+
     async def pass_on(self, status: int, headers: Headers, exchange: Exchange) -> None:
         """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks."""
         exchange.start(status, headers, b"".join(self._parts))
         self._parts.clear()
         self._exchange = exchange
         if not self._over:
-            self._ended = self._loop.create_future()
             self.deadline_s = self._loop.time() + self._idle_s
             if exchange.paused:
                 self.pause()
+            self._ended = self._loop.create_future()
             await self._ended
+        elif self._error is None:
+            self._finish_stream()
         if self._error is not None:
             raise self._error
-        if self._cutter is not None:
-            exchange.finish(self._cutter.rest())
 
     def give_up(self) -> None:
         """The instance is down for certain: what waits for its first byte need not wait on."""
@@ -99,6 +102,7 @@ class Attempt:
 
     def drop(self) -> None:
         """Nobody wants it any more."""
+        self._exchange = None
         if not self._over:
             self._over = True
             self._connection.abort()
@@ -128,7 +132,7 @@ class Attempt:
         if status == 200 and kind.partition(b";")[0].strip().lower() == b"text/event-stream":
             self._cutter = EventCutter()
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes, *, last: bool) -> None:
         """More of the answer."""
         cutter = self._cutter
         if cutter is None:
@@ -137,20 +141,23 @@ class Attempt:
         events = cutter.feed(data)
         if self._exchange is not None:
             self.deadline_s = self._loop.time() + self._idle_s
-            if events:
+            if last:
+                self._parts.append(events)  # goes out with the end
+            elif events:
                 self._exchange.write(events)
         elif events:
             self._parts.append(events)
-            if not self.answer.done():
+            if not self._answer.done():
                 self._open_stream(events)
 
     def complete(self) -> None:
         """The answer has ended in order."""
         self._over = True
         self.deadline_s = NEVER_S
-        if self._ended is not None:
+        if self._exchange is not None:
+            self._finish_stream()
             self._settle_end()
-        elif not self.answer.done():
+        elif not self._answer.done():
             if self._cutter is None:
                 self._answer_whole()
             elif rest := self._cutter.rest():
@@ -182,7 +189,7 @@ class Attempt:
     def _open_stream(self, first: bytes) -> None:
         failure = engine_failure(first)
         if failure is None:
-            self.answer.set_result(Stream(self._status, forwarded_response(self._headers), self))
+            self._answer.set_result(None)
             return
         self.drop()
         status, body = failure
@@ -193,7 +200,7 @@ class Attempt:
         if answer.status >= 500:
             self._fail("status", answer)
         else:
-            self.answer.set_result(answer)
+            self._answer.set_result(answer)
 
     def _break(self, error: Exception) -> None:
         self._over = True
@@ -201,13 +208,18 @@ class Attempt:
         self._error = error
         if self._ended is not None:
             self._settle_end()
-        elif not self.answer.done():
+        elif not self._answer.done():
             late = isinstance(error, TimeoutError) and self.instance_up
             self._fail("timeout" if late else "reset")
 
     def _fail(self, reason: FailureReason, answer: Whole | None = None) -> None:
-        if not self.answer.done():
-            self.answer.set_result(Failure(reason, answer))
+        if not self._answer.done():
+            self._answer.set_result(Failure(reason, answer))
+
+    def _finish_stream(self) -> None:
+        if self._exchange is not None and self._cutter is not None:
+            self._parts.append(self._cutter.rest())
+            self._exchange.finish(b"".join(self._parts))
 
     def _settle_end(self) -> None:
         if self._ended is not None and not self._ended.done():

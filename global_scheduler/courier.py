@@ -98,7 +98,7 @@ class _Letter:
     def head(self, status: int, _: Headers) -> None:
         self._status = status
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes, **_: bool) -> None:
         self._body += data
         if len(self._body) > MAX_ANSWER_BYTES:
             self.expire()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from block.errors import RequestError
 from block.http.message import Headers
@@ -20,8 +21,7 @@ _DOUBTFUL = frozenset({"reset", "empty", "engine", "timeout"})
 """Failures that call for a health poll at once; a refused connection needs none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(msgspec.Struct, frozen=True):
     """All that belongs to one request on its way."""
 
     decision: Decision

@@ -27,20 +27,20 @@ _DROPPED = _HOP_BY_HOP | _SET_ANEW
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def text_headers(raw: Headers) -> dict[str, str]:
-    """Name (lower case) -> value; the last one wins."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+def extension_headers(raw: Headers) -> dict[str, str]:
+    """Those whose names begin with ``x-``: name (lower case) -> value; the last one wins."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw if name.startswith(b"x-")}
 
 
-def request_id(headers: Mapping[str, str]) -> str:
-    """The client's ``x-request-id`` if it is sane, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+def request_ids(headers: Mapping[str, str]) -> tuple[str, str]:
+    """The client's ``x-request-id`` if it is sane, else a new one; and what the fleet knows it by.
 
-
-def unique_id(client_id: str) -> str:
-    """What the fleet knows a request by: clients use an id again, and predictors must tell them apart."""
-    return f"{client_id}-{secrets.token_hex(6)}"
+    Clients use an id again, and predictors must tell requests apart.
+    """
+    given = headers.get("x-request-id")
+    token = secrets.token_hex(22)
+    client_id = given if given and _SANE_ID.fullmatch(given) else token[:32]
+    return client_id, f"{client_id}-{token[32:]}"
 
 
 def forwarded_request(raw: Headers, id_: str) -> Headers:

@@ -7,7 +7,8 @@ instance can be tried. Does not choose instances.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from block.config import SchedulerSettings
 from block.errors import ConnectError, RequestError, TransportError
@@ -19,8 +20,7 @@ from global_scheduler.fleet import Instance
 from global_scheduler.replies import error_event
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """What is sent on, whichever the instance."""
 
     path: bytes
@@ -58,7 +58,7 @@ class Relay:
         answer: Answer | None = None
         try:
             connection.send(attempt, head, forward.body)
-            answer = await attempt.answer
+            answer = await attempt.answer()
         finally:
             instance.waiting.discard(attempt)
             if not isinstance(answer, Stream):

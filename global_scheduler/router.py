@@ -11,7 +11,7 @@ from block.http.message import Request
 from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher, Errand
-from global_scheduler.headers import forwarded_request, request_id, text_headers, unique_id
+from global_scheduler.headers import extension_headers, forwarded_request, request_ids
 from global_scheduler.inquiry import Inquiry, read_inquiry
 from global_scheduler.receipts import Receipt, Receipts
 from global_scheduler.relay import Forward
@@ -34,12 +34,12 @@ class Router:
     def serve(self, exchange: Exchange) -> None:
         """Start on one request."""
         client = Client(exchange)
-        headers = text_headers(exchange.request.headers)
+        headers = extension_headers(exchange.request.headers)
         client.serve(self._serve(client, headers, _receipt(headers)))
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what never became a whole request."""
-        receipt = _receipt(text_headers(exchange.request.headers))
+        receipt = _receipt(extension_headers(exchange.request.headers))
         _refuse(exchange, receipt, error)
         self._receipts.file(receipt)
 
@@ -81,8 +81,7 @@ class Router:
 
 
 def _receipt(headers: dict[str, str]) -> Receipt:
-    client_id = request_id(headers)
-    return Receipt(client_id, unique_id(client_id))
+    return Receipt(*request_ids(headers))
 
 
 def _refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:

@@ -111,7 +111,7 @@ class Collector:
         """The answer begins."""
         self._status, self._headers = status, headers
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes, **_: bool) -> None:
         """More of the answer."""
         self._parts.append(data)
         self._room -= len(data)

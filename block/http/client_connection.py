@@ -13,6 +13,8 @@ from block.http.message import BODILESS, Headers
 from block.http.origin import Origin
 
 MAX_HEAD_BYTES = 256 * 1024
+_JOINED_BYTES = 64 * 1024
+"""Up to this, copying a body costs less than sending it apart from its head."""
 
 
 class Receiver(Protocol):
@@ -22,8 +24,8 @@ class Receiver(Protocol):
         """The answer begins."""
         ...
 
-    def body(self, data: bytes) -> None:
-        """More of it: all that came at once, never empty."""
+    def body(self, data: bytes, *, last: bool) -> None:
+        """More of it: all that came at once, never empty. If ``last``, its end follows at once."""
         ...
 
     def complete(self) -> None:
@@ -73,10 +75,10 @@ class ClientConnection(asyncio.Protocol):
         self._receiver = receiver
         self.deadline_s = NEVER_S
         self._forget()
-        if body:
+        if len(body) > _JOINED_BYTES:
             self._transport.writelines((head, body))
         else:
-            self._transport.write(head)
+            self._transport.write(head + body)
 
     def abort(self) -> None:
         """Close, whatever is under way; the receiver hears no more."""
@@ -105,7 +107,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is open."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own are none by class
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
@@ -195,7 +197,7 @@ class ClientConnection(asyncio.Protocol):
         parts = self._parts
         if parts and self._receiver is not None:
             self._parts = []
-            self._receiver.body(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._receiver.body(parts[0] if len(parts) == 1 else b"".join(parts), last=self._ended)
 
     def _finish(self, *, reusable: bool) -> None:
         receiver, self._receiver = self._receiver, None

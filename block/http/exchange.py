@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from block.http.message import BODILESS, Headers, Request, response_head
@@ -10,8 +11,9 @@ from block.http.message import BODILESS, Headers, Request, response_head
 class Wire(Protocol):
     """What an exchange needs of its connection."""
 
-    def send(self, data: bytes) -> None:
-        """Send bytes, or keep them until the client takes them."""
+    @property
+    def send(self) -> Callable[[bytes], None]:
+        """Sends bytes, or keeps them until the client takes them."""
         ...
 
     def ended(self, *, closes: bool) -> None:
@@ -48,11 +50,12 @@ class Exchange:
     and after the end, all of them do nothing.
     """
 
-    __slots__ = ("_chunked", "_wire", "closes", "listener", "open", "paused", "request", "started")
+    __slots__ = ("_chunked", "_send", "_wire", "closes", "listener", "open", "paused", "request", "started")
 
     def __init__(self, wire: Wire, request: Request, *, closes: bool, chunked: bool) -> None:
         """``closes``: no further request on this connection. ``chunked``: the client knows chunks."""
         self._wire = wire
+        self._send = wire.send
         self._chunked = chunked
         self.request = request
         self.closes = closes
@@ -76,7 +79,7 @@ class Exchange:
             if self.request.method != b"HEAD":
                 parts.append(body)
         self.started = True
-        self._wire.send(b"".join(parts))
+        self._send(b"".join(parts))
         self._end()
 
     def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
@@ -91,21 +94,21 @@ class Exchange:
         if first:
             parts.append(self._framed(first))
         self.started = True
-        self._wire.send(b"".join(parts))
+        self._send(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         """More of it; not empty."""
         if self.open:
-            self._wire.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self, data: bytes = b"") -> None:
         """The last of it."""
         if not self.open:
             return
         if self._chunked:
-            self._wire.send((self._framed(data) if data else b"") + b"0\r\n\r\n")
+            self._send((self._framed(data) if data else b"") + b"0\r\n\r\n")
         elif data:
-            self._wire.send(data)
+            self._send(data)
         self._end()
 
     def cut(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 
@@ -15,16 +15,13 @@ class Origin:
     port: int
     context: ssl.SSLContext | None = None
     """For HTTPS."""
+    named: bytes = field(init=False, compare=False)
+    """As the Host header names it."""
 
-    @property
-    def named(self) -> bytes:
-        """As the Host header names it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return (host if self.port == self._usual_port else f"{host}:{self.port}").encode("idna")
-
-    @property
-    def _usual_port(self) -> int:
-        return 443 if self.context else 80
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]".encode() if ":" in self.host else self.host.encode("idna")
+        usual = self.port == (443 if self.context else 80)
+        object.__setattr__(self, "named", host if usual else b"%b:%d" % (host, self.port))
 
 
 def split_url(url: str, context: ssl.SSLContext | None = None) -> tuple[Origin, bytes]:

@@ -45,6 +45,7 @@ class RequestReader:
         self.interrupted = False
         """A message was refused before its end: the client may still be sending it."""
         self._began = self._deaf = False
+        self._feeding_bytes = 0
         self._forget()
 
     def feed(self, data: bytes) -> Sequence[Arrival]:
@@ -52,6 +53,7 @@ class RequestReader:
         if self._deaf:
             return ()
         self._began = False
+        self._feeding_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -84,11 +86,9 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
         self._target += url
-        self._spend_on_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer."""
-        self._spend_on_head(len(name) + len(value) + 4)
         if self.in_head:  # else it is a trailer
             self._headers.append((name.lower(), value.strip(b" \t")))
 
@@ -120,7 +120,7 @@ class RequestReader:
         self._method = self._target = b""
         self._headers: Headers = []
         self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = self._fed_bytes = 0
+        self._body_bytes = self._fed_bytes = 0
         self._has_body = self._last_closes = False
         self._modern = True
 
@@ -138,11 +138,6 @@ class RequestReader:
         self._error = error
         raise error
 
-    def _spend_on_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._limits.max_head_bytes:
-            self._stop(_head_too_large(self._limits.max_head_bytes))
-
     def _count(self, size: int) -> None:
         """Bound what the parser may keep of a head or a trailer that has not ended.
 
@@ -154,13 +149,23 @@ class RequestReader:
         elif self._fed_bytes > self._limits.max_head_bytes * 2 + self._limits.max_body_bytes * _WORST_FRAMING:
             self._refuse(_too_large(self._limits.max_body_bytes))
 
+    def _check_head_size(self) -> None:
+        if self._fed_bytes + self._feeding_bytes <= self._limits.max_head_bytes:
+            return  # with the body's beginning, and with what stood before it
+        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if size > self._limits.max_head_bytes:
+            self._stop(_head_too_large(self._limits.max_head_bytes))
+
     def _check_head(self) -> None:
+        self._check_head_size()
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._stop(RequestError(f"HTTP/{version} is not spoken here", status=505))
         named = dict(self._headers)
         self._modern = version == "1.1"
-        hosts = sum(name == b"host" for name, _ in self._headers)
+        hosts = 1 if b"host" in named else 0
+        if len(named) < len(self._headers):
+            hosts = sum(name == b"host" for name, _ in self._headers)
         if hosts > 1 or (self._modern and hosts == 0):
             self._stop(RequestError("a request must name its host, once"))
         coding = named.get(b"transfer-encoding")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from block.errors import RequestError
@@ -62,7 +63,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is open."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own are none by class
         self._host.enter(self)
         self._set_deadline()
 
@@ -116,9 +117,10 @@ class ServerConnection(asyncio.Protocol):
 
     # The exchange's side
 
-    def send(self, data: bytes) -> None:
-        """Send bytes of an answer."""
-        self._transport.write(data)
+    @property
+    def send(self) -> Callable[[bytes], None]:
+        """Sends bytes of an answer."""
+        return self._transport.write
 
     def ended(self, *, closes: bool) -> None:
         """The answer is complete: on to the next request, or close."""
