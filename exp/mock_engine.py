@@ -21,7 +21,8 @@ from block.messages import PredictResponse
 from block.types import EngineLoad, Prediction, PredictionSpread
 
 MODEL = "mock"
-EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":" word"}}]}\n\n'
+_DELTA = b'{"index":0,"delta":{"content":" word"}}'
+EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[%b]}\n\n' % _DELTA
 LAST_EVENT = b"data: [DONE]\n\n"
 WHOLE = b'{"id":"chatcmpl-1","choices":[{"index":0,"message":{"role":"assistant","content":"word"}}]}'
 _MODELS = b'{"object":"list","data":[{"id":"%b","object":"model","max_model_len":131072}]}' % MODEL.encode()
