@@ -6,6 +6,7 @@ Holds state; asks nobody. ``health`` writes it, the router reads it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ from yarl import URL
 from block.config import InstanceConfig
 from block.errors import RequestError
 from global_scheduler.model_list import ModelCard
+from global_scheduler.traffic import Burden, Traffic
+
+_UNWEIGHED = Burden()
 
 
 class Instance:
@@ -24,13 +28,17 @@ class Instance:
         self.url = config.url.rstrip("/")
         self.predictor_url = config.predictor_url.rstrip("/") if config.predictor_url else None
         self.healthy = False
-        self.outstanding = 0
-        """Requests sent there by this scheduler that are not over."""
+        self.traffic = Traffic()
         self.models: tuple[ModelCard, ...] | None = None
         """None until it has told."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
         self._unanswered: set[asyncio.Timeout] = set()
+
+    @property
+    def outstanding(self) -> int:
+        """Requests sent there by this scheduler that are not over."""
+        return self.traffic.outstanding
 
     def at(self, path: str) -> URL:
         """Address of ``path`` (query included, already encoded) on this instance."""
@@ -69,13 +77,13 @@ class Instance:
             self._unanswered.discard(patience)
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Count one request as outstanding."""
-        self.outstanding += 1
+    def busy(self, burden: Burden = _UNWEIGHED) -> Iterator[None]:
+        """Count one request as outstanding, with what it weighs."""
+        self.traffic.begin(burden, time.monotonic())
         try:
             yield
         finally:
-            self.outstanding -= 1
+            self.traffic.end(burden)
 
 
 class Fleet:

@@ -21,11 +21,13 @@ from block.messages import CandidateRequest, PredictRequest, PredictResponse
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
+from global_scheduler.quorum import Quorum, gather_enough
 
 MAX_ANSWER_BYTES = 64 * 1024
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
+_ALL = Quorum()
 logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
 
@@ -52,17 +54,21 @@ class Prober:
         self._tasks: set[asyncio.Task[PredictResponse | None]] = set()
 
     async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int
+        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum = _ALL
     ) -> dict[str, PredictResponse]:
-        """Answers by instance name; those that failed or came too late are missing."""
-        asked = self._sample([instance for instance in instances if instance.predictor_url], seed)
+        """Answers by instance name; those that failed or came too late are missing.
+
+        None at all if fewer answered than the quorum's minimum.
+        """
+        count = self._count if quorum.probes is None else quorum.probes
+        asked = self._sample([instance for instance in instances if instance.predictor_url], seed, count)
         tasks = {self._spawn(instance, candidate): instance.name for instance in asked}
         if not tasks:
             return {}
-        done, late = await asyncio.wait(tasks, timeout=self._deadline_s)
+        done, late = await gather_enough(tasks, self._deadline_s, quorum)
         answers = {tasks[task]: answer for task in done if (answer := task.result()) is not None}
         self._record(answered=len(answers), failed=len(done) - len(answers), late=len(late))
-        return answers
+        return answers if len(answers) >= quorum.minimum_share * len(tasks) else {}
 
     async def close(self) -> None:
         """Drop the probes that are still out."""
@@ -70,10 +76,10 @@ class Prober:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _sample(self, instances: list[Instance], seed: int) -> list[Instance]:
-        if self._count is None or self._count >= len(instances):
+    def _sample(self, instances: list[Instance], seed: int, count: int | None) -> list[Instance]:
+        if count is None or count >= len(instances):
             return instances
-        return random.Random(seed).sample(instances, self._count)
+        return random.Random(seed).sample(instances, count)
 
     def _record(self, **outcomes: int) -> None:
         """Each probe once, by what it was at the deadline."""
@@ -88,7 +94,7 @@ class Prober:
 
     async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
         started_s = time.perf_counter()
-        untold = self._ledger.untold(instance)
+        untold, tally = self._ledger.untold(instance), instance.traffic.tally
         question = PredictRequest(candidate, untold, self._scenarios)
         try:
             answer = await self._post(instance, msgspec.json.encode(question))
@@ -98,6 +104,7 @@ class Prober:
             logger.debug("predictor of %s: %s", instance.name, error)
             return None
         self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
+        instance.traffic.hear(answer.load, tally, time.monotonic())  # of use even if it came late
         took_s = time.perf_counter() - started_s
         self._metrics.probe_s.observe(took_s)
         return answer
