@@ -39,7 +39,7 @@ def check_policy(policy: Policy, seeds: Sequence[int] = range(40)) -> None:
 
 def check_ranks_all(policy: Policy, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
     """The choice names each candidate exactly once, and gives a reason."""
-    choice = policy.choose(request, candidates)
+    choice = policy.choose(request, list(candidates))
     assert isinstance(choice, Choice), f"choose() must return a Choice, not {choice!r}"
     assert choice.ranks(candidates), f"each candidate must be named once: {choice} of {candidates}"
     assert choice.reason, "a choice must have a reason"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,7 +45,9 @@ def build_policy(
     """One with these options. Raises ConfigError that names the option and what is known or allowed."""
     if not options:
         return _constructed(factory, name, place)
-    known = [field.name for field in fields(factory) if field.init] if is_dataclass(factory) else []
+    known: list[str] = (
+        [field.name for field in fields(factory) if field.init] if is_dataclass(factory) else []
+    )
     for option, value in options.items():
         if option not in known:
             raise ConfigError(
@@ -53,7 +55,7 @@ def build_policy(
                 + (f"known: {', '.join(known)}" if known else f"{name} has none")
             )
     try:
-        policy: Policy = TypeAdapter(factory).validate_python(options)
+        policy: Policy = TypeAdapter(cast("Any", factory)).validate_python(options)
     except ValidationError as error:
         lines = [_explain(name, item, place) for item in error.errors()]
         raise ConfigError("\n".join(lines)) from error
