@@ -21,7 +21,8 @@ from block.messages import CandidateRequest, PredictRequest, PredictResponse
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
-from global_scheduler.quorum import Quorum, gather_enough
+from global_scheduler.poll import Poll
+from global_scheduler.quorum import Quorum
 
 MAX_ANSWER_BYTES = 64 * 1024
 LATE_ALLOWANCE_S = 1.0
@@ -51,7 +52,7 @@ class Prober:
         self._count = count
         self._scenarios = scenarios
         self._timeout = aiohttp.ClientTimeout(total=deadline_s + LATE_ALLOWANCE_S)
-        self._tasks: set[asyncio.Task[PredictResponse | None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(
         self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum = _ALL
@@ -62,13 +63,14 @@ class Prober:
         """
         count = self._count if quorum.probes is None else quorum.probes
         asked = self._sample([instance for instance in instances if instance.predictor_url], seed, count)
-        tasks = {self._spawn(instance, candidate): instance.name for instance in asked}
-        if not tasks:
+        if not asked:
             return {}
-        done, late = await gather_enough(tasks, self._deadline_s, quorum)
-        answers = {tasks[task]: answer for task in done if (answer := task.result()) is not None}
-        self._record(answered=len(answers), failed=len(done) - len(answers), late=len(late))
-        return answers if len(answers) >= quorum.minimum_share * len(tasks) else {}
+        poll = Poll(len(asked), quorum)
+        for instance in asked:
+            self._spawn(instance, candidate, poll)
+        await poll.settled(self._deadline_s)
+        self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
+        return poll.usable
 
     async def close(self) -> None:
         """Drop the probes that are still out."""
@@ -86,13 +88,15 @@ class Prober:
         for outcome, count in outcomes.items():
             self._metrics.probes.labels(outcome).inc(count)
 
-    def _spawn(self, instance: Instance, candidate: CandidateRequest) -> asyncio.Task[PredictResponse | None]:
-        task = asyncio.create_task(self._probe(instance, candidate))
+    def _spawn(self, instance: Instance, candidate: CandidateRequest, poll: Poll) -> None:
+        task = asyncio.create_task(self._probe(instance, candidate, poll))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
+    async def _probe(self, instance: Instance, candidate: CandidateRequest, poll: Poll) -> None:
+        poll.take(instance.name, await self._answer(instance, candidate))
+
+    async def _answer(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
         started_s = time.perf_counter()
         untold, tally = self._ledger.untold(instance), instance.traffic.tally
         question = PredictRequest(candidate, untold, self._scenarios)
