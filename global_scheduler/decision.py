@@ -199,7 +199,7 @@ def _substitute(
 
     Old loads serve only if they are known of all that could tell theirs: else the few would get it all.
     """
-    tellers = {instance.name for instance in eligible if instance.predictor_url}
+    tellers = {instance.name for instance in eligible if instance.predictor}
     known = {candidate.name for candidate in candidates if candidate.load is not None}
     if not known or not tellers <= known:
         return LeastRequest(), "no_prediction"

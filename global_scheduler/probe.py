@@ -5,26 +5,27 @@ Knows the predictor's wire messages; knows nothing of policies.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from block.errors import PredictorError
+from block.http.message import Response
 from block.messages import CandidateRequest, PredictRequest, PredictResponse
+from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.poll import Poll
 from global_scheduler.quorum import Quorum
+from global_scheduler.traffic import Tally
 
-MAX_ANSWER_BYTES = 64 * 1024
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
@@ -33,26 +34,34 @@ logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was so when a question was sent."""
+
+    at_s: float
+    untold: tuple[CandidateRequest, ...]
+    """Earlier choices that it told."""
+    tally: Tally
+
+
 class Prober:
     """Probes up to ``count`` predictors per request; None means all."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        courier: Courier,
         ledger: Ledger,
         metrics: SchedulerMetrics,
         deadline_s: float,
         count: int | None,
         scenarios: int,
     ) -> None:
-        self._session = session
+        self._courier = courier
         self._ledger = ledger
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._count = count
         self._scenarios = scenarios
-        self._timeout = aiohttp.ClientTimeout(total=deadline_s + LATE_ALLOWANCE_S)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(
         self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum = _ALL
@@ -62,21 +71,16 @@ class Prober:
         None at all if fewer answered than the quorum's minimum.
         """
         count = self._count if quorum.probes is None else quorum.probes
-        asked = self._sample([instance for instance in instances if instance.predictor_url], seed, count)
+        asked = self._sample([instance for instance in instances if instance.predictor], seed, count)
         if not asked:
             return {}
         poll = Poll(len(asked), quorum)
+        plain = msgspec.json.encode(PredictRequest(candidate, (), self._scenarios))
         for instance in asked:
-            self._spawn(instance, candidate, poll)
+            self._send(instance, candidate, plain, poll)
         await poll.settled(self._deadline_s)
         self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
         return poll.usable
-
-    async def close(self) -> None:
-        """Drop the probes that are still out."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _sample(self, instances: list[Instance], seed: int, count: int | None) -> list[Instance]:
         if count is None or count >= len(instances):
@@ -88,48 +92,43 @@ class Prober:
         for outcome, count in outcomes.items():
             self._metrics.probes.labels(outcome).inc(count)
 
-    def _spawn(self, instance: Instance, candidate: CandidateRequest, poll: Poll) -> None:
-        task = asyncio.create_task(self._probe(instance, candidate, poll))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll) -> None:
+        """Ask one; ``plain`` is the question as it goes to those who know all earlier choices."""
+        assert instance.predictor is not None
+        untold = self._ledger.untold(instance)
+        question = plain
+        if untold:
+            question = msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios))
+        patience_s = self._deadline_s + LATE_ALLOWANCE_S
+        asked = Asked(time.perf_counter(), untold, instance.traffic.tally)
+        done = partial(self._take, instance, poll, asked)
+        self._courier.post(instance.predictor, b"/v1/predict", question, patience_s, done)
 
-    async def _probe(self, instance: Instance, candidate: CandidateRequest, poll: Poll) -> None:
-        poll.take(instance.name, await self._answer(instance, candidate))
-
-    async def _answer(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
-        started_s = time.perf_counter()
-        untold, tally = self._ledger.untold(instance), instance.traffic.tally
-        question = PredictRequest(candidate, untold, self._scenarios)
+    def _take(
+        self,
+        instance: Instance,
+        poll: Poll,
+        asked: Asked,
+        response: Response | None,
+    ) -> None:
+        answer = None
         try:
-            answer = await self._post(instance, msgspec.json.encode(question))
-        except TimeoutError:
-            return None  # counted as late when the deadline passed
-        except (aiohttp.ClientError, OSError, PredictorError) as error:
+            answer = None if response is None else _checked(response, instance)
+        except PredictorError as error:
             logger.debug("predictor of %s: %s", instance.name, error)
-            return None
-        self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
-        instance.traffic.hear(answer.load, tally, time.monotonic())  # of use even if it came late
-        took_s = time.perf_counter() - started_s
-        self._metrics.probe_s.observe(took_s)
-        return answer
-
-    async def _post(self, instance: Instance, question: bytes) -> PredictResponse:
-        async with self._session.post(
-            URL(f"{instance.predictor_url}/v1/predict", encoded=True),
-            data=question,
-            headers={"Content-Type": "application/json"},
-            timeout=self._timeout,
-        ) as response:
-            if response.status != 200:
-                raise PredictorError(f"answered {response.status}")
-            if response.content_length is None or response.content_length > MAX_ANSWER_BYTES:
-                raise PredictorError("answered without a length, or with too much")
-            return _checked(await response.read(), instance)
+        if answer is not None:
+            if asked.untold:
+                self._ledger.acknowledge(instance, [earlier.id for earlier in asked.untold])
+            instance.traffic.hear(answer.load, asked.tally, time.monotonic())  # of use even if it came late
+            self._metrics.probe_s.observe(time.perf_counter() - asked.at_s)
+        poll.take(instance.name, answer)
 
 
-def _checked(body: bytes, instance: Instance) -> PredictResponse:
+def _checked(response: Response, instance: Instance) -> PredictResponse:
+    if response.status != 200:
+        raise PredictorError(f"answered {response.status}")
     try:
-        answer = _ANSWER.decode(body)
+        answer = _ANSWER.decode(response.body)
     except (ValueError, RecursionError) as error:
         raise PredictorError(f"answered what is no prediction: {error}") from error
     if answer.instance != instance.name:

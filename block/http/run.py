@@ -1,0 +1,79 @@
+"""A process that serves: its socket, its signals, its end; and several of them beside each other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from block.errors import ConfigError
+from block.http.server import Server, Service
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a server listens."""
+
+    host: str
+    port: int
+    shared: bool = False
+    """Whether other processes listen there as well: the kernel deals the connections out."""
+    certificate: Path | None = None
+    """PEM file with the certificate and its chain; None serves plain HTTP."""
+    key: Path | None = None
+
+    def listen(self) -> socket.socket:
+        """Raises ConfigError if the address cannot be had."""
+        try:
+            family, *_, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{self.host}:{self.port}: cannot listen there ({reason})") from error
+        return listener
+
+    def context(self) -> ssl.SSLContext | None:
+        """Raises ConfigError if a file is missing or damaged."""
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"certificate = {self.certificate}: cannot be used ({error})") from error
+        return context
+
+
+def run(make_service: Callable[[], Service], binding: Binding, grace_s: float) -> None:
+    """Serve until SIGTERM or SIGINT, then let open exchanges end for ``grace_s``. Raises ConfigError."""
+    context = binding.context()
+    listener = binding.listen()
+    uvloop.run(_serve(make_service(), listener, context, grace_s))
+
+
+async def _serve(
+    service: Service, listener: socket.socket, context: ssl.SSLContext | None, grace_s: float
+) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    server = Server(service, context)
+    await server.start(listener)
+    logger.info("listening on %s:%s", *listener.getsockname()[:2])
+    await ended.wait()
+    logger.info("ending; open requests have %s s", grace_s)
+    await server.stop(grace_s)
