@@ -69,26 +69,22 @@ class Decider:
         fleet: Fleet,
         prober: Asker,
         policies: Mapping[str, Policy],
-        default_policy: str,
         estimator: Estimator,
         counter: TokenCounter,
-        unbounded_tokens: int,
-        settings: SchedulerSettings | None = None,
+        settings: SchedulerSettings,
     ) -> None:
-        """``unbounded_tokens``: response limit assumed where neither request nor instance tells."""
+        """``policies`` has at least the settings' default."""
         self._fleet = fleet
         self._prober = prober
         self._policies = policies
-        self._default_policy = default_policy
         self._estimator = estimator
         self._counter = counter
-        self._unbounded_tokens = unbounded_tokens
-        self._settings = settings or SchedulerSettings()
+        self._settings = settings
         self._sequence = itertools.count()
 
     def policy_name(self, inquiry: Inquiry) -> str:
         """The policy that applies. Raises RequestError (400) if the client named an unknown one."""
-        name = inquiry.policy or self._default_policy
+        name = inquiry.policy or self._settings.policy
         if name not in self._policies:
             known = ", ".join(self._policies)
             raise RequestError(f"unknown policy {name[:64]!r}; known: {known}", param="x-block-policy")
@@ -181,7 +177,8 @@ class Decider:
         asked = inquiry.max_tokens
         if asked is None and not inquiry.chat:
             asked = COMPLETION_MAX_TOKENS
-        room = self._unbounded_tokens if asked is None else max(1, asked)  # the engine computes one for none
+        unbounded = self._settings.constant_output_tokens  # neither request nor instance tells
+        room = unbounded if asked is None else max(1, asked)  # the engine computes one for none
         if max_model_len is None:
             return room
         left = max(1, max_model_len - prompt_tokens)

@@ -77,10 +77,8 @@ class Bench:
             fleet=self.fleet,
             prober=self.predictors,
             policies=make_policies(self.settings) | (own or {}),
-            default_policy=self.settings.policy,
             estimator=make_estimator("oracle", EstimatorSettings(256)),
             counter=make_token_counter(None),
-            unbounded_tokens=256,
             settings=self.settings,
         )
 
