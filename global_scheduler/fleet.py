@@ -74,11 +74,11 @@ class Instance:
     @contextmanager
     def busy(self, burden: Burden = _UNWEIGHED) -> Iterator[None]:
         """Count one request as outstanding, with what it weighs."""
-        self.traffic.begin(burden, time.monotonic())
+        number = self.traffic.begin(burden, time.monotonic())
         try:
             yield
         finally:
-            self.traffic.end(burden)
+            self.traffic.end(number)
 
 
 class Fleet:

@@ -6,7 +6,9 @@ traffic. Knows no policy and no network; the time comes in by call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from block.types import EngineLoad
 from global_scheduler.prefixes import PrefixRecord
@@ -31,12 +33,10 @@ class Burden:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Running totals since the start."""
+    """Running totals of requests since the start."""
 
     sent: int = 0
     over: int = 0
-    sent_prompt_tokens: int = 0
-    sent_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +51,43 @@ class Traffic:
     """The bookkeeping for one instance."""
 
     def __init__(self) -> None:
-        self.outstanding = 0
-        """Requests sent and not over."""
         self.outstanding_tokens = 0
-        """Their prompt and expected output tokens."""
+        """Prompt and expected output tokens of the requests sent and not over."""
         self.prefixes = PrefixRecord()
-        self.tally = Tally()
+        self._outstanding: dict[int, Burden] = {}
+        """By number, in the order in which they were sent."""
+        self._sent = 0
         self._heard: _Heard | None = None
         self._seconds: dict[int, int] = {}
         """Second -> requests sent in it, oldest first, for the last minute."""
         self._sent_last_minute = 0
 
-    def begin(self, burden: Burden, now_s: float) -> None:
-        """A request is sent there."""
-        tally = self.tally
-        self.tally = Tally(
-            tally.sent + 1,
-            tally.over,
-            tally.sent_prompt_tokens + burden.prompt_tokens,
-            tally.sent_output_tokens + burden.output_tokens,
-        )
-        self.outstanding += 1
+    @property
+    def outstanding(self) -> int:
+        """Requests sent and not over."""
+        return len(self._outstanding)
+
+    @property
+    def tally(self) -> Tally:
+        """To be kept with a question, and given back with its answer."""
+        return Tally(self._sent, self._sent - len(self._outstanding))
+
+    def begin(self, burden: Burden, now_s: float) -> int:
+        """A request is sent there; its number, by which to end it."""
+        number = self._sent
+        self._sent += 1
+        self._outstanding[number] = burden
         self.outstanding_tokens += burden.tokens
         self.prefixes.add(burden.prefix_digests)
         self._forget_before(now_s)
         second = int(now_s)
         self._seconds[second] = self._seconds.get(second, 0) + 1
         self._sent_last_minute += 1
+        return number
 
-    def end(self, burden: Burden) -> None:
-        """That request is over, however it ended."""
-        self.tally = replace(self.tally, over=self.tally.over + 1)
-        self.outstanding -= 1
-        self.outstanding_tokens -= burden.tokens
+    def end(self, number: int) -> None:
+        """The request of that number is over, however it ended."""
+        self.outstanding_tokens -= self._outstanding.pop(number).tokens
 
     def sent_last_minute(self, now_s: float) -> int:
         """Requests sent in the last 60 s, counted in whole seconds."""
@@ -96,14 +100,21 @@ class Traffic:
             self._heard = _Heard(load, asked_at, now_s)
 
     def last_known_load(self, now_s: float, max_age_s: float) -> EngineLoad | None:
-        """What was last heard, plus what was sent since, less what ended since.
+        """What was last heard, plus what was sent since and is not over, less what else is over since.
 
         None if that is older than ``max_age_s``, or nothing was ever heard.
         """
         heard = self._heard
         if heard is None or now_s - heard.time_s > max_age_s:
             return None
-        return _brought_up_to_date(heard.load, heard.tally, self.tally)
+        newer = self._sent_since(heard.tally)
+        over, sent = self.tally.over - heard.tally.over, self._sent - heard.tally.sent
+        return _brought_up_to_date(heard.load, newer, over - (sent - len(newer)))
+
+    def _sent_since(self, tally: Tally) -> list[Burden]:
+        """Outstanding requests that were not sent yet at that tally."""
+        numbers = itertools.takewhile(lambda number: number >= tally.sent, reversed(self._outstanding))
+        return [self._outstanding[number] for number in numbers]
 
     def _forget_before(self, now_s: float) -> None:
         horizon = int(now_s) - MINUTE_S
@@ -111,20 +122,16 @@ class Traffic:
             self._sent_last_minute -= self._seconds.pop(oldest)
 
 
-def _brought_up_to_date(load: EngineLoad, then: Tally, now: Tally) -> EngineLoad:
-    """What ended since takes its average share along: which request it was in the engine is not known."""
-    present = load.running + load.waiting + load.committed
-    sent, over = now.sent - then.sent, now.over - then.over
-    sent_prompt_tokens = now.sent_prompt_tokens - then.sent_prompt_tokens
-    sent_tokens = sent_prompt_tokens + now.sent_output_tokens - then.sent_output_tokens
-    kept = max(0.0, 1 - over / max(present + sent, 1))
-    used_blocks = load.total_blocks - load.free_blocks
+def _brought_up_to_date(load: EngineLoad, newer: Sequence[Burden], over: int) -> EngineLoad:
+    """``over`` of those that the load counts are over: which they were in the engine is not known, so
+    that they take their average share along."""
+    kept = max(0.0, 1 - over / max(load.running + load.waiting + load.committed, 1))
     return EngineLoad(
         running=round(load.running * kept),
         waiting=round(load.waiting * kept),
-        committed=round((load.committed + sent) * kept),
-        free_blocks=load.total_blocks - round(used_blocks * kept),
+        committed=round(load.committed * kept) + len(newer),
+        free_blocks=load.total_blocks - round((load.total_blocks - load.free_blocks) * kept),
         total_blocks=load.total_blocks,
-        waiting_prompt_tokens=round((load.waiting_prompt_tokens + sent_prompt_tokens) * kept),
-        unprocessed_tokens=round((load.unprocessed_tokens + sent_tokens) * kept),
+        waiting_prompt_tokens=round(load.waiting_prompt_tokens * kept) + sum(b.prompt_tokens for b in newer),
+        unprocessed_tokens=round(load.unprocessed_tokens * kept) + sum(b.tokens for b in newer),
     )
