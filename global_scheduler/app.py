@@ -18,7 +18,7 @@ from global_scheduler.health import HealthMonitor
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.pages import Page, Pages
-from global_scheduler.policies import POLICIES, make_policy
+from global_scheduler.policies import make_policies
 from global_scheduler.probe import Prober
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
@@ -41,10 +41,9 @@ class SchedulerApp:
 
     def __init__(self, config: SchedulerConfig) -> None:
         settings = config.settings
-        make_policy(settings.policy)
         self.limits = Limits(max_body_bytes=settings.max_body_bytes, idle_s=settings.idle_timeout_s)
         self._settings = settings
-        self._policies = {name: make_policy(name) for name in POLICIES}
+        self._policies = make_policies(settings)
         self._estimator = make_estimator(
             settings.estimator, EstimatorSettings(settings.constant_output_tokens)
         )
@@ -107,10 +106,9 @@ class SchedulerApp:
             fleet=self._fleet,
             prober=_make_prober(courier, ledger, self._metrics, settings),
             policies=self._policies,
-            default_policy=settings.policy,
             estimator=self._estimator,
             counter=self._counter,
-            unbounded_tokens=settings.constant_output_tokens,
+            settings=settings,
         )
         dispatcher = Dispatcher(Relay(http, settings), ledger, self._metrics, settings.attempts)
         receipts = Receipts(self._metrics)

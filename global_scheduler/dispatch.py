@@ -74,7 +74,7 @@ class Dispatcher:
         commitment = self._ledger.commit(instance, errand.decision.candidate)
         served = False
         try:
-            with instance.busy():
+            with instance.busy(errand.decision.burden):
                 answer = await self._relay.attempt(instance, errand.forward)
                 if isinstance(answer, Failure):
                     return answer

@@ -6,6 +6,7 @@ Holds state; asks nobody. ``health`` writes it, the router reads it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,6 +15,9 @@ from block.config import InstanceConfig
 from block.errors import RequestError
 from block.http.origin import split_url
 from global_scheduler.model_list import ModelCard
+from global_scheduler.traffic import Burden, Traffic
+
+_UNWEIGHED = Burden()
 
 
 class Waiting(Protocol):
@@ -33,14 +37,18 @@ class Instance:
         self.predictor = split_url(config.predictor_url) if config.predictor_url else None
         """Origin and path of its predictor, if it has one."""
         self.healthy = False
-        self.outstanding = 0
-        """Requests sent there by this scheduler that are not over."""
+        self.traffic = Traffic()
         self.models: tuple[ModelCard, ...] | None = None
         """None until it has told."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
         self.waiting: set[Waiting] = set()
         """What was sent there and has no first byte yet."""
+
+    @property
+    def outstanding(self) -> int:
+        """Requests sent there by this scheduler that are not over."""
+        return self.traffic.outstanding
 
     def serves(self, model: str) -> bool:
         """Whether it is worth asking for ``model``; an instance that has not told may serve anything."""
@@ -64,13 +72,13 @@ class Instance:
         self.waiting.clear()
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Count one request as outstanding."""
-        self.outstanding += 1
+    def busy(self, burden: Burden = _UNWEIGHED) -> Iterator[None]:
+        """Count one request as outstanding, with what it weighs."""
+        number = self.traffic.begin(burden, time.monotonic())
         try:
             yield
         finally:
-            self.outstanding -= 1
+            self.traffic.end(number)
 
 
 class Fleet:

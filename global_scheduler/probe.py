@@ -5,12 +5,12 @@ Knows the predictor's wire messages; knows nothing of policies.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -22,12 +22,26 @@ from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
+from global_scheduler.poll import Poll
+from global_scheduler.quorum import Quorum
+from global_scheduler.traffic import Tally
 
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
+_ALL = Quorum()
 logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was so when a question was sent."""
+
+    at_s: float
+    untold: tuple[CandidateRequest, ...]
+    """Earlier choices that it told."""
+    tally: Tally
 
 
 class Prober:
@@ -50,35 +64,35 @@ class Prober:
         self._scenarios = scenarios
 
     async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int
+        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum = _ALL
     ) -> dict[str, PredictResponse]:
-        """Answers by instance name; those that failed or came too late are missing."""
-        asked = self._sample([instance for instance in instances if instance.predictor], seed)
+        """Answers by instance name; those that failed or came too late are missing.
+
+        None at all if fewer answered than the quorum's minimum.
+        """
+        count = self._count if quorum.probes is None else quorum.probes
+        asked = self._sample([instance for instance in instances if instance.predictor], seed, count)
         if not asked:
             return {}
-        poll = _Poll(len(asked))
+        poll = Poll(len(asked), quorum)
         plain = msgspec.json.encode(PredictRequest(candidate, (), self._scenarios))
         for instance in asked:
             self._send(instance, candidate, plain, poll)
         await poll.settled(self._deadline_s)
-        self._record(
-            answered=len(poll.answers),
-            failed=poll.failed,
-            late=len(asked) - len(poll.answers) - poll.failed,
-        )
-        return poll.answers
+        self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
+        return poll.usable
 
-    def _sample(self, instances: list[Instance], seed: int) -> list[Instance]:
-        if self._count is None or self._count >= len(instances):
+    def _sample(self, instances: list[Instance], seed: int, count: int | None) -> list[Instance]:
+        if count is None or count >= len(instances):
             return instances
-        return random.Random(seed).sample(instances, self._count)
+        return random.Random(seed).sample(instances, count)
 
     def _record(self, **outcomes: int) -> None:
         """Each probe once, by what it was at the deadline."""
         for outcome, count in outcomes.items():
             self._metrics.probes.labels(outcome).inc(count)
 
-    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: _Poll) -> None:
+    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll) -> None:
         """Ask one; ``plain`` is the question as it goes to those who know all earlier choices."""
         assert instance.predictor is not None
         untold = self._ledger.untold(instance)
@@ -86,14 +100,15 @@ class Prober:
         if untold:
             question = msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios))
         patience_s = self._deadline_s + LATE_ALLOWANCE_S
-        done = partial(self._take, instance, untold, poll)
+        asked = Asked(time.perf_counter(), untold, instance.traffic.tally)
+        done = partial(self._take, instance, poll, asked)
         self._courier.post(instance.predictor, b"/v1/predict", question, patience_s, done)
 
     def _take(
         self,
         instance: Instance,
-        untold: tuple[CandidateRequest, ...],
-        poll: _Poll,
+        poll: Poll,
+        asked: Asked,
         response: Response | None,
     ) -> None:
         answer = None
@@ -102,44 +117,11 @@ class Prober:
         except PredictorError as error:
             logger.debug("predictor of %s: %s", instance.name, error)
         if answer is not None:
-            if untold:
-                self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
-            self._metrics.probe_s.observe(time.perf_counter() - poll.started_s)
+            if asked.untold:
+                self._ledger.acknowledge(instance, [earlier.id for earlier in asked.untold])
+            instance.traffic.hear(answer.load, asked.tally, time.monotonic())  # of use even if it came late
+            self._metrics.probe_s.observe(time.perf_counter() - asked.at_s)
         poll.take(instance.name, answer)
-
-
-class _Poll:
-    """The answers to one question."""
-
-    def __init__(self, asked: int) -> None:
-        self.answers: dict[str, PredictResponse] = {}
-        self.failed = 0
-        self.started_s = time.perf_counter()
-        self._asked = asked
-        self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def take(self, name: str, answer: PredictResponse | None) -> None:
-        """One predictor has answered, or failed; too late, it changes nothing any more."""
-        if self._settled.done():
-            return
-        if answer is None:
-            self.failed += 1
-        else:
-            self.answers[name] = answer
-        if len(self.answers) + self.failed == self._asked:
-            self._settled.set_result(None)
-
-    async def settled(self, deadline_s: float) -> None:
-        """Wait for all, but no longer than ``deadline_s``."""
-        timer = self._settled.get_loop().call_later(deadline_s, self._close)
-        try:
-            await self._settled
-        finally:
-            timer.cancel()
-
-    def _close(self) -> None:
-        if not self._settled.done():
-            self._settled.set_result(None)
 
 
 def _checked(response: Response, instance: Instance) -> PredictResponse:

@@ -157,6 +157,8 @@ def _spread(answers: Floats) -> PredictionSpread:
         ttft_max_s=float(ttft.max()),
         e2e_std_s=float(e2e.std()),
         e2e_max_s=float(e2e.max()),
+        ttft_s=tuple(ttft.tolist()),
+        e2e_s=tuple(e2e.tolist()),
     )
 
 
