@@ -7,8 +7,9 @@ import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from block.config import SchedulerSettings
 from block.errors import RequestError
@@ -25,7 +26,7 @@ from global_scheduler.prefixes import prefix_digests
 from global_scheduler.quorum import Quorum
 from global_scheduler.traffic import Burden
 from length_estimation.estimator import EstimationRequest, Estimator
-from length_estimation.token_counter import TokenCounter
+from length_estimation.token_counter import TokenCounter, guess_tokens
 
 COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions API takes for an absent max_tokens; a chat's is the room that is left."""
@@ -43,8 +44,7 @@ class Asker(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Where a request goes, and why."""
 
     instances: tuple[Instance, ...]
@@ -146,7 +146,8 @@ class Decider:
 
     def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
         settings = self._settings
-        prompt_tokens = self._prompt_tokens(inquiry)
+        exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
+        prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
         max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
         estimate = self._estimator.estimate(
             EstimationRequest(prompt_tokens, max_tokens, inquiry.declared_output_tokens, inquiry.prompt_json)

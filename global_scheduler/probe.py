@@ -10,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -34,8 +33,7 @@ logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What was so when a question was sent."""
 
     at_s: float

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from block.types import EngineLoad
 from global_scheduler.prefixes import PrefixRecord
@@ -16,8 +17,7 @@ from global_scheduler.prefixes import PrefixRecord
 MINUTE_S = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Burden:
+class Burden(msgspec.Struct, frozen=True):
     """What a request weighs on the instance that serves it."""
 
     prompt_tokens: int = 0
@@ -31,16 +31,14 @@ class Burden:
         return self.prompt_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(msgspec.Struct, frozen=True):
     """Running totals of requests since the start."""
 
     sent: int = 0
     over: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
+class _Heard(msgspec.Struct, frozen=True):
     load: EngineLoad
     tally: Tally
     """As it was when the question was sent."""

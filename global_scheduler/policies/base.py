@@ -82,6 +82,8 @@ class Needs:
     """Ask predictors; if too few answer, the last known loads will do."""
     prefixes: bool = False
     """Digest the prompt's leading blocks, and look up who has seen them."""
+    lengths: bool = True
+    """Count the prompt's tokens; if not, and nobody else needs them, they are guessed from its size."""
     probes: int | None = None
     """Predictors to ask, drawn by the request's seed; None leaves it to the settings."""
 

@@ -13,7 +13,7 @@ from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequ
 class LeastRequest:
     """Balances counts as they are, not as they were dealt; knows only what this scheduler sent."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """Fewest outstanding first; ties by the request's seed."""

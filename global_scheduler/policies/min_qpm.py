@@ -13,7 +13,7 @@ from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequ
 class MinQpm:
     """Balances the rate of queries per minute (Block, arXiv 2508.03611, baselines)."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """Fewest sent in the last 60 s first; ties by the request's seed."""

@@ -13,7 +13,7 @@ from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequ
 class RandomChoice:
     """The baseline that knows nothing."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """A shuffle by the request's seed."""

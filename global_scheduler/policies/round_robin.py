@@ -13,7 +13,7 @@ from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequ
 class RoundRobin:
     """Even by count, blind to cost. The turn is the request's sequence number."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """The candidate whose turn it is, then those that follow it."""

@@ -18,7 +18,7 @@ from global_scheduler.policies.rendezvous import preference
 class Session:
     """Consistent hashing of the session; an instance that holds too much is passed over."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(lengths=False)
     load_factor: Annotated[float, Field(strict=True, ge=1, le=100)] = 1.25
     """Multiple of the mean number of requests at which an instance is full."""
     always_allowed: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 8
