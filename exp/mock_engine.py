@@ -90,7 +90,10 @@ class MockConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:  # such as a router that tries HTTP/2 first
+            self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
         """It is closed."""

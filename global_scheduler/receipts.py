@@ -138,4 +138,4 @@ def _line(receipt: Receipt, now_s: float, actual_s: float | None) -> _Line:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+    return seconds and round(seconds, 6)

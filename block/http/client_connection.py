@@ -9,7 +9,7 @@ import httptools
 
 from block.errors import TransportError
 from block.http.deadlines import NEVER_S
-from block.http.message import BODILESS, Headers
+from block.http.message import BODILESS, Headers, transfer_coding
 from block.http.origin import Origin
 
 MAX_HEAD_BYTES = 256 * 1024
@@ -160,11 +160,13 @@ class ClientConnection(asyncio.Protocol):
         """The head has ended."""
         self._headed = True
         status = self._parser.get_status_code()
-        if status < 200:
+        if 100 <= status < 200:
             return
+        if not 200 <= status <= 599:
+            raise TransportError(f"the answer's status is {status}")
         named = dict(self._headers)
-        coding = named.get(b"transfer-encoding")
-        if coding is not None and coding.lower() != b"chunked":
+        coding = transfer_coding(self._headers) if b"transfer-encoding" in named else None
+        if coding is not None and coding != b"chunked":
             raise TransportError(f"the answer has the transfer coding {coding!r}, which is not known here")
         self._until_eof = coding is None and b"content-length" not in named and status not in BODILESS
         self._status = status

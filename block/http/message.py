@@ -51,6 +51,12 @@ def first_value(headers: Headers, name: bytes) -> bytes | None:
     return next((value for key, value in headers if key == name), None)
 
 
+def transfer_coding(headers: Headers) -> bytes | None:
+    """All transfer codings that a head names, however many lines it takes; None if it names none."""
+    values = [value for name, value in headers if name == b"transfer-encoding"]
+    return b",".join(values).lower() if values else None
+
+
 def response_head(status: int, headers: Headers, *, closes: bool) -> list[bytes]:
     """Status line and headers as pieces to join, without the blank line that ends a head."""
     parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]

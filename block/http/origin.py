@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """A server's address. Values, so that equal ones share connections."""
+    """A server's address. Connections are shared by those who hold the same one, not by equal ones."""
 
     host: str
     port: int
     context: ssl.SSLContext | None = None
     """For HTTPS."""
-    named: bytes = field(init=False, compare=False)
+    named: bytes = field(init=False)
     """As the Host header names it."""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from block.errors import RequestError
 from block.http.limits import Limits
-from block.http.message import Headers, Request
+from block.http.message import Headers, Request, transfer_coding
 
 _WORST_FRAMING = 6
 """Bytes on the wire per byte of body, if each comes as a chunk of its own."""
@@ -168,10 +168,10 @@ class RequestReader:
             hosts = sum(name == b"host" for name, _ in self._headers)
         if hosts > 1 or (self._modern and hosts == 0):
             self._stop(RequestError("a request must name its host, once"))
-        coding = named.get(b"transfer-encoding")
+        coding = transfer_coding(self._headers) if b"transfer-encoding" in named else None
         if coding is not None and not self._modern:
             self._stop(RequestError("HTTP/1.0 has no transfer codings"))
-        if coding is not None and coding.lower() != b"chunked":
+        if coding is not None and coding != b"chunked":
             self._stop(RequestError("no transfer coding but chunked is understood here", status=501))
         declared = int(named.get(b"content-length", b"0"))
         self._has_body = declared > 0 or coding is not None

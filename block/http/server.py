@@ -65,6 +65,7 @@ class Server:
     async def start(self, listener: socket.socket) -> None:
         """Open the service, then accept connections of ``listener``, which is closed with the server."""
         await self._service.open()
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
         self._listeners.append(
             await self.loop.create_server(
                 lambda: ServerConnection(self), sock=listener, backlog=BACKLOG, ssl=self._context
