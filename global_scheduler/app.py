@@ -13,6 +13,7 @@ from block.http.limits import Limits
 from global_scheduler.courier import Courier
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
+from global_scheduler.endpoints import ENDPOINTS
 from global_scheduler.fleet import Fleet
 from global_scheduler.health import HealthMonitor
 from global_scheduler.ledger import Ledger
@@ -23,7 +24,7 @@ from global_scheduler.probe import Prober
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import error_body, error_headers
-from global_scheduler.router import GENERATION_PATHS, Router
+from global_scheduler.router import Router
 from length_estimation.estimator import EstimatorSettings, make_estimator
 from length_estimation.token_counter import make_token_counter
 
@@ -79,7 +80,7 @@ class SchedulerApp:
     def handle(self, exchange: Exchange) -> None:
         """Answer a page at once; set a generation request on its way."""
         path, method = exchange.request.path, exchange.request.method
-        if path in GENERATION_PATHS:
+        if path in ENDPOINTS:
             if method == b"POST":
                 self._router.serve(exchange)
             else:
@@ -95,7 +96,7 @@ class SchedulerApp:
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Say what is wrong with a request that cannot be served."""
-        if exchange.request.path in GENERATION_PATHS:
+        if exchange.request.path in ENDPOINTS:
             self._router.refuse(exchange, error)
         else:
             _refuse(exchange, error)

@@ -24,6 +24,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def serve(
     config: Annotated[Path, typer.Option(help="YAML file with the scheduler's configuration.")],
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that share the port; else as the configuration says."),
+    ] = None,
     log_level: Annotated[
         str, typer.Option(help="debug, info (a line per request), warning or error.")
     ] = "info",
@@ -42,7 +46,8 @@ def serve(
     try:
         settings = load_config(config, SchedulerConfig)
         check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
-        run(lambda: create_app(settings), Binding(settings.host, settings.port), GRACE_S)
+        binding = Binding(settings.host, settings.port)
+        run(lambda: create_app(settings), binding, GRACE_S, workers or settings.settings.workers)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

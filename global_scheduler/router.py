@@ -11,20 +11,18 @@ from block.http.message import Request
 from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher, Errand
+from global_scheduler.endpoints import ENDPOINTS
 from global_scheduler.headers import extension_headers, forwarded_request, request_ids
-from global_scheduler.inquiry import Inquiry, read_inquiry
+from global_scheduler.inquiry import Inquiry
 from global_scheduler.receipts import Receipt, Receipts
 from global_scheduler.relay import Forward
 from global_scheduler.replies import error_body, error_headers
-
-CHAT_PATH = b"/v1/chat/completions"
-GENERATION_PATHS = frozenset({CHAT_PATH, b"/v1/completions"})
 
 logger = logging.getLogger(__name__)
 
 
 class Router:
-    """Serves ``/v1/chat/completions`` and ``/v1/completions``."""
+    """Serves the endpoints that are passed on."""
 
     def __init__(self, decider: Decider, dispatcher: Dispatcher, receipts: Receipts) -> None:
         self._decider = decider
@@ -32,7 +30,7 @@ class Router:
         self._receipts = receipts
 
     def serve(self, exchange: Exchange) -> None:
-        """Start on one request."""
+        """Start on one request; its path is among the endpoints."""
         client = Client(exchange)
         headers = extension_headers(exchange.request.headers)
         client.serve(self._serve(client, headers, _receipt(headers)))
@@ -71,8 +69,7 @@ class Router:
 
     async def _route(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:
         request = client.exchange.request
-        chat = request.path == CHAT_PATH
-        inquiry = read_inquiry(receipt.fleet_id, chat=chat, body=request.body, headers=headers)
+        inquiry = ENDPOINTS[request.path](receipt.fleet_id, request.body, headers)
         receipt.policy = self._decider.policy_name(inquiry)
         decision = await self._decider.decide(inquiry)
         receipt.decision_s = decision.took_s
