@@ -1,8 +1,8 @@
 """A mock vLLM server that costs next to nothing, so that what stands before it can be measured.
 
-Answers POSTs with fixed bytes, at once or as a stream of events; a stream gets one event at every tick,
-all streams at the same tick, as an engine's steps give every running request its token. It also answers
-the probes of the block policy, always the same. Run: ``python -m exp.mock_engine --help``.
+Answers POSTs with fixed bytes, at once or as a stream of events; a stream gets its first event at once
+and one at every tick, all streams at the same tick, as an engine's steps give every running request its
+token. It also answers the probes of the block policy, always the same.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class MockEngine:
         self._loop.call_later(tick_s, self._tick)
 
     def stream_to(self, transport: asyncio.Transport) -> None:
-        """Begin a stream; its events follow."""
-        transport.write(_STREAM_HEAD)
-        self._left[transport] = self._chunks
+        """Begin a stream: the first event comes at once, the others follow."""
+        transport.write(_STREAM_HEAD + _CHUNK)
+        self._left[transport] = self._chunks - 1
 
     def forget(self, transport: asyncio.Transport) -> None:
         """The other side has gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,10 +34,13 @@ class RouterCommand:
 
     @classmethod
     def peer(cls, template: str) -> RouterCommand:
-        """Raises ConfigError without ``{urls}`` and ``{port}``."""
+        """Raises ConfigError without ``{urls}`` and ``{port}``, or if there is no such program."""
         if "{urls}" not in template or "{port}" not in template:
             raise ConfigError(f"--peer {template!r}: must say where {{urls}} and {{port}} go")
-        return cls(Path(shlex.split(template)[0]).name, template)
+        program = shlex.split(template)[0]
+        if shutil.which(program) is None:
+            raise ConfigError(f"--peer {program}: not found; install it, or give its path")
+        return cls(Path(program).name, template)
 
     @classmethod
     def ours(cls, policy: str) -> RouterCommand:

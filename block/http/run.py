@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -95,6 +96,8 @@ def _run_one(
     grace_s: float,
     lifeline: int | None = None,
 ) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two sockets
     gc.freeze()  # what is there now stays; looking at it again and again is wasted
     gc.set_threshold(GARBAGE_THRESHOLD)
     uvloop.run(_serve(service, listener, context, grace_s, lifeline))

@@ -121,7 +121,7 @@ async def test_workers_share_the_port_are_replaced_and_end_together(world, tmp_p
         process.send_signal(signal.SIGTERM)
         _, log = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 0
-    assert log.count(b'"outcome":"2xx"') >= 21
+    assert log.count(b'"outcome":"2xx"') >= 20  # the killed one may have taken its newest lines along
     assert b"Traceback" not in log
 
 
