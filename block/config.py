@@ -23,6 +23,8 @@ Whole = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Strict(), Field(gt=0, le=86_400)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Option = Flag | Whole | Annotated[float, Strict()] | str | None
 
 
 class Settings(BaseModel):
@@ -121,9 +123,37 @@ class InstanceConfig(Settings):
 class SchedulerSettings(Settings):
     """How the global scheduler routes; the same for all its copies."""
 
-    policy: str = Field("block", description="Default policy; a request may name another by header.")
+    policy: str = Field(
+        "block",
+        description="Default policy, or package.module:Class of your own; a request may name another.",
+    )
+    policy_options: dict[str, dict[str, Option]] = Field(
+        default_factory=dict, description="Options by policy name, as in {block: {objective: ttft}}."
+    )
     probe_count: Whole | None = Field(None, ge=1, description="Predictors asked per request; None asks all.")
     probe_deadline_s: Seconds = Field(0.05, description="Answers that come later are ignored.")
+    probe_quorum: Whole | None = Field(
+        None, ge=1, description="Answers after which little more is waited; None waits for all."
+    )
+    probe_grace_s: float = Field(
+        0.001, strict=True, ge=0, le=60, description="How much more is waited once the quorum has answered."
+    )
+    probe_minimum: Share = Field(
+        0.5, description="Share of those asked that must answer; with fewer, the last known state decides."
+    )
+    last_state_max_age_s: Seconds = Field(
+        10.0, description="How long an instance's last known load is better than none."
+    )
+    slo_ttft_s: Seconds | None = Field(
+        None, description="Longest acceptable time to the first token; a request may bring its own."
+    )
+    slo_e2e_s: Seconds | None = Field(
+        None, description="Longest acceptable time to the response's end; a request may bring its own."
+    )
+    admission_max_miss: Share | None = Field(
+        None,
+        description="Refuse (429) what will miss its SLO everywhere more likely than this; None admits all.",
+    )
     scenarios: Whole = Field(
         1, ge=1, le=64, description="Scenarios of response lengths that a predictor averages over."
     )
@@ -144,6 +174,9 @@ class SchedulerSettings(Settings):
     )
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
     health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
+    workers: Whole = Field(
+        1, ge=1, le=64, description="Processes that share one scheduler's port, and nothing else."
+    )
     max_body_bytes: Whole = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
 
 

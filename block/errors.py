@@ -8,6 +8,8 @@ BlockError
 ├── PackError              a profile or model file is damaged or foreign
 ├── InstanceError          an instance did not answer as an OpenAI server should
 ├── PredictorError         a predictor did not answer, or refused
+├── TransportError         the connection to a peer failed, or what it sent is not HTTP
+│   └── ConnectError       no connection came about; nothing was sent
 ├── RequestError           a client's request is refused
 └── DeployError            a cluster could not be brought up, found or taken down
 
@@ -47,6 +49,14 @@ class InstanceError(BlockError):
 
 class PredictorError(BlockError):
     """A predictor did not answer, or refused."""
+
+
+class TransportError(BlockError):
+    """The connection to a peer failed, or what it sent is not HTTP."""
+
+
+class ConnectError(TransportError):
+    """No connection came about; nothing was sent."""
 
 
 class RequestError(BlockError):

@@ -197,6 +197,9 @@ class PredictionSpread:
     ttft_max_s: float
     e2e_std_s: float
     e2e_max_s: float
+    ttft_s: tuple[float, ...] = ()
+    """One per scenario; with ``e2e_s``, in the same order."""
+    e2e_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,5 +45,47 @@ def what_if(
     print(json.dumps(result.summary()), flush=True)
 
 
+@app.command("router", epilog="Example: block-exp bench router --rounds 5")
+def router(
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Command of another router, with {urls} and {port}; may be given several times."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Alternating rounds; medians count.")] = 5,
+    requests: Annotated[int, typer.Option(min=100, help="Whole answers per round.")] = 4000,
+    streams: Annotated[int, typer.Option(min=10, help="Streams per round.")] = 320,
+) -> None:
+    """Measure what routers cost before mock instances: this one, and peers that are installed.
+
+    For each peer the output ends with a line of JSON: this router's round robin over the peer.
+    """
+    from exp.bench_router import RouterBench
+
+    bench = RouterBench(peer or (), rounds, requests, streams)
+    bench.run()
+    Console().print(bench.table())
+    for summary in bench.summaries():
+        print(json.dumps(summary), flush=True)
+
+
+@app.command("stress", epilog="Example: block-exp bench stress --requests 100000")
+def stress(
+    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 2000,
+    connections: Annotated[int, typer.Option(min=1, help="Connections with long prompts.")] = 150,
+    prompt_kb: Annotated[int, typer.Option(min=1, help="Size of a long prompt.")] = 220,
+    requests: Annotated[int, typer.Option(min=1000, help="Requests over which memory is watched.")] = 100_000,
+    chunks: Annotated[int, typer.Option(min=2, help="Events of a stream, ten a second.")] = 50,
+) -> None:
+    """Push the router: many streams, long prompts, many requests. The last line is JSON.
+
+    The exit status is 1 if any request failed.
+    """
+    from exp.bench_stress import StressBench
+
+    result = StressBench(streams, connections, prompt_kb * 1000, requests, chunks).run()
+    print(json.dumps(result), flush=True)
+    raise typer.Exit(1 if result["errors"] else 0)
+
+
 if __name__ == "__main__":
     main(["bench", *sys.argv[1:]])

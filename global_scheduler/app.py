@@ -1,43 +1,38 @@
-"""The scheduler as an ASGI application: its endpoints, and what opens and closes with it.
-
-Raw ASGI, because bytes only pass through: a framework's request and response objects would cost
-more than everything else here.
-"""
+"""The scheduler as an HTTP service: its endpoints, and what opens and closes with it."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-import aiohttp
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from block.config import SchedulerConfig
-from block.errors import BlockError, RequestError
+from block.config import SchedulerConfig, SchedulerSettings
+from block.errors import RequestError
+from block.http.client import Client
+from block.http.exchange import Exchange
+from block.http.limits import Limits
+from global_scheduler.courier import Courier
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
+from global_scheduler.endpoints import ENDPOINTS
 from global_scheduler.fleet import Fleet
 from global_scheduler.health import HealthMonitor
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.pages import Page, Pages
-from global_scheduler.policies import POLICIES, make_policy
+from global_scheduler.policies import make_policies
 from global_scheduler.probe import Prober
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
-from global_scheduler.replies import send_error, send_whole
-from global_scheduler.router import GENERATION_PATHS, Router
+from global_scheduler.replies import error_body, error_headers
+from global_scheduler.router import Router
 from length_estimation.estimator import EstimatorSettings, make_estimator
 from length_estimation.token_counter import make_token_counter
 
-KEEP_ALIVE_S = 4.0
+REST_S = 4.0
 """vLLM closes an idle connection after 5 s; a request sent at that moment would be lost."""
 
-logger = logging.getLogger(__name__)
 
-
-def create_app(config: SchedulerConfig) -> ASGIApp:
+def create_app(config: SchedulerConfig) -> SchedulerApp:
     """Build the service. Raises ConfigError for an unknown policy, estimator or a bad tokenizer."""
     return SchedulerApp(config)
 
@@ -47,9 +42,9 @@ class SchedulerApp:
 
     def __init__(self, config: SchedulerConfig) -> None:
         settings = config.settings
-        make_policy(settings.policy)
+        self.limits = Limits(max_body_bytes=settings.max_body_bytes, idle_s=settings.idle_timeout_s)
         self._settings = settings
-        self._policies = {name: make_policy(name) for name in POLICIES}
+        self._policies = make_policies(settings)
         self._estimator = make_estimator(
             settings.estimator, EstimatorSettings(settings.constant_output_tokens)
         )
@@ -57,87 +52,85 @@ class SchedulerApp:
         self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s)
         self._metrics = SchedulerMetrics(self._fleet)
         self._resources = AsyncExitStack()
-        self._router: Router | None = None
+        self._router: Router
         pages = Pages(self._fleet, self._metrics)
-        self._pages: Mapping[str, Callable[[], Page]] = {
-            "/v1/models": pages.models,
-            "/health": pages.health,
-            "/metrics": pages.metrics,
+        self._pages: Mapping[bytes, Callable[[], Page]] = {
+            b"/v1/models": pages.models,
+            b"/health": pages.health,
+            b"/metrics": pages.metrics,
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        else:
-            raise BlockError(f"{scope['type']}: not served here")
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
-        if path in GENERATION_PATHS and method == "POST" and self._router is not None:
-            await self._router.serve(scope, receive, send)
-        elif path in self._pages and method == "GET":
-            page = self._pages[path]()
-            await send_whole(send, page.status, page.body, page.content_type)
-        elif path in GENERATION_PATHS or path in self._pages:
-            allowed = "POST" if path in GENERATION_PATHS else "GET"
-            error = RequestError(f"{path} takes {allowed}", status=405)
-            await send_error(send, error, [(b"allow", allowed.encode())])
-        else:
-            await send_error(send, RequestError(f"no such path: {path[:200]}", status=404))
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self._open()
-        except Exception as error:
-            logger.exception("start-up failed")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._resources.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Look at the fleet once, and keep looking."""
         settings = self._settings
-        session = await self._resources.enter_async_context(_open_session())
-        ledger = Ledger(session)
-        self._resources.push_async_callback(ledger.close)
-        prober = Prober(
-            session,
-            ledger,
-            self._metrics,
-            settings.probe_deadline_s,
-            settings.probe_count,
-            settings.scenarios,
-        )
-        self._resources.push_async_callback(prober.close)
-        monitor = HealthMonitor(session, self._fleet, settings.health_interval_s)
+        http = Client(connect_s=settings.connect_timeout_s, rest_s=REST_S)
+        self._resources.push_async_callback(http.close)
+        courier = Courier(http)
+        self._resources.push_async_callback(courier.close)
+        ledger = Ledger(courier)
+        self._router = self._make_router(http, courier, ledger)
+        monitor = HealthMonitor(http, self._fleet, settings.health_interval_s)
         self._resources.push_async_callback(monitor.stop)
         await monitor.start()
-        self._router = self._make_router(session, ledger, prober)
 
-    def _make_router(self, session: aiohttp.ClientSession, ledger: Ledger, prober: Prober) -> Router:
+    async def close(self) -> None:
+        """Let go of the fleet."""
+        await self._resources.aclose()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a page at once; set a generation request on its way."""
+        path, method = exchange.request.path, exchange.request.method
+        if path in ENDPOINTS:
+            if method == b"POST":
+                self._router.serve(exchange)
+            else:
+                _refuse_method(exchange, "POST")
+        elif path in self._pages:
+            if method in (b"GET", b"HEAD"):
+                page = self._pages[path]()
+                exchange.respond(page.status, [(b"content-type", page.content_type)], page.body)
+            else:
+                _refuse_method(exchange, "GET, HEAD")
+        else:
+            _refuse(exchange, RequestError(f"no such path: {path[:200].decode('latin-1')}", status=404))
+
+    def refuse(self, exchange: Exchange, error: RequestError) -> None:
+        """Say what is wrong with a request that cannot be served."""
+        if exchange.request.path in ENDPOINTS:
+            self._router.refuse(exchange, error)
+        else:
+            _refuse(exchange, error)
+
+    def _make_router(self, http: Client, courier: Courier, ledger: Ledger) -> Router:
         settings = self._settings
         decider = Decider(
             fleet=self._fleet,
-            prober=prober,
+            prober=_make_prober(courier, ledger, self._metrics, settings),
             policies=self._policies,
-            default_policy=settings.policy,
             estimator=self._estimator,
             counter=self._counter,
-            unbounded_tokens=settings.constant_output_tokens,
+            settings=settings,
         )
-        dispatcher = Dispatcher(Relay(session, settings), ledger, self._metrics, settings.attempts)
-        return Router(decider, dispatcher, Receipts(self._metrics), settings)
+        dispatcher = Dispatcher(Relay(http, settings), ledger, self._metrics, settings.attempts)
+        receipts = Receipts(self._metrics)
+        self._resources.callback(receipts.flush)
+        return Router(decider, dispatcher, receipts)
 
 
-def _open_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
+def _make_prober(
+    courier: Courier, ledger: Ledger, metrics: SchedulerMetrics, settings: SchedulerSettings
+) -> Prober:
+    return Prober(
+        courier, ledger, metrics, settings.probe_deadline_s, settings.probe_count, settings.scenarios
     )
+
+
+def _refuse_method(exchange: Exchange, allowed: str) -> None:
+    path = exchange.request.path.decode("latin-1")
+    error = RequestError(f"{path} takes {allowed}", status=405)
+    headers = [*error_headers(error), (b"allow", allowed.encode())]
+    exchange.respond(405, headers, error_body(error))
+
+
+def _refuse(exchange: Exchange, error: RequestError) -> None:
+    exchange.respond(error.status, error_headers(error), error_body(error))

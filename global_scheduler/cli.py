@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
-from starlette.types import ASGIApp
 
 from block.config import SchedulerConfig, load_config
 from block.errors import ConfigError
+from block.http.run import Binding, run
 from global_scheduler.app import create_app
 from global_scheduler.settings_check import check_settings
 
 GRACE_S = 5
 """After SIGTERM, how long running requests may take to finish; then they end with an error. Less than a
 launcher waits before it kills."""
-CLIENT_KEEP_ALIVE_S = 75
-"""Longer than common clients keep idle connections, so that it is they who close."""
 
 app = typer.Typer(add_completion=False)
 
@@ -27,6 +24,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def serve(
     config: Annotated[Path, typer.Option(help="YAML file with the scheduler's configuration.")],
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that share the port; else as the configuration says."),
+    ] = None,
     log_level: Annotated[
         str, typer.Option(help="debug, info (a line per request), warning or error.")
     ] = "info",
@@ -45,30 +46,11 @@ def serve(
     try:
         settings = load_config(config, SchedulerConfig)
         check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
-        service = create_app(settings)
+        binding = Binding(settings.host, settings.port)
+        run(lambda: create_app(settings), binding, GRACE_S, workers or settings.settings.workers)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
-    _run(service, settings)
-
-
-def _run(service: ASGIApp, config: SchedulerConfig) -> None:
-    uvicorn.run(
-        service,
-        host=config.host,
-        port=config.port,
-        http="httptools",
-        ws="none",
-        loop="uvloop",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,  # the instance's own Server and Date pass through
-        date_header=False,
-        timeout_keep_alive=CLIENT_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-    )
 
 
 def main() -> None:

@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
+import msgspec
+
+from block.config import SchedulerSettings
 from block.errors import RequestError
 from block.messages import CandidateRequest, PredictResponse
 from block.types import Prediction
+from global_scheduler.admission import check_admission
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import Inquiry
-from global_scheduler.policies import Candidate, Policy, RoutingRequest
+from global_scheduler.lineup import line_up
+from global_scheduler.policies import Candidate, Choice, Needs, Policy, RoutingRequest
+from global_scheduler.policies.block_nosim import BlockNosim
 from global_scheduler.policies.least_request import LeastRequest
-from global_scheduler.probe import Prober
+from global_scheduler.prefixes import prefix_digests
+from global_scheduler.quorum import Quorum
+from global_scheduler.traffic import Burden
 from length_estimation.estimator import EstimationRequest, Estimator
-from length_estimation.token_counter import TokenCounter
+from length_estimation.token_counter import TokenCounter, guess_tokens
 
 COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions API takes for an absent max_tokens; a chat's is the room that is left."""
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+
+class Asker(Protocol):
+    """Whoever puts a question to predictors."""
+
+    async def ask(
+        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum
+    ) -> dict[str, PredictResponse]:
+        """Answers by instance name; none at all if there were too few."""
+        ...
+
+
+class Decision(msgspec.Struct, frozen=True):
     """Where a request goes, and why."""
 
     instances: tuple[Instance, ...]
     """Best first."""
     candidate: CandidateRequest
+    burden: Burden
+    """What the instance that serves it has to carry."""
     policy: str
     fallback: str | None
-    """Why a heuristic chose in place of the policy; None if the policy did."""
+    """Why a heuristic, or old knowledge, chose in place of the policy; None if the policy did."""
     predictions: Mapping[str, Prediction]
     """By instance name."""
     took_s: float
@@ -45,63 +67,87 @@ class Decider:
         self,
         *,
         fleet: Fleet,
-        prober: Prober,
+        prober: Asker,
         policies: Mapping[str, Policy],
-        default_policy: str,
         estimator: Estimator,
         counter: TokenCounter,
-        unbounded_tokens: int,
+        settings: SchedulerSettings,
     ) -> None:
-        """``unbounded_tokens``: response limit assumed where neither request nor instance tells."""
+        """``policies`` has at least the settings' default."""
         self._fleet = fleet
         self._prober = prober
         self._policies = policies
-        self._default_policy = default_policy
         self._estimator = estimator
         self._counter = counter
-        self._unbounded_tokens = unbounded_tokens
+        self._settings = settings
         self._sequence = itertools.count()
 
     def policy_name(self, inquiry: Inquiry) -> str:
         """The policy that applies. Raises RequestError (400) if the client named an unknown one."""
-        name = inquiry.policy or self._default_policy
+        name = inquiry.policy or self._settings.policy
         if name not in self._policies:
             known = ", ".join(self._policies)
             raise RequestError(f"unknown policy {name[:64]!r}; known: {known}", param="x-block-policy")
         return name
 
     async def decide(self, inquiry: Inquiry) -> Decision:
-        """Rank the eligible instances. Raises RequestError if there is none.
+        """Rank the eligible instances. Raises RequestError if there is none, or none is good enough.
 
         Nothing is awaited after the choice: a caller that counts the request as outstanding at once
         keeps the next decision's view true.
         """
         started_s = time.perf_counter()
         name = self.policy_name(inquiry)
-        eligible = self._fleet.eligible(inquiry.model)
-        request = self._describe(inquiry, eligible)
-        candidate = _candidate(request)
         policy = self._policies[name]
+        eligible = self._fleet.eligible(inquiry.model)
+        request = self._describe(inquiry, eligible, policy.needs)
+        question = _question(request)
         answers: dict[str, PredictResponse] = {}
-        fallback = None
-        if policy.uses_predictions:
-            asked = await self._prober.ask(eligible, candidate, request.seed)
+        if policy.needs.answers:
+            asked = await self._prober.ask(eligible, question, request.seed, self._quorum(policy.needs))
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
-            if not answers:
-                policy, fallback = LeastRequest(), "no_prediction"
-        choice = policy.choose(request, [_as_candidate(instance, answers) for instance in eligible])
+        choice, fallback = self._choose(policy, request, eligible, answers, len(inquiry.prompt_json))
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
-            candidate=candidate,
+            candidate=question,
+            burden=Burden(request.prompt_tokens, request.output_tokens, request.prefix_digests),
             policy=name,
             fallback=fallback,
             predictions={name: answer.prediction for name, answer in answers.items()},
             took_s=time.perf_counter() - started_s,
         )
 
-    def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance]) -> RoutingRequest:
-        prompt_tokens = self._prompt_tokens(inquiry)
+    def _choose(
+        self,
+        policy: Policy,
+        request: RoutingRequest,
+        eligible: Sequence[Instance],
+        answers: Mapping[str, PredictResponse],
+        prompt_bytes: int,
+    ) -> tuple[Choice, str | None]:
+        """The choice, and why the policy did not make it on fresh answers, if so."""
+        settings = self._settings
+        max_age_s = settings.last_state_max_age_s if policy.needs.answers and not answers else None
+        candidates = line_up(request, eligible, answers, prompt_bytes, max_age_s)
+        fallback = None
+        if policy.needs.answers and not answers:
+            policy, fallback = _substitute(policy, candidates, eligible)
+        elif settings.admission_max_miss is not None:
+            check_admission(request, candidates, settings.admission_max_miss)
+        choice = _guarded_choice(policy, request, candidates)
+        if choice is None:
+            return LeastRequest().choose(request, candidates), "policy_failed"
+        return choice, fallback
+
+    def _quorum(self, needs: Needs) -> Quorum:
+        settings = self._settings
+        return Quorum(needs.probes, settings.probe_quorum, settings.probe_grace_s, settings.probe_minimum)
+
+    def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
+        settings = self._settings
+        exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
+        prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
         max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
         estimate = self._estimator.estimate(
             EstimationRequest(prompt_tokens, max_tokens, inquiry.declared_output_tokens, inquiry.prompt_json)
@@ -117,6 +163,10 @@ class Decider:
             sequence=sequence,
             seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
             output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
+            session=inquiry.session,
+            prefix_digests=_digests(inquiry) if needs.prefixes else (),
+            slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,
+            slo_e2e_s=inquiry.slo_e2e_s or settings.slo_e2e_s,
         )
 
     def _prompt_tokens(self, inquiry: Inquiry) -> int:
@@ -128,14 +178,50 @@ class Decider:
         asked = inquiry.max_tokens
         if asked is None and not inquiry.chat:
             asked = COMPLETION_MAX_TOKENS
-        room = self._unbounded_tokens if asked is None else max(1, asked)  # the engine computes one for none
+        unbounded = self._settings.constant_output_tokens  # neither request nor instance tells
+        room = unbounded if asked is None else max(1, asked)  # the engine computes one for none
         if max_model_len is None:
             return room
         left = max(1, max_model_len - prompt_tokens)
         return left if asked is None else min(room, left)
 
 
-def _candidate(request: RoutingRequest) -> CandidateRequest:
+def _digests(inquiry: Inquiry) -> tuple[int, ...]:
+    return prefix_digests(inquiry.model.encode() + b"\0" + inquiry.tools_json, inquiry.prompt_json)
+
+
+def _substitute(
+    policy: Policy, candidates: Sequence[Candidate], eligible: Sequence[Instance]
+) -> tuple[Policy, str]:
+    """Who chooses when too few predictors answered.
+
+    Old loads serve only if they are known of all that could tell theirs: else the few would get it all.
+    """
+    tellers = {instance.name for instance in eligible if instance.predictor}
+    known = {candidate.name for candidate in candidates if candidate.load is not None}
+    if not known or not tellers <= known:
+        return LeastRequest(), "no_prediction"
+    return BlockNosim() if policy.needs.predictions else policy, "last_known_state"
+
+
+def _guarded_choice(
+    policy: Policy, request: RoutingRequest, candidates: Sequence[Candidate]
+) -> Choice | None:
+    """None if the policy fails or names other than the candidates.
+
+    The one place where code of the operator's own runs: whatever it does, the request goes on.
+    """
+    try:
+        choice = policy.choose(request, candidates)
+        if choice.ranks(candidates):
+            return choice
+        logger.error("policy %s did not rank each candidate once: %s", policy, choice)
+    except Exception:
+        logger.exception("policy %s failed", policy)
+    return None
+
+
+def _question(request: RoutingRequest) -> CandidateRequest:
     return CandidateRequest(
         id=request.id,
         prompt_tokens=request.prompt_tokens,
@@ -144,10 +230,3 @@ def _candidate(request: RoutingRequest) -> CandidateRequest:
         priority=request.priority,
         output_quantiles=request.output_quantiles,
     )
-
-
-def _as_candidate(instance: Instance, answers: Mapping[str, PredictResponse]) -> Candidate:
-    answer = answers.get(instance.name)
-    if answer is None:
-        return Candidate(instance.name, instance.outstanding)
-    return Candidate(instance.name, instance.outstanding, answer.prediction, answer.load)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from block.errors import RequestError
+from block.http.message import Headers
+from global_scheduler.attempt import Failure, Stream, Whole
 from global_scheduler.client import Client
 from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
-from global_scheduler.headers import RawHeaders
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.receipts import Receipt
-from global_scheduler.relay import Failure, Forward, Relay, Stream, Whole
+from global_scheduler.relay import Forward, Relay
 
 _DOUBTFUL = frozenset({"reset", "empty", "engine", "timeout"})
 """Failures that call for a health poll at once; a refused connection needs none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(msgspec.Struct, frozen=True):
     """All that belongs to one request on its way."""
 
     decision: Decision
@@ -66,14 +67,14 @@ class Dispatcher:
                 break  # slow, not dead: elsewhere the same work would start over, on top of this
         if failure.answer is None:
             raise _no_answer(failure, receipt)
-        await _send_whole(failure.answer, errand)
+        _send_whole(failure.answer, errand)
 
     async def _serve(self, instance: Instance, errand: Errand) -> Failure | None:
         """One attempt; None if the client has its answer."""
         commitment = self._ledger.commit(instance, errand.decision.candidate)
         served = False
         try:
-            with instance.busy():
+            with instance.busy(errand.decision.burden):
                 answer = await self._relay.attempt(instance, errand.forward)
                 if isinstance(answer, Failure):
                     return answer
@@ -89,14 +90,11 @@ class Dispatcher:
 
     async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
         if isinstance(answer, Whole):
-            await _send_whole(answer, errand)
+            _send_whole(answer, errand)
             return
-        try:
-            errand.receipt.status = answer.status
-            await errand.client.start(answer.status, [*answer.headers, *_headers(errand)])
-            errand.receipt.broken = not await self._relay.deliver(answer, errand.client)
-        finally:
-            answer.response.close()
+        errand.receipt.status = answer.status
+        headers = [*answer.headers, *_headers(errand)]
+        errand.receipt.broken = not await self._relay.deliver(answer, headers, errand.client)
 
     def _note(self, instance: Instance, failure: Failure) -> None:
         self._metrics.retries.labels(failure.reason).inc()
@@ -106,13 +104,12 @@ class Dispatcher:
             instance.doubted.set()
 
 
-async def _send_whole(answer: Whole, errand: Errand) -> None:
+def _send_whole(answer: Whole, errand: Errand) -> None:
     errand.receipt.status = answer.status
-    await errand.client.start(answer.status, [*answer.headers, *_headers(errand)])
-    await errand.client.finish(answer.body)
+    errand.client.exchange.respond(answer.status, [*answer.headers, *_headers(errand)], answer.body)
 
 
-def _headers(errand: Errand) -> RawHeaders:
+def _headers(errand: Errand) -> Headers:
     """What this service adds to an answer's head."""
     decision, receipt = errand.decision, errand.receipt
     headers = [

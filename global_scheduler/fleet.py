@@ -6,14 +6,26 @@ Holds state; asks nobody. ``health`` writes it, the router reads it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-
-from yarl import URL
+from typing import Protocol
 
 from block.config import InstanceConfig
 from block.errors import RequestError
+from block.http.origin import split_url
 from global_scheduler.model_list import ModelCard
+from global_scheduler.traffic import Burden, Traffic
+
+_UNWEIGHED = Burden()
+
+
+class Waiting(Protocol):
+    """Something that waits for an instance's first byte."""
+
+    def give_up(self) -> None:
+        """There is none to come."""
+        ...
 
 
 class Instance:
@@ -21,20 +33,22 @@ class Instance:
 
     def __init__(self, config: InstanceConfig) -> None:
         self.name = config.name
-        self.url = config.url.rstrip("/")
-        self.predictor_url = config.predictor_url.rstrip("/") if config.predictor_url else None
+        self.origin, self.prefix = split_url(config.url)
+        self.predictor = split_url(config.predictor_url) if config.predictor_url else None
+        """Origin and path of its predictor, if it has one."""
         self.healthy = False
-        self.outstanding = 0
-        """Requests sent there by this scheduler that are not over."""
+        self.traffic = Traffic()
         self.models: tuple[ModelCard, ...] | None = None
         """None until it has told."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
-        self._unanswered: set[asyncio.Timeout] = set()
+        self.waiting: set[Waiting] = set()
+        """What was sent there and has no first byte yet."""
 
-    def at(self, path: str) -> URL:
-        """Address of ``path`` (query included, already encoded) on this instance."""
-        return URL(self.url + path, encoded=True)
+    @property
+    def outstanding(self) -> int:
+        """Requests sent there by this scheduler that are not over."""
+        return self.traffic.outstanding
 
     def serves(self, model: str) -> bool:
         """Whether it is worth asking for ``model``; an instance that has not told may serve anything."""
@@ -53,29 +67,18 @@ class Instance:
     def give_up(self) -> None:
         """It is down for certain: what waits for its first byte ends now, and can go elsewhere."""
         self.healthy = False
-        now_s = asyncio.get_running_loop().time()
-        for patience in self._unanswered:
-            if not patience.expired():
-                patience.reschedule(now_s)
-        self._unanswered.clear()
+        for waiting in tuple(self.waiting):
+            waiting.give_up()
+        self.waiting.clear()
 
     @contextmanager
-    def awaited(self, patience: asyncio.Timeout) -> Iterator[None]:
-        """Within, ``patience`` expires at once when the instance is given up."""
-        self._unanswered.add(patience)
+    def busy(self, burden: Burden = _UNWEIGHED) -> Iterator[None]:
+        """Count one request as outstanding, with what it weighs."""
+        number = self.traffic.begin(burden, time.monotonic())
         try:
             yield
         finally:
-            self._unanswered.discard(patience)
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Count one request as outstanding."""
-        self.outstanding += 1
-        try:
-            yield
-        finally:
-            self.outstanding -= 1
+            self.traffic.end(number)
 
 
 class Fleet:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-RawHeaders = list[tuple[bytes, bytes]]
+from block.http.message import Headers
 
 _HOP_BY_HOP = frozenset(
     {
@@ -22,48 +22,40 @@ _HOP_BY_HOP = frozenset(
     }
 )
 _SET_ANEW = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
-"""Request headers that the HTTP client or this service writes itself."""
+"""Headers that the HTTP client, the server or this service writes itself."""
+_DROPPED = _HOP_BY_HOP | _SET_ANEW
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def text_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Name (lower case) -> value; the last one wins."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+def extension_headers(raw: Headers) -> dict[str, str]:
+    """Those whose names begin with ``x-``: name (lower case) -> value; the last one wins."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw if name.startswith(b"x-")}
 
 
-def request_id(headers: Mapping[str, str]) -> str:
-    """The client's ``x-request-id`` if it is sane, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+def request_ids(headers: Mapping[str, str]) -> tuple[str, str]:
+    """The client's ``x-request-id`` if it is sane, else a new one; and what the fleet knows it by.
+
+    Clients use an id again, and predictors must tell requests apart.
+    """
+    given = headers.get("x-request-id")
+    token = secrets.token_hex(22)
+    client_id = given if given and _SANE_ID.fullmatch(given) else token[:32]
+    return client_id, f"{client_id}-{token[32:]}"
 
 
-def unique_id(client_id: str) -> str:
-    """What the fleet knows a request by: clients use an id again, and predictors must tell them apart."""
-    return f"{client_id}-{secrets.token_hex(6)}"
-
-
-def forwarded_request(raw: Iterable[tuple[bytes, bytes]], id_: str) -> list[tuple[str, str]]:
+def forwarded_request(raw: Headers, id_: str) -> Headers:
     """End-to-end request headers for an instance, with the request's id."""
-    kept = [
-        (name.decode("latin-1"), value.decode("utf-8", "replace"))
-        for name, value in _end_to_end(list(raw))
-        if name.lower() not in _SET_ANEW
-    ]
-    return [*kept, ("X-Request-Id", id_)]
+    return [*_end_to_end(raw), (b"x-request-id", id_.encode())]
 
 
-def forwarded_response(raw: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """End-to-end response headers for the client, names in lower case; the id is set by this service."""
-    return [
-        (name.lower(), value) for name, value in _end_to_end(list(raw)) if name.lower() != b"x-request-id"
-    ]
+def forwarded_response(raw: Headers) -> Headers:
+    """End-to-end response headers for the client; the id and the length are set by this service."""
+    return _end_to_end(raw)
 
 
-def _end_to_end(raw: list[tuple[bytes, bytes]]) -> RawHeaders:
-    named = {
-        token.strip().lower()
-        for name, value in raw
-        if name.lower() == b"connection"
-        for token in value.split(b",")
-    }
-    return [(name, value) for name, value in raw if name.lower() not in _HOP_BY_HOP | named]
+def _end_to_end(raw: Headers) -> Headers:
+    dropped = _DROPPED
+    for name, value in raw:
+        if name == b"connection":
+            dropped = dropped.union(token.strip().lower() for token in value.split(b","))
+    return [header for header in raw if header[0] not in dropped]

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 
-import aiohttp
-
-from block.errors import InstanceError
+from block.errors import InstanceError, TransportError
+from block.http.client import Client
+from block.http.message import Response
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.model_list import parse_model_list
 
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 class HealthMonitor:
     """Polls every instance of a fleet, each at its own pace."""
 
-    def __init__(self, session: aiohttp.ClientSession, fleet: Fleet, interval_s: float) -> None:
-        self._session = session
+    def __init__(self, http: Client, fleet: Fleet, interval_s: float) -> None:
+        self._http = http
         self._fleet = fleet
         self._interval_s = interval_s
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Poll everyone once, so that the first request finds the fleet, then go on in the background."""
-        watches = [_Watch(self._session, instance) for instance in self._fleet.instances]
+        watches = [_Watch(self._http, instance) for instance in self._fleet.instances]
         await asyncio.gather(*(watch.poll() for watch in watches))
         self._tasks = [asyncio.create_task(watch.run(self._interval_s)) for watch in watches]
 
@@ -47,8 +47,8 @@ class HealthMonitor:
 class _Watch:
     """One instance under watch."""
 
-    def __init__(self, session: aiohttp.ClientSession, instance: Instance) -> None:
-        self._session = session
+    def __init__(self, http: Client, instance: Instance) -> None:
+        self._http = http
         self._instance = instance
         self._slow_polls = 0
         self._polls_since_list = 0
@@ -79,28 +79,25 @@ class _Watch:
     async def _answers(self) -> bool | None:
         """None while it is merely slow, which changes nothing."""
         try:
-            status, _ = await self._get("/health")
+            answer = await self._get(b"/health")
         except TimeoutError:
             self._slow_polls += 1
             return None if self._slow_polls < SLOW_POLLS_ALLOWED else False
-        except (aiohttp.ClientError, OSError):
+        except TransportError:
             return False
         self._slow_polls = 0
-        return status == 200
+        return answer.status == 200
 
     async def _read_models(self) -> None:
         """Failing here is no ground to call it down: what it serves stays as it was known."""
         self._polls_since_list = 0
         try:
-            status, body = await self._get("/v1/models")
-            if status == 200:
-                self._instance.models = parse_model_list(body)
-        except (TimeoutError, aiohttp.ClientError, OSError, InstanceError) as error:
+            answer = await self._get(b"/v1/models")
+            if answer.status == 200:
+                self._instance.models = parse_model_list(answer.body)
+        except (TimeoutError, TransportError, InstanceError) as error:
             logger.warning("instance %s does not list its models: %s", self._instance.name, error)
 
-    async def _get(self, path: str) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=POLL_TIMEOUT_S)
-        async with self._session.get(
-            self._instance.at(path), timeout=timeout, allow_redirects=False
-        ) as response:
-            return response.status, await response.read()
+    async def _get(self, path: bytes) -> Response:
+        origin, prefix = self._instance.origin, self._instance.prefix
+        return await self._http.fetch(b"GET", origin, prefix + path, timeout_s=POLL_TIMEOUT_S)

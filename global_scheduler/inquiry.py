@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -20,6 +19,8 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | Annotated[float, msg
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _FIELD_IN_ERROR = re.compile(r"`\$\.(\w+)")
 MAX_DECLARED_TOKENS = MAX_COUNT
+MAX_SLO_MS = 86_400_000
+_MILLISECONDS = re.compile(r"[0-9]{1,8}(\.[0-9]{1,6})?")
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -32,13 +33,13 @@ class _Body(msgspec.Struct, frozen=True):
     stream: bool | None = None
     n: _Count | None = None
     priority: _Int64 | None = None
+    user: msgspec.Raw = msgspec.Raw(b"")
 
 
 _BODY = msgspec.json.Decoder(_Body)
 
 
-@dataclass(frozen=True, slots=True)
-class Inquiry:
+class Inquiry(msgspec.Struct, frozen=True):
     """One client request, as far as routing reads it."""
 
     id: str
@@ -58,6 +59,12 @@ class Inquiry:
     """From the ``x-block-policy`` header; not checked yet."""
     declared_output_tokens: int | None
     """From the ``x-block-output-tokens`` header."""
+    session: str = ""
+    """From the ``x-block-session`` header, else the body's ``user``; empty if neither was given."""
+    slo_ttft_s: float | None = None
+    """From the ``x-block-slo-ttft-ms`` header."""
+    slo_e2e_s: float | None = None
+    """From the ``x-block-slo-e2e-ms`` header."""
 
 
 def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[str, str]) -> Inquiry:
@@ -77,6 +84,9 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         priority=fields.priority or 0,
         policy=headers.get("x-block-policy"),
         declared_output_tokens=_declared_tokens(headers.get("x-block-output-tokens")),
+        session=headers.get("x-block-session") or _user(bytes(fields.user)),
+        slo_ttft_s=_slo_s("x-block-slo-ttft-ms", headers),
+        slo_e2e_s=_slo_s("x-block-slo-e2e-ms", headers),
     )
 
 
@@ -116,6 +126,22 @@ def _check_prompt(first_byte: bytes, *, chat: bool) -> None:
         raise RequestError("messages: must be given, as a list", param="messages")
     if not chat and first_byte not in (b"", b"n", b'"', b"["):
         raise RequestError("prompt: must be a string or a list", param="prompt")
+
+
+def _user(raw: bytes) -> str:
+    """Whatever it is, equal ones are equal; whether it is valid is the instance's business."""
+    return "" if raw in (b"null", b'""') else raw.decode()
+
+
+def _slo_s(name: str, headers: Mapping[str, str]) -> float | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    if not _MILLISECONDS.fullmatch(text) or not 0 < (slo_ms := float(text)) <= MAX_SLO_MS:
+        raise RequestError(
+            f"{name}: must be milliseconds above 0 and up to {MAX_SLO_MS}, not {text[:32]!r}", param=name
+        )
+    return slo_ms / 1000
 
 
 def _declared_tokens(header: str | None) -> int | None:

@@ -7,25 +7,20 @@ request is over, but no longer than UNTOLD_TTL_S: a predictor that is away must 
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import aiohttp
 import msgspec
-from yarl import URL
 
+from block.http.message import Response
 from block.messages import CandidateRequest, CommitRequest, ReleaseRequest
+from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 
 NOTICE_TIMEOUT_S = 2.0
 UNTOLD_TTL_S = 10.0
 """Twice what predictors by default wait for the feed to show a committed request."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +32,46 @@ class _Untold:
 class Commitment:
     """One request's entry at one predictor; nothing if the instance has no predictor."""
 
-    def __init__(self, ledger: Ledger, instance: Instance, id_: str, told: asyncio.Task[None] | None) -> None:
+    def __init__(self, ledger: Ledger, instance: Instance, id_: str) -> None:
         self._ledger = ledger
         self._instance = instance
         self._id = id_
-        self._told = told
+        self._told = False
+        self._released = False
 
     def release(self) -> None:
-        """Take it back: the request will not arrive, or left early."""
-        if self._told is not None:
-            self._ledger.release(self._instance, self._id, self._told)
+        """Take it back: the request will not arrive, or left early. Told after the commitment was."""
+        self._released = True
+        self._ledger.acknowledge(self._instance, (self._id,))
+        if self._told:
+            self._ledger.release(self._instance, self._id)
 
     def close(self) -> None:
         """The request is over, and the engine has seen it: nothing is left to tell."""
         self._ledger.acknowledge(self._instance, (self._id,))
 
+    def told(self, answer: Response | None) -> None:
+        """The predictor has taken it, or refused, or did not answer."""
+        self._told = True
+        if answer is not None and answer.status < 300:
+            self._ledger.acknowledge(self._instance, (self._id,))
+        if self._released:
+            self._ledger.release(self._instance, self._id)
+
 
 class Ledger:
     """All commitments on their way."""
 
-    def __init__(self, session: aiohttp.ClientSession, clock: Callable[[], float] = time.monotonic) -> None:
-        self._session = session
+    def __init__(self, courier: Courier, clock: Callable[[], float] = time.monotonic) -> None:
+        self._courier = courier
         self._clock = clock
         self._untold: dict[str, dict[str, _Untold]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def untold(self, instance: Instance) -> tuple[CandidateRequest, ...]:
         """Choices that the instance's predictor has not acknowledged, oldest first."""
-        entries = self._untold.get(instance.name, {})
+        entries = self._untold.get(instance.name)
+        if not entries:
+            return ()
         horizon_s = self._clock() - UNTOLD_TTL_S
         while entries and (oldest := next(iter(entries.values()))).since_s < horizon_s:
             del entries[oldest.candidate.id]
@@ -78,49 +85,20 @@ class Ledger:
 
     def commit(self, instance: Instance, candidate: CandidateRequest) -> Commitment:
         """Tell the instance's predictor that ``candidate`` is on its way."""
-        told = None
-        if instance.predictor_url:
+        commitment = Commitment(self, instance, candidate.id)
+        if instance.predictor is not None:
             entry = _Untold(candidate, self._clock())
             self._untold.setdefault(instance.name, {})[candidate.id] = entry
-            told = self._spawn(self._commit(instance, candidate))
-        return Commitment(self, instance, candidate.id, told)
+            body = msgspec.json.encode(CommitRequest(candidate))
+            self._courier.post(instance.predictor, b"/v1/commit", body, NOTICE_TIMEOUT_S, commitment.told)
+        return commitment
 
-    def release(self, instance: Instance, id_: str, told: asyncio.Task[None]) -> None:
-        """Tell it that the request of that id will not arrive, once it knows of it."""
-        self.acknowledge(instance, (id_,))
-        self._spawn(self._release(instance, id_, told))
+    def release(self, instance: Instance, id_: str) -> None:
+        """Tell it that the request of that id will not arrive."""
+        if instance.predictor is not None:
+            body = msgspec.json.encode(ReleaseRequest(id_))
+            self._courier.post(instance.predictor, b"/v1/release", body, NOTICE_TIMEOUT_S, _ignore)
 
-    async def close(self) -> None:
-        """Drop what is on its way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _commit(self, instance: Instance, candidate: CandidateRequest) -> None:
-        if await self._post(instance, "/v1/commit", msgspec.json.encode(CommitRequest(candidate))):
-            self.acknowledge(instance, (candidate.id,))
-
-    async def _release(self, instance: Instance, id_: str, told: asyncio.Task[None]) -> None:
-        await asyncio.wait((told,))
-        await self._post(instance, "/v1/release", msgspec.json.encode(ReleaseRequest(id_)))
-
-    async def _post(self, instance: Instance, path: str, body: bytes) -> bool:
-        """Whether the predictor took it."""
-        try:
-            async with self._session.post(
-                URL(f"{instance.predictor_url}{path}", encoded=True),
-                data=body,
-                headers={"Content-Type": "application/json"},
-                timeout=aiohttp.ClientTimeout(total=NOTICE_TIMEOUT_S),
-            ) as response:
-                await response.read()
-                return response.status < 300
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            logger.debug("%s of %s: %s", path, instance.name, error or type(error).__name__)
-            return False
-
-    def _spawn(self, notice: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(notice)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+def _ignore(_: Response | None) -> None:
+    """A release that is lost expires at the predictor."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from global_scheduler.fleet import Fleet
+from global_scheduler.histogram import Histogram
 
 _SHORT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -56,7 +57,9 @@ class SchedulerMetrics:
         return generate_latest(self._registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, buckets=buckets, registry=self._registry)
+        histogram = Histogram(name, text, buckets)
+        self._registry.register(histogram)
+        return histogram
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("instance",), registry=self._registry)

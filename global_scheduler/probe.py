@@ -5,29 +5,41 @@ Knows the predictor's wire messages; knows nothing of policies.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from block.errors import PredictorError
+from block.http.message import Response
 from block.messages import CandidateRequest, PredictRequest, PredictResponse
+from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
+from global_scheduler.poll import Poll
+from global_scheduler.quorum import Quorum
+from global_scheduler.traffic import Tally
 
-MAX_ANSWER_BYTES = 64 * 1024
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
+_ALL = Quorum()
 logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What was so when a question was sent."""
+
+    at_s: float
+    untold: tuple[CandidateRequest, ...]
+    """Earlier choices that it told."""
+    tally: Tally
 
 
 class Prober:
@@ -35,90 +47,86 @@ class Prober:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        courier: Courier,
         ledger: Ledger,
         metrics: SchedulerMetrics,
         deadline_s: float,
         count: int | None,
         scenarios: int,
     ) -> None:
-        self._session = session
+        self._courier = courier
         self._ledger = ledger
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._count = count
         self._scenarios = scenarios
-        self._timeout = aiohttp.ClientTimeout(total=deadline_s + LATE_ALLOWANCE_S)
-        self._tasks: set[asyncio.Task[PredictResponse | None]] = set()
 
     async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int
+        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum = _ALL
     ) -> dict[str, PredictResponse]:
-        """Answers by instance name; those that failed or came too late are missing."""
-        asked = self._sample([instance for instance in instances if instance.predictor_url], seed)
-        tasks = {self._spawn(instance, candidate): instance.name for instance in asked}
-        if not tasks:
+        """Answers by instance name; those that failed or came too late are missing.
+
+        None at all if fewer answered than the quorum's minimum.
+        """
+        count = self._count if quorum.probes is None else quorum.probes
+        asked = self._sample([instance for instance in instances if instance.predictor], seed, count)
+        if not asked:
             return {}
-        done, late = await asyncio.wait(tasks, timeout=self._deadline_s)
-        answers = {tasks[task]: answer for task in done if (answer := task.result()) is not None}
-        self._record(answered=len(answers), failed=len(done) - len(answers), late=len(late))
-        return answers
+        poll = Poll(len(asked), quorum)
+        plain = msgspec.json.encode(PredictRequest(candidate, (), self._scenarios))
+        for instance in asked:
+            self._send(instance, candidate, plain, poll)
+        await poll.settled(self._deadline_s)
+        self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
+        return poll.usable
 
-    async def close(self) -> None:
-        """Drop the probes that are still out."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _sample(self, instances: list[Instance], seed: int) -> list[Instance]:
-        if self._count is None or self._count >= len(instances):
+    def _sample(self, instances: list[Instance], seed: int, count: int | None) -> list[Instance]:
+        if count is None or count >= len(instances):
             return instances
-        return random.Random(seed).sample(instances, self._count)
+        return random.Random(seed).sample(instances, count)
 
     def _record(self, **outcomes: int) -> None:
         """Each probe once, by what it was at the deadline."""
         for outcome, count in outcomes.items():
             self._metrics.probes.labels(outcome).inc(count)
 
-    def _spawn(self, instance: Instance, candidate: CandidateRequest) -> asyncio.Task[PredictResponse | None]:
-        task = asyncio.create_task(self._probe(instance, candidate))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _probe(self, instance: Instance, candidate: CandidateRequest) -> PredictResponse | None:
-        started_s = time.perf_counter()
+    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll) -> None:
+        """Ask one; ``plain`` is the question as it goes to those who know all earlier choices."""
+        assert instance.predictor is not None
         untold = self._ledger.untold(instance)
-        question = PredictRequest(candidate, untold, self._scenarios)
+        question = plain
+        if untold:
+            question = msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios))
+        patience_s = self._deadline_s + LATE_ALLOWANCE_S
+        asked = Asked(time.perf_counter(), untold, instance.traffic.tally)
+        done = partial(self._take, instance, poll, asked)
+        self._courier.post(instance.predictor, b"/v1/predict", question, patience_s, done)
+
+    def _take(
+        self,
+        instance: Instance,
+        poll: Poll,
+        asked: Asked,
+        response: Response | None,
+    ) -> None:
+        answer = None
         try:
-            answer = await self._post(instance, msgspec.json.encode(question))
-        except TimeoutError:
-            return None  # counted as late when the deadline passed
-        except (aiohttp.ClientError, OSError, PredictorError) as error:
+            answer = None if response is None else _checked(response, instance)
+        except PredictorError as error:
             logger.debug("predictor of %s: %s", instance.name, error)
-            return None
-        self._ledger.acknowledge(instance, [earlier.id for earlier in untold])
-        took_s = time.perf_counter() - started_s
-        self._metrics.probe_s.observe(took_s)
-        return answer
-
-    async def _post(self, instance: Instance, question: bytes) -> PredictResponse:
-        async with self._session.post(
-            URL(f"{instance.predictor_url}/v1/predict", encoded=True),
-            data=question,
-            headers={"Content-Type": "application/json"},
-            timeout=self._timeout,
-        ) as response:
-            if response.status != 200:
-                raise PredictorError(f"answered {response.status}")
-            if response.content_length is None or response.content_length > MAX_ANSWER_BYTES:
-                raise PredictorError("answered without a length, or with too much")
-            return _checked(await response.read(), instance)
+        if answer is not None:
+            if asked.untold:
+                self._ledger.acknowledge(instance, [earlier.id for earlier in asked.untold])
+            instance.traffic.hear(answer.load, asked.tally, time.monotonic())  # of use even if it came late
+            self._metrics.probe_s.observe(time.perf_counter() - asked.at_s)
+        poll.take(instance.name, answer)
 
 
-def _checked(body: bytes, instance: Instance) -> PredictResponse:
+def _checked(response: Response, instance: Instance) -> PredictResponse:
+    if response.status != 200:
+        raise PredictorError(f"answered {response.status}")
     try:
-        answer = _ANSWER.decode(body)
+        answer = _ANSWER.decode(response.body)
     except (ValueError, RecursionError) as error:
         raise PredictorError(f"answered what is no prediction: {error}") from error
     if answer.instance != instance.name:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
 
 import msgspec
+from prometheus_client import Counter
 
 from block.types import Prediction
 from global_scheduler.metrics import SchedulerMetrics
+
+FLUSH_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,8 @@ class Receipt:
 class _Line(msgspec.Struct, omit_defaults=True):
     """What the log shows of a receipt."""
 
+    time_s: float
+    """When the request was over, since the epoch."""
     id: str
     fleet_id: str
     policy: str
@@ -67,10 +73,13 @@ class _Line(msgspec.Struct, omit_defaults=True):
 
 
 class Receipts:
-    """Files receipts: one log line and a few metrics each."""
+    """Files receipts: one log line, within FLUSH_S, and a few metrics each."""
 
     def __init__(self, metrics: SchedulerMetrics) -> None:
         self._metrics = metrics
+        self._counters: dict[tuple[str, str, str], Counter] = {}
+        self._lines: list[bytes] = []
+        self._flush: asyncio.TimerHandle | None = None
 
     def file(self, receipt: Receipt) -> None:
         """Record a request that is over."""
@@ -78,23 +87,39 @@ class Receipts:
         actual_s = now_s - receipt.dispatched_s if receipt.dispatched_s is not None else None
         self._measure(receipt, actual_s)
         if logger.isEnabledFor(logging.INFO):
-            line = _line(receipt, now_s, actual_s)
-            logger.info("request %s", msgspec.json.encode(line).decode())
+            self._lines.append(msgspec.json.encode(_line(receipt, now_s, actual_s)))
+            if self._flush is None:
+                self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Log what has gathered: one record with a line for each request, for a record each costs more."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if self._lines:
+            lines, self._lines = self._lines, []
+            logger.info("%s", b"\n".join(b"request %b" % line for line in lines).decode())
 
     def _measure(self, receipt: Receipt, actual_s: float | None) -> None:
         metrics = self._metrics
-        metrics.requests.labels(receipt.policy, receipt.instance, receipt.outcome).inc()
+        outcome = receipt.outcome
+        key = (receipt.policy, receipt.instance, outcome)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = metrics.requests.labels(*key)
+        counter.inc()
         if receipt.decision_s is not None:
             metrics.decision_s.observe(receipt.decision_s)
         if receipt.first_byte_s is not None:
             metrics.first_byte_s.observe(receipt.first_byte_s - receipt.started_s)
-        if receipt.prediction is not None and actual_s and receipt.outcome == "2xx":
+        if receipt.prediction is not None and actual_s and outcome == "2xx":
             metrics.prediction_error.observe((receipt.prediction.e2e_s - actual_s) / actual_s)
 
 
 def _line(receipt: Receipt, now_s: float, actual_s: float | None) -> _Line:
     prediction = receipt.prediction
     return _Line(
+        time_s=round(time.time(), 3),
         id=receipt.id,
         fleet_id=receipt.fleet_id,
         policy=receipt.policy,
@@ -113,4 +138,4 @@ def _line(receipt: Receipt, now_s: float, actual_s: float | None) -> _Line:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+    return seconds and round(seconds, 6)

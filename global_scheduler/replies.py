@@ -1,14 +1,13 @@
-"""Replies that this service writes itself: JSON, text, and errors in OpenAI's shape."""
+"""Replies that this service writes itself: errors in OpenAI's shape."""
 
 from __future__ import annotations
 
 import math
 
 import msgspec
-from starlette.types import Send
 
 from block.errors import RequestError
-from global_scheduler.headers import RawHeaders
+from block.http.message import Headers
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
@@ -37,20 +36,9 @@ def error_event(error: RequestError) -> bytes:
     return b"data: " + error_body(error) + b"\n\n"
 
 
-async def send_error(send: Send, error: RequestError, headers: RawHeaders | None = None) -> None:
-    """Answer with an error; a body that stopped arriving (408) closes the connection."""
-    extra = list(headers or ())
+def error_headers(error: RequestError) -> Headers:
+    """What goes with such a body."""
+    headers = [(b"content-type", b"application/json")]
     if error.retry_after_s is not None:
-        extra.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    if error.status == 408:
-        extra.append((b"connection", b"close"))
-    await send_whole(send, error.status, error_body(error), b"application/json", extra)
-
-
-async def send_whole(
-    send: Send, status: int, body: bytes, content_type: bytes, headers: RawHeaders | None = None
-) -> None:
-    """Answer with a body known in full."""
-    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or ())]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    return headers

@@ -9,18 +9,16 @@ from collections.abc import Callable
 
 from block.config import SchedulerSettings
 from block.errors import ConfigError
-from global_scheduler.policies import POLICIES
+from global_scheduler.policies import make_policies
 from length_estimation.estimator import ESTIMATORS
 
 
 def check_settings(settings: SchedulerSettings, place: Callable[[str], str]) -> None:
-    """Raise ConfigError for an unknown policy or estimator.
+    """Raise ConfigError for an unknown policy or estimator, or a policy's unknown or bad option.
 
     ``place`` tells for a field's name where it stands: the source and the dotted name.
     """
-    for field, value, known in (
-        ("policy", settings.policy, POLICIES),
-        ("estimator", settings.estimator, ESTIMATORS),
-    ):
-        if value not in known:
-            raise ConfigError(f"{place(field)} = {value!r}: unknown; known: {', '.join(known)}")
+    make_policies(settings, place)
+    if settings.estimator not in ESTIMATORS:
+        known = ", ".join(ESTIMATORS)
+        raise ConfigError(f"{place('estimator')} = {settings.estimator!r}: unknown; known: {known}")

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from block.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class EstimationRequest:
+class EstimationRequest(msgspec.Struct, frozen=True):
     """What an estimator may look at."""
 
     prompt_tokens: int
@@ -25,8 +26,7 @@ class EstimationRequest:
     """The prompt or the messages as the JSON that came; empty if there was none."""
 
 
-@dataclass(frozen=True, slots=True)
-class LengthEstimate:
+class LengthEstimate(msgspec.Struct, frozen=True):
     """Distribution of a response's length."""
 
     mean_tokens: float

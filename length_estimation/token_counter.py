@@ -43,7 +43,7 @@ class ByteTokenizer:
 
     def count(self, text: str, *, special: bool) -> int:
         """Size over BYTES_PER_TOKEN, rounded up, and one for BOS."""
-        return _guess(len(text.encode("utf-8", "surrogatepass"))) + special
+        return guess_tokens(len(text.encode("utf-8", "surrogatepass"))) + special
 
 
 class FileTokenizer:
@@ -90,7 +90,7 @@ class TokenCounter:
         try:
             prompt = self._prompt.decode(prompt_json)
         except (ValueError, RecursionError):
-            return _guess(len(prompt_json))
+            return guess_tokens(len(prompt_json))
         items = [prompt] if isinstance(prompt, str) else prompt or []
         texts = [item for item in items if isinstance(item, str)]
         ids = sum(len(item) if isinstance(item, list) else 1 for item in items) - len(texts)
@@ -101,14 +101,14 @@ class TokenCounter:
         try:
             messages = self._messages.decode(messages_json)
         except (ValueError, RecursionError):
-            return _guess(len(messages_json)) + _guess(len(tools_json))
+            return guess_tokens(len(messages_json)) + guess_tokens(len(tools_json))
         texts = [text for message in messages for text in _texts_of(message)]
         attachments = sum(text is None for text in texts)
         calls = sum(len(bytes(message.tool_calls)) for message in messages)
         return (
             self._texts([text for text in texts if text is not None], special=False)
             + TOKENS_PER_ATTACHMENT * attachments
-            + _guess(calls + len(tools_json))
+            + guess_tokens(calls + len(tools_json))
             + TOKENS_PER_MESSAGE * len(messages)
             + TOKENS_PER_CHAT
         )
@@ -139,5 +139,6 @@ def _texts_of(message: _Message) -> list[str | None]:
     return [part if isinstance(part, str) else part.text for part in message.content or ()]
 
 
-def _guess(size_bytes: int) -> int:
+def guess_tokens(size_bytes: int) -> int:
+    """Tokens of a text of that size, rounded up."""
     return -int(-size_bytes // BYTES_PER_TOKEN)

@@ -1,42 +1,83 @@
-"""The side-car's HTTP app: routes to ``PredictorService`` and errors to status codes."""
+"""The side-car as an HTTP service: routes to ``PredictorService``, and errors to status codes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from fastapi import FastAPI, Request, Response
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 
 from block.config import PredictorConfig
-from block.errors import BlockError, FeedError, StateError
+from block.errors import BlockError, FeedError, RequestError, StateError
+from block.http.exchange import Exchange
+from block.http.limits import Limits
+from block.http.message import Headers, Response
 from predictor.service import PredictorService, json_response
+
+Handler = Callable[[bytes], Response]
 
 _STATUS = {FeedError: 503, StateError: 422}
 
 
-def create_app(config: PredictorConfig) -> FastAPI:
-    """One predictor; its feed is opened and closed with the app. Raises ConfigError for a bad model file."""
-    service = PredictorService(config)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.following():
-            yield
-
-    app = FastAPI(title="block predictor", lifespan=lifespan)
-    app.add_exception_handler(BlockError, _refuse)
-    app.post("/v1/predict")(service.predict)
-    app.post("/v1/predict/batch")(service.predict_batch)
-    app.post("/v1/commit")(service.commit)
-    app.post("/v1/release")(service.release)
-    app.post("/v1/calibration/reset")(service.reset_calibration)
-    app.get("/v1/state")(service.state)
-    app.get("/health")(service.health)
-    app.get("/metrics")(service.metrics)
-    return app
+def create_app(config: PredictorConfig) -> PredictorApp:
+    """One predictor; its feed is opened and closed with it. Raises ConfigError for a bad model file."""
+    return PredictorApp(PredictorService(config))
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+class PredictorApp:
+    """Endpoints. Each answer is given at once, for none has to wait for anything."""
+
+    limits = Limits()
+
+    def __init__(self, service: PredictorService) -> None:
+        self._service = service
+        self._resources = AsyncExitStack()
+        self._routes: Mapping[bytes, tuple[bytes, Handler]] = {
+            b"/v1/predict": (b"POST", service.predict),
+            b"/v1/predict/batch": (b"POST", service.predict_batch),
+            b"/v1/commit": (b"POST", service.commit),
+            b"/v1/release": (b"POST", service.release),
+            b"/v1/calibration/reset": (b"POST", service.reset_calibration),
+            b"/v1/state": (b"GET", service.state),
+            b"/health": (b"GET", service.health),
+            b"/metrics": (b"GET", service.metrics),
+        }
+
+    async def open(self) -> None:
+        """Be ready to answer, and follow the feed."""
+        await self._resources.enter_async_context(self._service.following())
+
+    async def close(self) -> None:
+        """Leave the feed."""
+        await self._resources.aclose()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        request = exchange.request
+        path = request.path
+        route = self._routes.get(path)
+        if route is None:
+            self.refuse(exchange, RequestError(f"no such path: {path[:200].decode('latin-1')}", status=404))
+            return
+        method, handler = route
+        if request.method != method:
+            error = RequestError(f"{path.decode()} takes {method.decode()}", status=405)
+            _respond(exchange, _refusal(error, error.status), [(b"allow", method)])
+            return
+        try:
+            answer = handler(request.body)
+        except BlockError as error:
+            status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+            answer = _refusal(error, status)
+        _respond(exchange, answer)
+
+    def refuse(self, exchange: Exchange, error: RequestError) -> None:
+        """Say what is wrong with a request that cannot be served."""
+        _respond(exchange, _refusal(error, error.status))
+
+
+def _refusal(error: Exception, status: int) -> Response:
     body = {"error": {"type": type(error).__name__, "message": str(error)}}
     return json_response(body, status=status)
+
+
+def _respond(exchange: Exchange, answer: Response, headers: Headers | None = None) -> None:
+    exchange.respond(answer.status, [*answer.headers, *(headers or ())], answer.body)

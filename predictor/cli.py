@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from block.config import PredictorConfig, load_config
 from block.errors import BlockError
+from block.http.run import Binding, run
 from predictor.app import create_app
+
+GRACE_S = 1
+"""After SIGTERM. Every answer is given at once, so hardly any is open then."""
 
 app = typer.Typer(add_completion=False)
 
@@ -20,21 +24,13 @@ def serve(
     config: Annotated[Path, typer.Option(help="YAML file with one predictor's settings.")],
 ) -> None:
     """Mirror one vLLM server through its state feed and answer what-ifs about it."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = load_config(config, PredictorConfig)
-        service = create_app(settings)
+        run(lambda: create_app(settings), Binding(settings.host, settings.port), GRACE_S)
     except BlockError as error:
         typer.echo(f"block-predictor: {error}", err=True)
         raise typer.Exit(1) from error
-    uvicorn.run(
-        service,
-        host=settings.host,
-        port=settings.port,
-        http="httptools",
-        loop="uvloop",
-        access_log=False,
-        log_level="info",
-    )
 
 
 def main() -> None:

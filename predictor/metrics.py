@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from fastapi import Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -15,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from block.http.message import Response
 from block.types import CalibrationStatus
 
 _SECONDS_SUFFIX = re.compile(r"_s$")
@@ -75,4 +75,5 @@ class PredictorMetrics:
 
     def page(self) -> Response:
         """The metrics in Prometheus' text format."""
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        content_type = CONTENT_TYPE_LATEST.encode()
+        return Response(200, [(b"content-type", content_type)], generate_latest(self._registry))

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import msgspec
-from fastapi import Request, Response
 
 from block.config import PredictorConfig
 from block.errors import FeedError, StateError
+from block.http.message import Response
 from block.latency.load import load_latency
 from block.messages import (
     CandidateRequest,
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class PredictorService:
-    """Handlers of the predictor's endpoints. ``/v1/predict`` is decoded and encoded by msgspec alone."""
+    """Handlers of the predictor's endpoints: a request's body in, an answer out. None of them waits."""
 
     def __init__(self, config: PredictorConfig) -> None:
         """Reads the latency model; the feed is opened by ``following``."""
@@ -70,49 +70,49 @@ class PredictorService:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def predict(self, request: Request) -> Response:
+    def predict(self, body: bytes) -> Response:
         """``POST /v1/predict``: 503 while the mirror cannot be trusted, 422 for what could never run."""
-        question = _decode(await request.body(), PredictRequest)
+        question = _decode(body, PredictRequest)
         (answer,) = self._answers((question.candidate,), question.committed, question.scenarios)
         return json_response(answer)
 
-    async def predict_batch(self, request: Request) -> Response:
+    def predict_batch(self, body: bytes) -> Response:
         """``POST /v1/predict/batch``: as ``predict``, for many candidates on one state."""
-        question = _decode(await request.body(), PredictBatchRequest)
+        question = _decode(body, PredictBatchRequest)
         answers = self._answers(question.candidates, question.committed, question.scenarios)
         return json_response(PredictBatchResponse(answers))
 
-    async def commit(self, request: Request) -> Response:
+    def commit(self, body: bytes) -> Response:
         """``POST /v1/commit``: this request is on its way to the instance."""
-        self._forecaster.ledger.commit(_decode(await request.body(), CommitRequest).candidate, time.time())
+        self._forecaster.ledger.commit(_decode(body, CommitRequest).candidate, time.time())
         self._metrics.commits.inc()
-        return Response(status_code=204)
+        return Response(204)
 
-    async def release(self, request: Request) -> Response:
+    def release(self, body: bytes) -> Response:
         """``POST /v1/release``: a committed request will not arrive after all."""
-        self._forecaster.ledger.release(_decode(await request.body(), ReleaseRequest).id, time.time())
-        return Response(status_code=204)
+        self._forecaster.ledger.release(_decode(body, ReleaseRequest).id, time.time())
+        return Response(204)
 
-    async def state(self) -> Response:
+    def state(self, _: bytes) -> Response:
         """``GET /v1/state``: the mirror in brief."""
         trouble = self._trouble()
         answer = self._forecaster.describe(time.time(), not trouble, trouble)
         return json_response(msgspec.structs.replace(answer, calibration=self._calibration_status()))
 
-    async def reset_calibration(self) -> Response:
+    def reset_calibration(self, _: bytes) -> Response:
         """``POST /v1/calibration/reset``: forget what was learned of the engine's step times."""
         if self._calibration is not None:
             self._calibration.reset()
             self._forecaster.use(self._calibration.current)
-        return Response(status_code=204)
+        return Response(204)
 
-    async def health(self) -> Response:
+    def health(self, _: bytes) -> Response:
         """``GET /health``: 200 once the feed is followed, 503 with the reason otherwise."""
         trouble = self._trouble()
         body = {"status": trouble or "ok", "instance": self._config.instance}
         return json_response(body, status=503 if trouble else 200)
 
-    async def metrics(self) -> Response:
+    def metrics(self, _: bytes) -> Response:
         """``GET /metrics``."""
         if (status := self._calibration_status()) is not None:
             self._metrics.show_calibration(status)
@@ -165,7 +165,7 @@ class PredictorService:
 
 def json_response(value: object, status: int = 200) -> Response:
     """Encode with msgspec, which knows the wire messages."""
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+    return Response(status, [(b"content-type", b"application/json")], msgspec.json.encode(value))
 
 
 def _decode(body: bytes, kind: type[MessageT]) -> MessageT:

@@ -98,7 +98,7 @@ class WhatIf:
                 f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
                 f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
             )
-        return self._prediction(newcomer, figures), _spread(self.scenarios, figures)
+        return self._prediction(newcomer, figures), _spread(answers, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
         """(scenarios, 5): the first fields of the newcomer's record."""
@@ -163,13 +163,15 @@ def warm_up(model: StepLatencyModel) -> None:
     WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
 
 
-def _spread(scenarios: int, figures: list[float]) -> PredictionSpread:
+def _spread(answers: Floats, figures: list[float]) -> PredictionSpread:
     return PredictionSpread(
-        scenarios=scenarios,
+        scenarios=len(answers),
         ttft_std_s=figures[_TTFT_STD],
         ttft_max_s=figures[_TTFT_MAX],
         e2e_std_s=figures[_E2E_STD],
         e2e_max_s=figures[_E2E_MAX],
+        ttft_s=tuple(answers[:, _TTFT].tolist()),
+        e2e_s=tuple(answers[:, _E2E].tolist()),
     )
 
 

@@ -1,17 +1,18 @@
 """The policy contract: a pure choice among candidates.
 
 A policy sees values only. It does no I/O, reads no clock, and takes chance from ``request.seed``:
-the same arguments give the same choice.
+the same arguments give the same choice. What it is told of the fleet's past comes from one scheduler's
+own bookkeeping; other copies of the scheduler send requests too, so all of that is a hint.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from block.types import EngineLoad, Prediction
+from block.types import EngineLoad, Prediction, PredictionSpread
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,19 @@ class RoutingRequest:
     """Source of chance for this request."""
     output_quantiles: tuple[tuple[float, float], ...] = ()
     """Distribution of the response length as (probability, tokens); empty when it is a point."""
+    session: str = ""
+    """What the client calls its conversation or its user; empty if it did not say."""
+    prefix_digests: tuple[int, ...] = ()
+    """One per leading block of the prompt, each for all text up to its end; empty unless asked for."""
+    slo_ttft_s: float | None = None
+    """Longest acceptable time to the first token; None means any."""
+    slo_e2e_s: float | None = None
+    """Longest acceptable time to the end of the response; None means any."""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and expected output together."""
+        return self.prompt_tokens + self.output_tokens
 
     def dice(self) -> random.Random:
         """A fresh random source; equal requests get equal ones."""
@@ -47,7 +61,36 @@ class Candidate:
     prediction: Prediction | None = None
     """None if its predictor was not asked or did not answer in time."""
     load: EngineLoad | None = None
+    """Comes with the prediction; if too few predictors answered, the last known, brought up to date."""
+    spread: PredictionSpread | None = None
     """Comes with the prediction."""
+    outstanding_tokens: int = 0
+    """Prompt and expected output tokens of the outstanding requests."""
+    sent_last_minute: int = 0
+    """Requests that this scheduler sent there in the last 60 s."""
+    cached_tokens: int = 0
+    """Leading prompt tokens probably in its prefix cache; 0 unless prefixes are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What has to be found out before a policy can choose. Each need costs every decision something."""
+
+    predictions: bool = False
+    """Ask predictors; if too few answer, a heuristic chooses in the policy's place."""
+    load: bool = False
+    """Ask predictors; if too few answer, the last known loads will do."""
+    prefixes: bool = False
+    """Digest the prompt's leading blocks, and look up who has seen them."""
+    lengths: bool = True
+    """Count the prompt's tokens; if not, and nobody else needs them, they are guessed from its size."""
+    probes: int | None = None
+    """Predictors to ask, drawn by the request's seed; None leaves it to the settings."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether predictors are to be asked at all."""
+        return self.predictions or self.load
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +108,31 @@ class Choice:
         first, *others = (candidate.name for candidate in order)
         return cls(first, tuple(others), reason)
 
+    @classmethod
+    def least(
+        cls,
+        request: RoutingRequest,
+        candidates: Sequence[Candidate],
+        score: Callable[[Candidate], Any],
+        reason: str,
+    ) -> Choice:
+        """Smallest ``score`` first; equal ones in an order drawn by the request's seed."""
+        order = list(candidates)
+        request.dice().shuffle(order)
+        order.sort(key=score)
+        return cls.of(order, reason)
+
+    def ranks(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether it names each candidate exactly once."""
+        return sorted((self.instance, *self.ranking)) == sorted(candidate.name for candidate in candidates)
+
 
 class Policy(Protocol):
-    """One way to choose."""
+    """One way to choose. A frozen dataclass will do: its fields are the policy's options."""
 
     @property
-    def uses_predictions(self) -> bool:
-        """Whether predictors are worth asking."""
+    def needs(self) -> Needs:
+        """What has to be found out first."""
         ...
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:

@@ -1,30 +1,78 @@
-"""The candidate where the request is predicted to be complete first."""
+"""The candidate where the request is predicted to fare best."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Literal
 
-from global_scheduler.policies.base import Candidate, Choice, RoutingRequest
+from pydantic import Field
+
+from block.types import Prediction
+from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequest
+from global_scheduler.policies.by_prediction import least_by_prediction
+from global_scheduler.policies.slo import miss
+
+Objective = Literal["completion", "ttft", "slo", "harm"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Smallest simulated completion time (Block, arXiv 2508.03611, section 4)."""
+    """Smallest simulated completion time (Block, arXiv 2508.03611, section 4), or another objective."""
 
-    uses_predictions: ClassVar[bool] = True
+    objective: Objective = "completion"
+    """Own completion, own first token, probability of missing the SLO, or completion and harm."""
+    harm_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 1.0
+    """Objective ``harm``: seconds of one's own that a second of all others' together is worth."""
+    k: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Predictors asked per request (power of k); None leaves it to the settings."""
+
+    @property
+    def needs(self) -> Needs:
+        """Predictions, of ``k`` instances."""
+        return Needs(predictions=True, probes=self.k)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
-        """By predicted E2E; those without an answer last; ties by outstanding, then by seed."""
-        order = list(candidates)
-        request.dice().shuffle(order)
-        order.sort(key=_completion)
-        reason = "no_prediction" if order[0].prediction is None else "earliest_completion"
-        return Choice.of(order, reason)
+        """By the objective; those without an answer last; ties by outstanding, then by seed."""
+        score, reason = _OBJECTIVES[self.objective]
+
+        def of(prediction: Prediction, candidate: Candidate) -> tuple[float, ...]:
+            return score(self, request, prediction, candidate)
+
+        return least_by_prediction(request, candidates, of, reason)
 
 
-def _completion(candidate: Candidate) -> tuple[float, int]:
-    prediction = candidate.prediction
-    return (math.inf if prediction is None else prediction.e2e_s, candidate.outstanding)
+_Score = Callable[[Block, RoutingRequest, Prediction, Candidate], tuple[float, ...]]
+
+
+def _completion(
+    _policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
+) -> tuple[float, ...]:
+    return (prediction.e2e_s,)
+
+
+def _ttft(
+    _policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
+) -> tuple[float, ...]:
+    return prediction.ttft_s, prediction.e2e_s
+
+
+def _slo(
+    _policy: Block, request: RoutingRequest, prediction: Prediction, candidate: Candidate
+) -> tuple[float, ...]:
+    """Equal chances (0 and 1 most of all) are told apart by how late, then by completion."""
+    return *miss(request, candidate), prediction.e2e_s
+
+
+def _harm(
+    policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
+) -> tuple[float, ...]:
+    return (prediction.e2e_s + policy.harm_weight * prediction.harm_sum_s,)
+
+
+_OBJECTIVES: Mapping[Objective, tuple[_Score, str]] = {
+    "completion": (_completion, "earliest_completion"),
+    "ttft": (_ttft, "earliest_first_token"),
+    "slo": (_slo, "least_likely_to_miss"),
+    "harm": (_harm, "least_own_and_harm"),
+}

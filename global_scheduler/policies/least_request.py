@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from global_scheduler.policies.base import Candidate, Choice, RoutingRequest
+from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequest
 
 
 @dataclass(frozen=True, slots=True)
 class LeastRequest:
     """Balances counts as they are, not as they were dealt; knows only what this scheduler sent."""
 
-    uses_predictions: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """Fewest outstanding first; ties by the request's seed."""
-        order = list(candidates)
-        request.dice().shuffle(order)
-        order.sort(key=lambda candidate: candidate.outstanding)
-        return Choice.of(order, "fewest_outstanding")
+        return Choice.least(request, candidates, lambda one: one.outstanding, "fewest_outstanding")

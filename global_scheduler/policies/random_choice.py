@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from global_scheduler.policies.base import Candidate, Choice, RoutingRequest
+from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RandomChoice:
     """The baseline that knows nothing."""
 
-    uses_predictions: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """A shuffle by the request's seed."""

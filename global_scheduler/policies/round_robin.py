@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from global_scheduler.policies.base import Candidate, Choice, RoutingRequest
+from global_scheduler.policies.base import Candidate, Choice, Needs, RoutingRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RoundRobin:
     """Even by count, blind to cost. The turn is the request's sequence number."""
 
-    uses_predictions: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(lengths=False)
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """The candidate whose turn it is, then those that follow it."""

@@ -150,7 +150,8 @@ async def test_the_log_has_a_line_per_request_and_no_prompt(world, caplog, wait_
             messages=[{"role": "user", "content": "a secret"}], headers={"x-request-id": "req-7"}
         )
         await wait_until(lambda: "req-7" in caplog.text)
-    lines = [json.loads(r.message.removeprefix("request ")) for r in caplog.records if "req-7" in r.message]
+    logged = [line for record in caplog.records for line in record.message.splitlines()]
+    lines = [json.loads(line.removeprefix("request ")) for line in logged if "req-7" in line]
     assert len(lines) == 1
     assert lines[0]["outcome"] == "2xx"
     assert lines[0]["predicted_e2e_s"] == 1.0

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import yaml
 from typer.testing import CliRunner
 
@@ -39,13 +40,13 @@ def test_bad_configurations_give_one_clear_line_and_exit_1(tmp_path):
 
 
 @asynccontextmanager
-async def running(config: SchedulerConfig, folder: Path) -> AsyncIterator[tuple[Process, int]]:
+async def running(config: SchedulerConfig, folder: Path, *flags: str) -> AsyncIterator[tuple[Process, int]]:
     """The scheduler in a process of its own, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     path = folder / "scheduler.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json") | {"port": port}))
-    command = [sys.executable, "-m", "global_scheduler.cli", "--config", str(path)]
+    command = [sys.executable, "-m", "global_scheduler.cli", "--config", str(path), *flags]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
         yield process, port
@@ -102,6 +103,48 @@ async def test_an_upgrade_to_a_websocket_is_refused_like_any_other_wrong_method(
         _, log = await asyncio.wait_for(process.communicate(), 10)
     assert answer.status_code == 405
     assert b"Traceback" not in log
+
+
+async def test_workers_share_the_port_are_replaced_and_end_together(world, tmp_path, expected_stream):
+    fleet = await world()
+    async with running(fleet.configure({}), tmp_path, "--workers", "2") as (process, port):
+        await ask(port)
+        supervisor = psutil.Process(process.pid)
+        first = {worker.pid for worker in supervisor.children()}
+        assert len(first) == 2
+        supervisor.children()[0].kill()
+        async with asyncio.timeout(10):
+            while len({worker.pid for worker in supervisor.children()} - first) < 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        answers = await asyncio.gather(*(ask(port) for _ in range(20)))
+        assert {answer.content for answer in answers} == {expected_stream}
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0
+    assert log.count(b'"outcome":"2xx"') >= 20  # the killed one may have taken its newest lines along
+    assert b"Traceback" not in log
+
+
+async def test_workers_do_not_outlive_a_supervisor_that_is_killed(world, tmp_path):
+    fleet = await world()
+    async with running(fleet.configure({}), tmp_path, "--workers", "2") as (process, port):
+        await ask(port)
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+        await process.wait()
+        gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, timeout=10)
+    assert (len(gone), alive) == (2, [])
+
+
+async def test_an_address_that_is_taken_is_one_clear_line(world, tmp_path):
+    fleet = await world(instances=1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = tmp_path / "scheduler.yaml"
+        path.write_text(yaml.safe_dump(fleet.configure({}).model_dump(mode="json") | {"port": port}))
+        result = CliRunner().invoke(app, ["--config", str(path)])
+    assert result.exit_code == 1
+    assert result.output.strip() == f"127.0.0.1:{port}: cannot listen there (Address already in use)"
 
 
 async def ask(port: int) -> httpx.Response:

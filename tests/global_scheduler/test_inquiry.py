@@ -133,3 +133,34 @@ async def test_what_is_not_http_hurts_nobody(world):
 def test_any_bytes_are_read_or_refused(body, chat):
     with contextlib.suppress(RequestError):
         assert read_inquiry("id", chat=chat, body=body, headers={}).body is body
+
+
+@pytest.mark.parametrize("header", ["x-block-slo-ttft-ms", "x-block-slo-e2e-ms"])
+@pytest.mark.parametrize(
+    "value", ["", "0", "-5", "fast", "1e3", "nan", "1 000", "99999999999", "86400001", "²"]
+)
+def test_bad_objectives_are_refused_by_name(header, value):
+    with pytest.raises(RequestError) as refusal:
+        read_inquiry("id", chat=True, body=b"{%s}" % CHAT, headers={header: value})
+    assert refusal.value.param == header
+
+
+def test_objectives_are_read_in_milliseconds():
+    headers = {"x-block-slo-ttft-ms": "250", "x-block-slo-e2e-ms": "1500.5"}
+    inquiry = read_inquiry("id", chat=True, body=b"{%s}" % CHAT, headers=headers)
+    assert (inquiry.slo_ttft_s, inquiry.slo_e2e_s) == (0.25, 1.5005)
+
+
+@pytest.mark.parametrize(
+    ("user", "headers", "session"),
+    [
+        (b'"someone"', {}, '"someone"'),
+        (b'"someone"', {"x-block-session": "s-1"}, "s-1"),
+        (b"null", {}, ""),
+        (b'""', {}, ""),
+        (b"17", {}, "17"),
+    ],
+)
+def test_the_session_is_the_header_or_else_the_user(user, headers, session):
+    inquiry = read_inquiry("id", chat=True, body=b'{%s, "user": %s}' % (CHAT, user), headers=headers)
+    assert inquiry.session == session

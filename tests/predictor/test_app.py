@@ -13,6 +13,7 @@ import pytest
 import zmq
 import zmq.asyncio
 from feed_messages import snapshot
+from http_service import serving
 from step_traffic import Traffic
 
 from block.config import PredictorConfig
@@ -27,11 +28,8 @@ CANDIDATE = {"id": "new", "prompt_tokens": 100, "output_tokens": 20, "max_tokens
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     config = PredictorConfig(instance="i0", feed=f"ipc://{tmp_path}/feed", latency=TABLE, port=1)
-    app = create_app(config)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://predictor") as client:
-            yield client
+    async with serving(create_app(config)) as url, httpx.AsyncClient(base_url=url) as client:
+        yield client
 
 
 @pytest.fixture
@@ -91,15 +89,10 @@ async def test_answers_once_the_feed_has_spoken(client, feed) -> None:
 async def _health_of(feed: str, caplog: pytest.LogCaptureFixture) -> str:
     """What ``/health`` says once following ``feed`` has failed."""
     app = create_app(PredictorConfig(instance="i0", feed=feed, latency=TABLE, port=1))
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            httpx.AsyncClient(transport=transport, base_url="http://predictor") as client,
-            asyncio.timeout(5),
-        ):
-            while "Following the engine's state feed failed" not in caplog.text:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            answer = await client.get("/health")
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client, asyncio.timeout(5):
+        while "Following the engine's state feed failed" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        answer = await client.get("/health")
     assert answer.status_code == 503
     return str(answer.json()["status"])
 
@@ -195,3 +188,10 @@ async def test_step_times_are_learned_and_forgotten(client, feed) -> None:
     reset = (await client.post("/v1/predict", json={"candidate": CANDIDATE})).json()["prediction"]
     assert reset["e2e_s"] == pytest.approx(before["e2e_s"])
     assert reset["model_version"] == before["model_version"]
+
+
+async def test_unknown_paths_and_wrong_methods_are_told_apart(client) -> None:
+    assert (await client.get("/nowhere")).status_code == 404
+    answer = await client.get("/v1/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert (await client.post("/health")).headers["allow"] == "GET"

@@ -31,6 +31,9 @@ class FakeInstance:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self.generate)
         app.router.add_post("/v1/completions", self.generate)
+        app.router.add_post("/v1/responses", self.generate)
+        app.router.add_post("/v1/embeddings", self.generate)
+        app.router.add_post("/v1/audio/transcriptions", self.transcribe)
         app.router.add_get("/v1/models", self.list_models)
         app.router.add_get("/health", self.health)
         self.runner, self.url = await run_app(app)
@@ -48,6 +51,10 @@ class FakeInstance:
             {"id": model, "object": "model", "max_model_len": 4096, "x": self.name} for model in self.models
         ]
         return web.json_response({"object": "list", "data": data})
+
+    async def transcribe(self, request: web.Request) -> web.StreamResponse:
+        self.received.append((request.headers.copy(), await request.read(), request.path_qs))
+        return web.json_response({"text": "heard"})
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

@@ -19,6 +19,7 @@ class FakePredictor:
         self.instance = instance
         self.behaviour = "answer"
         self.e2e_s = 1.0
+        self.harm_s = 0.0
         self.slow_s = 0.6
         self.refuses_commits = False
         self.refused = 0
@@ -51,7 +52,7 @@ class FakePredictor:
         return web.Response(body=msgspec.json.encode(self.answer(name)), content_type="application/json")
 
     def answer(self, name: str) -> PredictResponse:
-        prediction = Prediction(0.1, self.e2e_s, 0.01, 0.0, 0.0, 0, 0.001, "test@0", 1.0)
+        prediction = Prediction(0.1, self.e2e_s, 0.01, self.harm_s, self.harm_s, 0, 0.001, "test@0", 1.0)
         spread = PredictionSpread(1, 0.0, prediction.ttft_s, 0.0, prediction.e2e_s)
         return PredictResponse(name, prediction, spread, EngineLoad(1, 0, 0, 100, 200, 0, 50), 7)
 

@@ -9,49 +9,46 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import uvicorn
+import uvloop
 from fake_instance import FakeInstance
 from fake_predictor import FakePredictor
 from openai_answers import MODEL
 
 from block.config import SchedulerConfig
+from block.http.server import Server
 from global_scheduler.app import create_app
 
 
 class Scheduler:
-    """The real service under uvicorn, httptools and uvloop, in a thread of its own."""
+    """The real service under uvloop, in a thread of its own."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.app = create_app(config)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.server = uvicorn.Server(
-            uvicorn.Config(
-                self._entry,
-                interface="asgi3",
-                http="httptools",
-                loop="uvloop",
-                lifespan="on",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self.started = threading.Event()
+        self.ended: asyncio.Event | None = None
+        self.thread = threading.Thread(target=uvloop.run, args=(self._serve(),), daemon=True)
 
-    async def _entry(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        await self.app(scope, receive, send)
+        self.ended = asyncio.Event()
+        server = Server(self.app)
+        await server.start(self.socket)
+        self.started.set()
+        await self.ended.wait()
+        await server.stop(grace_s=1)
 
     async def start(self) -> None:
         self.thread.start()
-        await until(lambda: self.server.started)
+        assert await asyncio.to_thread(self.started.wait, 5)
 
     async def stop(self) -> None:
-        self.server.should_exit = True
+        assert self.loop is not None
+        assert self.ended is not None
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.ended.set)
         await asyncio.to_thread(self.thread.join, 10)
         assert not self.thread.is_alive()
         self.socket.close()

@@ -101,6 +101,8 @@ def test_scenarios_are_averaged_and_their_spread_is_told(latency: KernelLatency)
     assert spread.e2e_max_s == pytest.approx(max(each.e2e_s for each in single))
     assert spread.e2e_std_s == pytest.approx(np.std([each.e2e_s for each in single]))
     assert spread.e2e_std_s > 0
+    assert spread.e2e_s == pytest.approx([each.e2e_s for each in single])
+    assert spread.ttft_s == pytest.approx([each.ttft_s for each in single])
 
 
 def test_committed_choices_delay_the_newcomer(latency: KernelLatency) -> None:

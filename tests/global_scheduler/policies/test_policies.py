@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from block.errors import ConfigError
 from block.types import Prediction
 from global_scheduler.policies import POLICIES, Candidate, RoutingRequest, make_policy
+from global_scheduler.policies.kit import check_policy, check_speed
 
 REQUEST = RoutingRequest("id", "llama", 10, 20, 100, 0, sequence=0, seed=0)
 PREDICTION = Prediction(0.1, 1.0, 0.01, 0.0, 0.0, 0, 0.0, "test@0", 1.0)
@@ -102,12 +102,49 @@ def test_random_is_even_over_seeds():
     assert min(chosen.values()) > 400
 
 
-def test_only_block_asks_predictors():
-    assert [name for name in POLICIES if make_policy(name).uses_predictions] == ["block"]
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_passes_the_kit(name):
+    check_policy(make_policy(name))
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(
-        ConfigError, match="'blok': unknown; known: block, least_request, random, round_robin"
-    ):
-        make_policy("blok")
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_choice_among_16_costs_next_to_nothing(name):
+    check_speed(make_policy(name))
+
+
+def test_only_some_policies_cost_a_probe_or_a_digest():
+    needs = {name: make_policy(name).needs for name in POLICIES}
+    assert [name for name, need in needs.items() if need.predictions] == ["block", "min_latency"]
+    assert [name for name, need in needs.items() if need.load] == [
+        "block_nosim",
+        "infaas",
+        "infaas_textbook",
+        "llumnix",
+        "llumnix_textbook",
+        "lmetric",
+    ]
+    assert [name for name, need in needs.items() if need.prefixes] == ["lmetric", "prefix_affinity"]
+
+
+def test_min_qpm_takes_the_one_that_got_fewest_of_late():
+    fleet = [Candidate("a", 0, sent_last_minute=9), Candidate("b", 7, sent_last_minute=3)]
+    assert make_policy("min_qpm").choose(REQUEST, fleet).instance == "b"
+
+
+def test_power_of_two_takes_the_lighter_of_the_pair_it_draws():
+    """By tokens, not by requests; the heaviest of all is never the lighter of a pair."""
+    fleet = [
+        Candidate("few long", 1, outstanding_tokens=5000),
+        Candidate("many short", 9, outstanding_tokens=900),
+        Candidate("none", 0),
+    ]
+    policy = make_policy("power_of_two")
+    chosen = Counter(policy.choose(replace(REQUEST, seed=seed), fleet).instance for seed in range(300))
+    assert set(chosen) == {"many short", "none"}
+    assert chosen["none"] == pytest.approx(200, abs=40)  # two of three pairs hold it
+
+
+def test_power_of_more_draws_more():
+    fleet = [Candidate(name, number, outstanding_tokens=number) for number, name in enumerate("abcdefgh")]
+    policy = make_policy("power_of_two", {"choices": 8})
+    assert policy.choose(REQUEST, fleet).instance == "a"

@@ -1,0 +1,37 @@
+"""Where a client's requests go."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """A server's address. Connections are shared by those who hold the same one, not by equal ones."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+    """For HTTPS."""
+    named: bytes = field(init=False)
+    """As the Host header names it."""
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]".encode() if ":" in self.host else self.host.encode("idna")
+        usual = self.port == (443 if self.context else 80)
+        object.__setattr__(self, "named", host if usual else b"%b:%d" % (host, self.port))
+
+
+def split_url(url: str, context: ssl.SSLContext | None = None) -> tuple[Origin, bytes]:
+    """A base URL (http or https, checked before) as its origin and its path without a closing slash.
+
+    ``context`` is used for https; None makes one that trusts the system's authorities.
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    if secure and context is None:
+        context = ssl.create_default_context()
+    origin = Origin(parts.hostname or "", parts.port or (443 if secure else 80), context if secure else None)
+    return origin, parts.path.rstrip("/").encode()

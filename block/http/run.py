@@ -1,0 +1,126 @@
+"""A process that serves: its socket, its signals, its end; or several of them beside each other."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import uvloop
+
+from block.errors import ConfigError
+from block.http.server import Server, Service
+from block.http.workers import supervise
+
+GARBAGE_THRESHOLD = 20_000
+"""New objects between two searches for cycles. Requests leave none behind, so that few are worth while."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a server listens."""
+
+    host: str
+    port: int
+    shared: bool = False
+    """Whether other processes listen there as well: the kernel deals the connections out."""
+    certificate: Path | None = None
+    """PEM file with the certificate and its chain; None serves plain HTTP."""
+    key: Path | None = None
+
+    def listen(self) -> socket.socket:
+        """Raises ConfigError if the address cannot be had."""
+        try:
+            family, *_, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+        except OSError as error:
+            raise self._unusable(error) from error
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+        except OSError as error:
+            listener.close()
+            raise self._unusable(error) from error
+        return listener
+
+    def _unusable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"{self.host}:{self.port}: cannot listen there ({error.strerror or error})")
+
+    def context(self) -> ssl.SSLContext | None:
+        """Raises ConfigError if a file is missing or damaged."""
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"certificate = {self.certificate}: cannot be used ({error})") from error
+        return context
+
+
+def run(make_service: Callable[[], Service], binding: Binding, grace_s: float, workers: int = 1) -> None:
+    """Serve until SIGTERM or SIGINT, then let open exchanges end for ``grace_s``. Raises ConfigError.
+
+    Several ``workers`` are processes that share the address and nothing else; the kernel deals the
+    connections out to them.
+    """
+    context = binding.context()
+    if workers == 1:
+        _run_one(make_service(), binding.listen(), context, grace_s)
+        return
+    make_service()  # so that what is wrong with the settings is said once
+    binding = replace(binding, shared=True)
+    with binding.listen() as place:  # holds the port, and accepts nothing itself
+        binding = replace(binding, port=place.getsockname()[1])
+        supervise(
+            workers,
+            lambda lifeline: _run_one(make_service(), binding.listen(), context, grace_s, lifeline),
+        )
+
+
+def _run_one(
+    service: Service,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+    grace_s: float,
+    lifeline: int | None = None,
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two sockets
+    gc.freeze()  # what is there now stays; looking at it again and again is wasted
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    uvloop.run(_serve(service, listener, context, grace_s, lifeline))
+
+
+async def _serve(
+    service: Service,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+    grace_s: float,
+    lifeline: int | None,
+) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    if lifeline is not None:
+        loop.add_reader(lifeline, ended.set)
+    server = Server(service, context)
+    await server.start(listener)
+    logger.info("listening on %s:%s", *listener.getsockname()[:2])
+    await ended.wait()
+    if lifeline is not None:
+        loop.remove_reader(lifeline)
+    logger.info("ending; open requests have %s s", grace_s)
+    await server.stop(grace_s)

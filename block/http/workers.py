@@ -1,0 +1,80 @@
+"""Several processes that do the same: started, started again when they die, ended together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+RESTART_S = 1.0
+"""Before a worker that died is replaced, so that one which cannot live does not keep the machine busy."""
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[int], None]
+"""What a worker does. Gets a file descriptor that becomes readable when the supervisor has died."""
+
+
+def supervise(count: int, work: Work) -> None:
+    """Keep ``count`` workers running until SIGTERM or SIGINT, which they are handed; return when all ended.
+
+    Forks, so it must be called before any thread or event loop is started.
+    """
+    supervisor = _Supervisor(work)
+    for _ in range(count):
+        supervisor.fork()
+    supervisor.wait()
+
+
+class _Supervisor:
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._workers: set[int] = set()
+        self._ending = False
+        self._lifeline, self._held = os.pipe()  # nobody writes: it is readable once the other end is closed
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+
+    def fork(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(self._held)
+            _work_and_exit(self._work, self._lifeline)
+        self._workers.add(pid)
+
+    def wait(self) -> None:
+        while self._workers:
+            pid, status = os.wait()
+            self._workers.discard(pid)
+            if self._ending:
+                continue
+            logger.error("worker %d ended with status %d; another takes its place", pid, status)
+            time.sleep(RESTART_S)
+            if not self._ending:
+                self.fork()
+
+    def _end(self, number: int, _: object) -> None:
+        self._ending = True
+        for pid in self._workers:
+            os.kill(pid, number)
+
+
+def _work_and_exit(work: Work, lifeline: int) -> None:
+    """The worker's whole life: nothing of the supervisor's may run in it afterwards."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    status = 1
+    try:
+        work(lifeline)
+        status = 0
+    except Exception:
+        logger.exception("a worker failed")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,226 @@
+"""One request at one instance: what comes back until it may be passed on, and the way of its bytes then.
+
+Driven by the connection's callbacks, not by a task: a streamed chunk costs a few calls between two
+sockets. Does not choose instances, and does not decide what a failure leads to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import msgspec
+
+from block.errors import TransportError
+from block.http.client_connection import ClientConnection
+from block.http.deadlines import NEVER_S
+from block.http.exchange import Exchange
+from block.http.message import Headers, first_value
+from global_scheduler.event_stream import EventCutter, engine_failure
+from global_scheduler.headers import forwarded_response
+
+MAX_WHOLE_BODY_BYTES = 256 * 2**20
+"""An answer that is not a stream is held in memory until it is complete, up to this."""
+
+FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """An answer known in full."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """An event stream whose first events have come; more waits in its attempt."""
+
+    status: int
+    headers: Headers
+    attempt: Attempt
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Nothing that could be passed on; ``answer`` is the instance's own word on it, if any."""
+
+    reason: FailureReason
+    answer: Whole | None = None
+
+
+Answer = Whole | Stream | Failure
+
+
+class Attempt:
+    """Receives one answer."""
+
+    def __init__(self, connection: ClientConnection, deadline_s: float, idle_s: float) -> None:
+        """``deadline_s``: for the first byte of a stream, or of anything else."""
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[Whole | Failure | None] = self._loop.create_future()
+        self.deadline_s = deadline_s
+        self.instance_up = True
+        """Whether, if nothing comes, the instance is merely late."""
+        self._connection = connection
+        self._idle_s = idle_s
+        self._status = 0
+        self._headers: Headers = []
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._cutter: EventCutter | None = None
+        self._exchange: Exchange | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._over = False
+        self._error: Exception | None = None
+        self._held_back = False
+
+    async def answer(self) -> Answer:
+        """Wait for the first byte that may be passed on, or for what prevents it."""
+        answer = await self._answer
+        return answer or Stream(self._status, forwarded_response(self._headers), self)
+
+    async def pass_on(self, status: int, headers: Headers, exchange: Exchange) -> None:
+        """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks."""
+        exchange.start(status, headers, b"".join(self._parts))
+        self._parts.clear()
+        self._exchange = exchange
+        if not self._over:
+            self.deadline_s = self._loop.time() + self._idle_s
+            if exchange.paused:
+                self.pause()
+            self._ended = self._loop.create_future()
+            await self._ended
+        elif self._error is None:
+            self._finish_stream()
+        if self._error is not None:
+            raise self._error
+
+    def give_up(self) -> None:
+        """The instance is down for certain: what waits for its first byte need not wait on."""
+        self.instance_up = False
+        self.expire()
+
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        self._exchange = None
+        if not self._over:
+            self._over = True
+            self._connection.abort()
+
+    # The client's side
+
+    def pause(self) -> None:
+        """Hold the source back."""
+        if not self._over:
+            self._held_back = True
+            self.deadline_s = NEVER_S  # it is not the instance that is slow
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self._held_back:
+            self._held_back = False
+            self.deadline_s = self._loop.time() + self._idle_s
+            self._connection.resume()
+
+    # The connection's side
+
+    def head(self, status: int, headers: Headers) -> None:
+        """The answer begins."""
+        self._status, self._headers = status, headers
+        kind = first_value(headers, b"content-type") or b""
+        if status == 200 and kind.partition(b";")[0].strip().lower() == b"text/event-stream":
+            self._cutter = EventCutter()
+
+    def body(self, data: bytes, *, last: bool) -> None:
+        """More of the answer."""
+        cutter = self._cutter
+        if cutter is None:
+            self._collect(data)
+            return
+        events = cutter.feed(data)
+        if self._exchange is not None:
+            self.deadline_s = self._loop.time() + self._idle_s
+            if last:
+                self._parts.append(events)  # goes out with the end
+            elif events:
+                self._exchange.write(events)
+        elif events:
+            self._parts.append(events)
+            if not self._answer.done():
+                self._open_stream(events)
+
+    def complete(self) -> None:
+        """The answer has ended in order."""
+        self._over = True
+        self.deadline_s = NEVER_S
+        if self._exchange is not None:
+            self._finish_stream()
+            self._settle_end()
+        elif not self._answer.done():
+            if self._cutter is None:
+                self._answer_whole()
+            elif rest := self._cutter.rest():
+                self._parts.append(rest)
+                self._open_stream(rest)
+            else:
+                self._fail("empty")
+
+    def failed(self, error: TransportError) -> None:
+        """The answer will not end in order."""
+        self._break(error)
+
+    # The clock's side
+
+    def expire(self) -> None:
+        """Nothing has come for too long."""
+        if not self._over:
+            self._connection.abort()
+            self._break(TimeoutError())
+
+    def _collect(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        self.deadline_s = self._loop.time() + self._idle_s
+        if self._size > MAX_WHOLE_BODY_BYTES:
+            self.drop()
+            self._fail("too_large")
+
+    def _open_stream(self, first: bytes) -> None:
+        failure = engine_failure(first)
+        if failure is None:
+            self._answer.set_result(None)
+            return
+        self.drop()
+        status, body = failure
+        self._fail("engine", Whole(status, [(b"content-type", b"application/json")], body))
+
+    def _answer_whole(self) -> None:
+        answer = Whole(self._status, forwarded_response(self._headers), b"".join(self._parts))
+        if answer.status >= 500:
+            self._fail("status", answer)
+        else:
+            self._answer.set_result(answer)
+
+    def _break(self, error: Exception) -> None:
+        self._over = True
+        self.deadline_s = NEVER_S
+        self._error = error
+        if self._ended is not None:
+            self._settle_end()
+        elif not self._answer.done():
+            late = isinstance(error, TimeoutError) and self.instance_up
+            self._fail("timeout" if late else "reset")
+
+    def _fail(self, reason: FailureReason, answer: Whole | None = None) -> None:
+        if not self._answer.done():
+            self._answer.set_result(Failure(reason, answer))
+
+    def _finish_stream(self) -> None:
+        if self._exchange is not None and self._cutter is not None:
+            self._parts.append(self._cutter.rest())
+            self._exchange.finish(b"".join(self._parts))
+
+    def _settle_end(self) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)

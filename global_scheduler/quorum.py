@@ -1,0 +1,19 @@
+"""How many answers a decision waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """When a decision stops waiting, apart from its deadline."""
+
+    probes: int | None = None
+    """Predictors to ask; None leaves it to the prober."""
+    answers: int | None = None
+    """Enough to decide on; None waits for all."""
+    grace_s: float = 0.0
+    """How much longer the others have once there are enough."""
+    minimum_share: float = 0.0
+    """Share of those asked that must answer for the answers to be used at all."""
