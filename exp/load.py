@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from block.errors import ConfigError
+from block.errors import ConfigError, StateError
+from exp.run_log import RunLog
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
 
 _SHAREGPT_ROOM = 4096
@@ -20,6 +21,7 @@ _SHAREGPT_ROOM = 4096
 _ENOUGH = 4000
 """Lengths to draw from; the recorded ones have some more."""
 _MARGIN = 8
+_AT_ONCE_PER_S = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Load:
     def name(self) -> str:
         """For tables and file names."""
         shape = "" if self.burstiness == 1.0 else f"-gamma{self.burstiness:g}"
-        return f"{self.mix}-{self.rate_per_s:g}{shape}-seed{self.seed}"
+        return f"{self.mix}-{self.rate_per_s:.3g}{shape}-seed{self.seed}"
 
     def workload(self, room: int, data: Path) -> Workload:
         """The requests; ``room`` is the model's length, ``data`` the optional data folder."""
@@ -89,6 +91,10 @@ def _long_prompts(draw: _Draw) -> list[tuple[int, int]]:
     return draw.between((0.2, 0.75), (0.02, 0.12))
 
 
+def _prompts(draw: _Draw) -> list[tuple[int, int]]:
+    return draw.between((0.3, 0.95), (0.004, 0.02))
+
+
 def _deep(draw: _Draw) -> list[tuple[int, int]]:
     return draw.between((0.1, 0.5), (0.15, 0.4))
 
@@ -99,8 +105,26 @@ def _short(draw: _Draw) -> list[tuple[int, int]]:
 
 MIXES: Mapping[str, Callable[[_Draw], list[tuple[int, int]]]] = {
     "sharegpt": _sharegpt,
-    "long-prompts": _long_prompts,
-    "deep": _deep,
     "short": _short,
+    "deep": _deep,
+    "prompts": _prompts,
+    "long-prompts": _long_prompts,
 }
-"""Name -> lengths: ShareGPT's; long prompts with short answers; long contexts; short everything."""
+"""Name -> lengths: ShareGPT's; short ones; long contexts; hardly any answers; long prompts with answers."""
+
+
+def burst(mix: str, count: int, seed: int) -> Load:
+    """Requests that come as good as at once, to fill the engine."""
+    return Load(mix, _AT_ONCE_PER_S, count / _AT_ONCE_PER_S, seed)
+
+
+def capacity_per_s(run: RunLog) -> float:
+    """Requests per second that an engine full of them finishes, from the log of a burst.
+
+    Taken between the first and the last quarter, when it was full.
+    """
+    ends = sorted(request.token_s[-1] for request in run.good)
+    first, last = len(ends) // 4, (3 * len(ends)) // 4
+    if last <= first or ends[last] <= ends[first]:
+        raise StateError(f"{run.header.name}: too few answers to tell a capacity from")
+    return (last - first) / (ends[last] - ends[first])

@@ -48,8 +48,9 @@ class Cores:
 class TrialServer:
     """A server that answers."""
 
-    process: ManagedProcess
+    port: int
     model: str
+    """As the server calls it."""
     writer: PromptWriter
 
     async def run(
@@ -58,9 +59,9 @@ class TrialServer:
         """Give it a workload; returns what became of it."""
         requests = workload.requests
         prompts = [self.writer.write(r.prompt_tokens, seed=i) for i, r in enumerate(requests)]
-        client = StreamClient(Target("127.0.0.1", self.process.plan.port, self.model))
+        client = StreamClient(Target("127.0.0.1", self.port, self.model))
         before_s = time.monotonic()
-        async with EngineGauges(self.process.plan.port) as gauges:
+        async with EngineGauges(self.port) as gauges:
             start_s, logs = await client.run(workload, prompts, on_done)
             wall_s = time.monotonic() - before_s
         header = RunHeader(
@@ -82,7 +83,7 @@ class TrialServer:
         )
         run = await self.run(Workload("warm-up", requests), "real")
         if errors := [request.error for request in run.requests if request.error]:
-            raise DeployError(f"{self.process.plan.name}: the first requests failed: {errors[0]}")
+            raise DeployError(f"{self.model}: the first requests failed: {errors[0]}")
 
 
 @asynccontextmanager
@@ -97,7 +98,7 @@ async def running(
         await _ready(process)
         _pin_server(process, cores)
         with _pinned_here(cores.front):
-            yield TrialServer(process, model, writer)
+            yield TrialServer(plan.port, model, writer)
     finally:
         process.ask_to_end()
         done, _ = await asyncio.wait([process.ended], timeout=_GRACE_S + 5.0)
