@@ -1,7 +1,8 @@
 """What vLLM's ``--additional-config`` carries for this package.
 
 {"block": {"feed": {"address": "ipc://run/engine-0.feed"},
-           "emulation": {"latency": "config/latency/a30-llama-2-7b.yaml", "seed": 0}}}
+           "emulation": {"latency": "config/latency/a30-llama-2-7b.yaml", "seed": 0},
+           "record": {"journal": "run/engine-0.journal"}}}
 """
 
 from __future__ import annotations
@@ -35,11 +36,19 @@ class EmulationSettings(Settings):
     seed: int = Field(0, ge=0, description="Seed of the synthetic tokens.")
 
 
+class RecordSettings(Settings):
+    """Where a recording executor writes."""
+
+    journal: Path = Field(description="Journal file; gone on with if it is there and of the same engine.")
+    notes: str = Field("", max_length=1000, description="A remark for the pack made from it.")
+
+
 class PluginSettings(Settings):
     """The ``block`` entry of ``--additional-config``."""
 
     feed: FeedSettings | None = Field(None, description="The state feed; None publishes nothing.")
     emulation: EmulationSettings | None = Field(None, description="For the emulated executor.")
+    record: RecordSettings | None = Field(None, description="For the recording executors.")
 
 
 def plugin_settings(additional_config: Any) -> PluginSettings:
