@@ -22,6 +22,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "demo": Experiment("exp.demo", "A local cluster, real traffic under two policies, a report."),
     "simulate": Experiment("exp.simulate", "Arrivals on one simulated engine, every step written down."),
     "fidelity": Experiment("exp.fidelity", "The simulation against vLLM's own scheduler, step by step."),
+    "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
+    "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
     "bench": Experiment("exp.bench", "How fast it is: what-if."),
 }
 

@@ -10,7 +10,13 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 
 import aiohttp
@@ -88,14 +94,21 @@ class TrialServer:
 
 @asynccontextmanager
 async def running(
-    plan: ProcessPlan, model: str, writer: PromptWriter, cores: Cores | None = None
+    plan: ProcessPlan,
+    model: str,
+    writer: PromptWriter,
+    starting: AbstractAsyncContextManager[None] | None = None,
 ) -> AsyncIterator[TrialServer]:
-    """A server that answers and is pinned; raises DeployError if it does not start. Ended afterwards."""
-    cores = cores or Cores.of_this_machine()
+    """A server that answers and is pinned; raises DeployError if it does not start. Ended afterwards.
+
+    ``starting`` is entered while it starts.
+    """
+    cores = Cores.of_this_machine()
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     process = ManagedProcess.start(plan, _GRACE_S)
     try:
-        await _ready(process)
+        async with starting or nullcontext():
+            await _ready(process)
         _pin_server(process, cores)
         with _pinned_here(cores.front):
             yield TrialServer(plan.port, model, writer)
