@@ -65,9 +65,7 @@ class _Draw:
     room: int
     data: Path
 
-    def between(
-        self, prompt: tuple[float, float], output: tuple[float, float]
-    ) -> list[tuple[int, int]]:
+    def between(self, prompt: tuple[float, float], output: tuple[float, float]) -> list[tuple[int, int]]:
         """Both lengths uniform in the logarithm between shares of the room."""
         low, high = np.log([prompt[0], output[0]]), np.log([prompt[1], output[1]])
         shares = np.exp(self.random.uniform(low, high, (self.count, 2)))

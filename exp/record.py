@@ -48,7 +48,9 @@ def record(
         int | None,
         typer.Option(help="Of a server of yours with a recording executor, journal FOLDER/steps.journal."),
     ] = None,
-    max_model_len: Annotated[int, typer.Option(min=64, help="vLLM's; also that of a server of yours.")] = 1024,
+    max_model_len: Annotated[
+        int, typer.Option(min=64, help="vLLM's; also that of a server of yours.")
+    ] = 1024,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="vLLM's.")] = 16,
     max_num_batched_tokens: Annotated[int, typer.Option(min=16, help="vLLM's.")] = 256,
     num_gpu_blocks: Annotated[int, typer.Option(min=2, help="vLLM's, of 32 tokens each.")] = 129,
@@ -77,7 +79,9 @@ async def _recorded(recording: Recording, engine: TrialEngine, port: int | None)
             return True
         settings = {"record": {"journal": str(recording.journal)}}
         plan = engine.plan("recording", free_port(), recording.folder / "engine.log", settings)
-        async with running(plan, engine.served_name, writer, progress.part("starting vLLM", START_S)) as server:
+        async with running(
+            plan, engine.served_name, writer, progress.part("starting vLLM", START_S)
+        ) as server:
             await recording.run(server, progress)
     return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -66,6 +66,21 @@ class ServingMetrics:
             kv_use_mean=run.header.kv_use_mean,
             kv_use_max=run.header.kv_use_max,
         )
+
+    @classmethod
+    def mean_of(cls, runs: Sequence[Self]) -> Self:
+        """Of runs of the same load: every figure's mean over the runs; counts are rounded."""
+        figures: dict[str, Any] = {}
+        for field in fields(cls):
+            values = [getattr(run, field.name) for run in runs]
+            if isinstance(values[0], Spread):
+                figures[field.name] = Spread(
+                    *(float(np.mean([getattr(value, name) for value in values])) for name in STATISTICS)
+                )
+            else:
+                mean = float(np.mean(values))
+                figures[field.name] = round(mean) if isinstance(values[0], int) else mean
+        return cls(**figures)
 
     def spread(self, measure: str) -> Spread:
         """One of ttft, tpot, itl, e2e."""

@@ -45,7 +45,7 @@ class _Conversation(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.pieces.append((time.monotonic(), data))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it by name
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -131,6 +131,4 @@ def _log(request: TraceRequest, talk: _Conversation, start_s: float, error: str)
             f" not {request.prompt_tokens} + {request.output_tokens} as asked"
         )
     sent_s = (talk.sent_s or time.monotonic()) - start_s
-    return RequestLog(
-        request.arrival_s, sent_s, request.prompt_tokens, request.output_tokens, tokens, error
-    )
+    return RequestLog(request.arrival_s, sent_s, request.prompt_tokens, request.output_tokens, tokens, error)

@@ -34,9 +34,7 @@ class VirtualClock:
         # Imports vLLM, which takes seconds: before the clock of the run.
         from exp.judge import VllmJudge
 
-        judge = VllmJudge(
-            self.limits, _Asked(seconds), self._arrivals(workload), host_s=self.host.engine
-        )
+        judge = VllmJudge(self.limits, _Asked(seconds), self._arrivals(workload), host_s=self.host.engine)
         before_s = time.perf_counter()
         return self._log(workload, judge.steps(), before_s)
 

@@ -1,0 +1,190 @@
+"""An emulation check as it happens: record, then real and emulated servers in turn, then virtual time.
+
+Every log lies in the folder; what is there is not run again, so an interrupted check goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from block.latency.oracle import StepOracle
+from block.latency.pack import StepPack, load_pack
+from block.types import BatchShape
+from exp.check_plan import Cell, CheckPlan
+from exp.check_result import CellResult
+from exp.free_port import free_port
+from exp.host_overheads import HostOverheads
+from exp.load import Load, burst, capacity_per_s
+from exp.prompt import PromptWriter
+from exp.recording import Recording
+from exp.run_log import Clock, RunLog
+from exp.serving_metrics import ServingMetrics
+from exp.sweep import Sweep
+from exp.time_left import TimeLeft
+from exp.trial_engine import TrialEngine
+from exp.trial_server import TrialServer, running
+from exp.virtual_clock import VirtualClock
+from exp.workload import Workload
+
+START_S = 25.0
+"""What a server takes to start; only the time left is told by it."""
+_DRAIN_S = 3.0
+_BURST_REQUESTS = 48
+_VIRTUAL_SEEDS = 3
+_LIMIT_FACTOR, _LIMIT_EXTRA_S = 4.0, 120.0
+"""A part that takes longer than this is given up."""
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """The check of one model, in a folder of its own."""
+
+    plan: CheckPlan
+    engine: TrialEngine
+    folder: Path
+    data: Path
+    progress: TimeLeft
+
+    @property
+    def pack_path(self) -> Path:
+        """What the recording leaves."""
+        return self.folder / f"{self.engine.served_name}.pack"
+
+    @property
+    def planned_s(self) -> float:
+        """Seconds that are still to come, roughly."""
+        missing = sum(
+            not self._path(cell, name).exists() for cell in self.plan.cells for name in self._runs()
+        )
+        servers = START_S * (1 + self.plan.repeats) if missing else 0.0
+        recording = 0.0 if self.pack_path.exists() else START_S + self._recording.planned_s
+        return recording + servers + missing * (self.plan.cell_s + _DRAIN_S) + len(self.plan.cells)
+
+    async def run(self) -> list[CellResult]:
+        """Everything that the folder lacks, then the results."""
+        if not self.pack_path.exists():
+            await self._record()
+        pack, host = load_pack(self.pack_path), HostOverheads.load(HostOverheads.beside(self.pack_path))
+        clock = VirtualClock(pack.header.limits, host)
+        loads = self._loads(pack, clock)
+        await self._measure(loads)
+        return [self._result(cell, load, pack, clock) for cell, load in loads.items()]
+
+    @property
+    def _recording(self) -> Recording:
+        sweep = Sweep(self.plan.record_s, self.plan.seed)
+        return Recording(self.folder / "recording", sweep, self.engine.max_model_len, self.data)
+
+    async def _record(self) -> None:
+        recording = self._recording
+        settings = {"record": {"journal": str(recording.journal)}}
+        plan = self.engine.plan("recording", free_port(), recording.folder / "engine.log", settings)
+        name = f"{self.engine.served_name}: starting the engine to record"
+        async with running(plan, self.engine.served_name, self._writer, self._part(name, START_S)) as server:
+            await recording.run(server, self.progress)
+        recording.finish(self.pack_path)
+
+    def _loads(self, pack: StepPack, clock: VirtualClock) -> dict[Cell, Load]:
+        """Rates hang on the capacity that the pack tells, not on a look at the engine under judgement."""
+        path = self.folder / "capacity.json"
+        if path.exists():
+            capacity = msgspec.json.decode(path.read_bytes(), type=dict[str, float])
+        else:
+            oracle = StepOracle(pack, seed=0)
+            capacity = {
+                mix: capacity_per_s(
+                    clock.run(self._workload(burst(mix, _BURST_REQUESTS, seed=0)), _mean(oracle))
+                )
+                for mix in sorted(self.plan.mixes)
+            }
+            path.write_bytes(msgspec.json.encode(capacity))
+        return {cell: cell.load(capacity[cell.mix], self.plan.cell_s) for cell in self.plan.cells}
+
+    async def _measure(self, loads: dict[Cell, Load]) -> None:
+        missing = [
+            (cell, name) for cell in loads for name in self._runs() if not self._path(cell, name).exists()
+        ]
+        if not missing:
+            return
+        async with AsyncExitStack() as stack:
+            servers = {
+                name: await stack.enter_async_context(self._server(name)) for name in self._server_names()
+            }
+            for server in servers.values():
+                await server.warm_up(self.engine.max_model_len)
+            for cell, name in missing:
+                await self._measure_one(servers[_server_of(name)], cell, loads[cell], name)
+
+    async def _measure_one(self, server: TrialServer, cell: Cell, load: Load, name: str) -> None:
+        clock: Clock = "emulated" if name.startswith("emulated") else "real"
+        async with self._part(f"{server.model}: {cell.name}, {name}", load.duration_s + _DRAIN_S):
+            run = await server.run(self._workload(load), clock)
+        await asyncio.to_thread(run.save, self._path(cell, name))
+
+    def _server(self, name: str) -> AbstractAsyncContextManager[TrialServer]:
+        log = self.folder / f"{name}.log"
+        if name == "emulated":
+            settings = {"emulation": {"latency": str(self.pack_path)}}
+            plan = self.engine.plan("emulated", free_port(), log, settings)
+        else:
+            plan = self.engine.plan("real", free_port(), log)
+        starting = self._part(f"{self.engine.served_name}: starting {name}", START_S)
+        return running(plan, self.engine.served_name, self._writer, starting)
+
+    def _result(self, cell: Cell, load: Load, pack: StepPack, clock: VirtualClock) -> CellResult:
+        logs = {name: RunLog.load(self._path(cell, name)) for name in self._runs()}
+        workload = self._workload(load)
+        virtual = []
+        for seed in range(_VIRTUAL_SEEDS):
+            oracle = StepOracle(pack, seed)
+            virtual.append(clock.run(workload, lambda shape, oracle=oracle: oracle.sample(shape).seconds))
+        virtual[0].save(self._path(cell, "virtual"))
+        emulated = [log for name, log in logs.items() if name.startswith("emulated")]
+        return CellResult(
+            model=self.engine.served_name,
+            cell=cell,
+            real=tuple(ServingMetrics.of(log) for name, log in logs.items() if name.startswith("real")),
+            emulated=tuple(map(ServingMetrics.of, emulated)),
+            virtual=tuple(map(ServingMetrics.of, virtual)),
+            emulated_s=sum(log.header.wall_s for log in emulated) / len(emulated),
+            # The median: the first run may meet cold caches.
+            virtual_s=sorted(log.header.wall_s for log in virtual)[len(virtual) // 2],
+        )
+
+    def _runs(self) -> Iterator[str]:
+        """Real and emulated in turn, so that a slow change of the machine meets both."""
+        for repeat in range(self.plan.repeats):
+            yield f"real-{repeat}"
+            yield f"emulated-{repeat}"
+
+    def _server_names(self) -> Iterator[str]:
+        """A server per real run: two processes differ more than one differs from itself."""
+        yield from (f"real-{repeat}" for repeat in range(self.plan.repeats))
+        yield "emulated"
+
+    def _path(self, cell: Cell, name: str) -> Path:
+        return self.folder / f"{cell.seed}-{cell.name.replace(' ', '-').replace('%', '')}-{name}.jsonl"
+
+    def _part(self, name: str, seconds: float) -> AbstractAsyncContextManager[None]:
+        return self.progress.part(name, seconds, _LIMIT_FACTOR * seconds + _LIMIT_EXTRA_S)
+
+    def _workload(self, load: Load) -> Workload:
+        return load.workload(self.engine.max_model_len, self.data)
+
+    @property
+    def _writer(self) -> PromptWriter:
+        return PromptWriter(self.engine.model / "tokenizer.json")
+
+
+def _server_of(run: str) -> str:
+    return "emulated" if run.startswith("emulated") else run
+
+
+def _mean(oracle: StepOracle) -> Callable[[BatchShape], float]:
+    return lambda shape: oracle.mean(shape).seconds
