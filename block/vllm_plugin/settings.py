@@ -42,7 +42,7 @@ class EmulationSettings(Settings):
     kv_blocks: int | None = Field(
         None,
         ge=2,
-        description="KV blocks, if --num-gpu-blocks-override is not given; None takes the pack's or the GPU's.",
+        description="KV blocks, without --num-gpu-blocks-override; None takes the pack's or the GPU's.",
     )
     gpu: Path | None = Field(
         None, description="A file of config/gpus, whose memory gives the KV blocks if nothing else does."
