@@ -24,6 +24,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "fidelity": Experiment("exp.fidelity", "The simulation against vLLM's own scheduler, step by step."),
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
     "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
+    "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
     "bench": Experiment("exp.bench", "How fast it is: what-if."),
 }
 

@@ -155,7 +155,7 @@ class StepPack:
         return {
             name: f"{_difference(recorded[name], getattr(use, name))}"
             for name in _REFUSED
-            if recorded[name] and getattr(use, name) and recorded[name] != getattr(use, name)
+            if recorded[name] and getattr(use, name) and not _same(recorded[name], getattr(use, name))
         }
 
     def _doubts(self, use: PackUse) -> Iterator[str]:
@@ -183,6 +183,7 @@ class StepPack:
             yield "step", np.diff(self.step, prepend=self.step[0] - 1) < 1
 
 
+_SIXTEEN_BITS = {"bfloat16": "float16"}
 COLUMNS = tuple(each.name for each in fields(StepPack) if each.name != "header")
 _REFUSED = (
     "model",
@@ -238,6 +239,11 @@ def _decoded(name: str, stored: Integers) -> Floats | Integers:
         return np.cumsum(stored) if name == "step" else stored
     ticks = np.cumsum(stored) if name in _TIMES else stored
     return np.where(ticks == _NO_TIME, np.nan, ticks / _TICKS_PER_S)
+
+
+def _same(recorded: object, wanted: object) -> bool:
+    # Both widths of 16 bits take the same time, and CPUs often run one for the other.
+    return _SIXTEEN_BITS.get(str(recorded), recorded) == _SIXTEEN_BITS.get(str(wanted), wanted)
 
 
 def _difference(recorded: object, wanted: object) -> str:

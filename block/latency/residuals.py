@@ -80,7 +80,7 @@ class Residuals:
             if len(rows) >= _ENOUGH or depth == 0
         }
         self._most = shapes[:, [TOKENS, CONTEXT]].max(axis=0)
-        self.memory = _memory(self._scores(cells, noise), follows)
+        self.memory = _memory(self._scores(noise), follows)
 
     def cell(self, key: Level) -> Cell:
         """What is known of a cell, be it by its neighbours or by all."""
@@ -98,7 +98,7 @@ class Residuals:
                 biases[level] = float((ratios[rows].sum() + _PULL * wider) / (len(rows) + _PULL))
         return biases
 
-    def _scores(self, cells: list[Level], noise: Floats) -> Floats:
+    def _scores(self, noise: Floats) -> Floats:
         """Each row's place among the steps like it, as a standard normal variable."""
         scores, normal = np.zeros(len(noise)), NormalDist()
         for cell, rows in self._cells.items():

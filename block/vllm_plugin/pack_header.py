@@ -1,4 +1,4 @@
-"""What a vLLM configuration is in a pack's terms: what was recorded, or what would use a recording."""
+"""What a vLLM configuration is in our terms: what was recorded, what would use a recording, what it holds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vllm.config import VllmConfig
 from vllm.platforms import current_platform
 
 from block.latency.dimensions import ModelDimensions
+from block.latency.gpu_memory import MemoryUse
 from block.latency.pack import PackHeader, PackUse
 from block.types import EngineLimits
 
@@ -50,6 +51,20 @@ def pack_use(config: VllmConfig, kv_blocks: int) -> PackUse:
         pipeline_parallel=parallel.pipeline_parallel_size,
         vllm_version=vllm.__version__.partition("+")[0],
         limits=_limits(config, kv_blocks),
+    )
+
+
+def memory_use(config: VllmConfig) -> MemoryUse:
+    """What takes up a device's memory beside the KV cache."""
+    parallel, model = config.parallel_config, config.model_config
+    return MemoryUse(
+        model=model_dimensions(model),
+        max_num_seqs=config.scheduler_config.max_num_seqs,
+        max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+        utilization=config.cache_config.gpu_memory_utilization,
+        value_bytes=int(model.dtype.itemsize),
+        tied_embeddings=bool(getattr(model.hf_text_config, "tie_word_embeddings", False)),
+        devices=parallel.tensor_parallel_size * parallel.pipeline_parallel_size,
     )
 
 

@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from block.config import Settings, parse_config
-from block.errors import ConfigError
+from block.errors import ConfigError, StateError
+from block.lengths import LengthDistribution
 
 SOURCE = "--additional-config"
 
@@ -24,16 +26,36 @@ class FeedSettings(Settings):
     address: str = Field(pattern=r"^(ipc|tcp)://.+", description="ZMQ address that the engine binds.")
 
 
+def _as_distribution(quantiles: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    try:
+        if quantiles:
+            LengthDistribution(quantiles)
+    except StateError as error:
+        raise PydanticCustomError("quantiles", "{why}", {"why": str(error)}) from error
+    return quantiles
+
+
 class EmulationSettings(Settings):
     """What the emulated executor imitates."""
 
-    latency: Path = Field(description="Step-latency model file.")
+    latency: Path = Field(description="A pack, whose steps are sampled, or a step-latency model file.")
     kv_blocks: int | None = Field(
         None,
         ge=2,
-        description="KV blocks, when --num-gpu-blocks-override is not given; one of them is needed.",
+        description="KV blocks, without --num-gpu-blocks-override; None takes the pack's or the GPU's.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the synthetic tokens.")
+    gpu: Path | None = Field(
+        None, description="A file of config/gpus, whose memory gives the KV blocks if nothing else does."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the synthetic tokens, lengths and step times.")
+    allow: tuple[str, ...] = Field(
+        (), description="Differences between pack and engine to accept, by the names that the refusal gives."
+    )
+    output_lengths: Annotated[tuple[tuple[float, float], ...], AfterValidator(_as_distribution)] = Field(
+        (),
+        description="Quantiles (probability, tokens) from which requests that carry no recorded length draw"
+        " theirs, by prompt and seed; without, they run to max_tokens.",
+    )
 
 
 class RecordSettings(Settings):
