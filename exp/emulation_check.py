@@ -51,7 +51,7 @@ def emulation_check(
     if again:
         _clear(place)
     console = Console(stderr=True)
-    results = run_until_signalled(_checked(plan, place, data, console))
+    results = run_until_signalled(checked(plan, place, data, console))
     if results is None:
         print(f"interrupted; go on with --no-again from {place}", file=sys.stderr)
         raise typer.Exit(130)
@@ -61,7 +61,8 @@ def emulation_check(
     print(json.dumps(summary(results)), flush=True)
 
 
-async def _checked(plan: CheckPlan, place: Path, data: Path, console: Console) -> list[CellResult]:
+async def checked(plan: CheckPlan, place: Path, data: Path, console: Console) -> list[CellResult]:
+    """Run what ``place`` lacks of the plan; ``data`` is the optional data folder."""
     results: list[CellResult] = []
     with TimeLeft(console, 0.0) as progress:
         progress.note("making models")

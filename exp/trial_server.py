@@ -98,12 +98,13 @@ async def running(
     model: str,
     writer: PromptWriter,
     starting: AbstractAsyncContextManager[None] | None = None,
+    cores: Cores | None = None,
 ) -> AsyncIterator[TrialServer]:
     """A server that answers and is pinned; raises DeployError if it does not start. Ended afterwards.
 
-    ``starting`` is entered while it starts.
+    ``starting`` is entered while it starts; ``cores`` are this machine's first and last if not given.
     """
-    cores = Cores.of_this_machine()
+    cores = cores or Cores.of_this_machine()
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     process = ManagedProcess.start(plan, _GRACE_S)
     try:
