@@ -40,7 +40,7 @@ def _errors(results: Sequence[CellResult]) -> Any:
         ax.set_title(key.removesuffix("_err").replace("_", " ") + ", %", fontsize=9)
     axes[0].set_yticks(rows, [f"{result.model} {result.cell.name}" for result in results], fontsize=7)
     axes[0].invert_yaxis()
-    figure.suptitle("Emulated against real (bars); two real servers apart (lines)", fontsize=10)
+    figure.suptitle("Emulated against real (bars); two real runs apart (lines)", fontsize=10)
     return figure
 
 

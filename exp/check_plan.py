@@ -44,8 +44,8 @@ class CheckPlan:
     record_s: float
     cell_s: float
     cells: tuple[Cell, ...]
-    repeats: int = 2
-    """Real runs of each cell, and as many emulated ones in turn with them."""
+    runs: tuple[str, ...] = ("real-0", "emulated-0", "real-1", "emulated-1")
+    """Of each cell; in turn, so that a slow change of the machine meets both kinds."""
     seed: int = 0
 
     @property
@@ -54,7 +54,7 @@ class CheckPlan:
         return {cell.mix for cell in self.cells}
 
 
-def quick(model: str, seed: int) -> CheckPlan:
+def quick(models: tuple[str, ...], seed: int) -> CheckPlan:
     """Ten minutes."""
     cells = (
         ("sharegpt", 0.35, 1.0),
@@ -62,14 +62,15 @@ def quick(model: str, seed: int) -> CheckPlan:
         (HELD_OUT_MIX, 0.6, 1.0),
         ("sharegpt", 1.3, 1.0),
     )
-    return CheckPlan((model,), 60.0, 18.0, _cells(cells, seed), seed=seed)
+    return CheckPlan(models, 60.0, 18.0, _cells(cells, seed), seed=seed)
 
 
 def full(models: tuple[str, ...], seed: int) -> CheckPlan:
     """The whole table."""
     sharegpt = tuple(("sharegpt", share, shape) for shape in (1.0, _BURSTY) for share in _RATES)
     other = tuple((HELD_OUT_MIX, share, 1.0) for share in (0.35, 0.7))
-    return CheckPlan(models, 120.0, 25.0, _cells(sharegpt + other, seed), seed=seed)
+    runs = ("real-0", "emulated-0", "real-1")
+    return CheckPlan(models, 120.0, 25.0, _cells(sharegpt + other, seed), runs, seed)
 
 
 def _cells(wanted: tuple[tuple[str, float, float], ...], seed: int) -> tuple[Cell, ...]:

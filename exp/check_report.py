@@ -19,7 +19,7 @@ PAGE = "emulation-validation.md"
 
 def result_table(results: Sequence[CellResult]) -> Table:
     """One row per cell: emulated against real, with the noise floor behind it."""
-    table = Table(title="emulated against real, mean (a second real server against the first)")
+    table = Table(title="emulated against real, mean (the second real run against the first)")
     table.add_column("load")
     for measure, _ in _SHOWN:
         table.add_column(measure.upper() if measure in MEASURES else measure, justify="right")
@@ -50,13 +50,14 @@ def _page(results: Sequence[CellResult], summary: dict[str, Any], figures: list[
         f"Made by `block-exp emulation-check --full --report docs` on {day}. Truth: vLLM 0.32's CPU backend,",
         "one thread, real forward passes of tiny random Llamas; recorded on one seed and other lengths,",
         "judged on the loads below. Rates are shares of the engine's capacity; bursty is gamma 0.25.",
-        "Each load was run by two real servers and twice by an emulated one, in turn, the same requests.",
+        "Each load was run twice for real and, in between, emulated: the same requests at the same times.",
+        "The real engine is the very process that was recorded, as two processes of one engine differ.",
         "",
     )
     for figure in figures:
         yield f"![{figure.stem}]({figure.as_posix()})"
     yield from ("", "## Errors of the means", "")
-    yield "Emulated against real; in brackets the second real server against the first."
+    yield "Emulated against real; in brackets the second real run against the first."
     yield ""
     yield from _errors(results)
     yield from ("", "Virtual time against real-time emulation:", "")

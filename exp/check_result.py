@@ -19,7 +19,7 @@ class CellResult:
     model: str
     cell: Cell
     real: tuple[ServingMetrics, ...]
-    """From different servers of the same kind."""
+    """From the process that was recorded."""
     emulated: tuple[ServingMetrics, ...]
     virtual: tuple[ServingMetrics, ...]
     emulated_s: float

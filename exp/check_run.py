@@ -1,15 +1,18 @@
-"""An emulation check as it happens: record, then real and emulated servers in turn, then virtual time.
+"""An emulation check as it happens: record, then real and emulated runs in turn, then virtual time.
 
-Every log lies in the folder; what is there is not run again, so an interrupted check goes on.
+The engine that is judged by is the very process that was recorded: two processes of the same engine can
+differ by a tenth, as their memory lies elsewhere, and no recording of one foretells the other. Every log
+lies in the folder; a check whose logs are all there starts nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,7 +30,7 @@ from exp.run_log import Clock, RunLog
 from exp.serving_metrics import ServingMetrics
 from exp.sweep import Sweep
 from exp.time_left import TimeLeft
-from exp.trial_engine import TrialEngine
+from exp.trial_engine import Executor, TrialEngine
 from exp.trial_server import TrialServer, running
 from exp.virtual_clock import VirtualClock
 from exp.workload import Workload
@@ -59,36 +62,38 @@ class ModelCheck:
     @property
     def planned_s(self) -> float:
         """Seconds that are still to come, roughly."""
-        missing = sum(
-            not self._path(cell, name).exists() for cell in self.plan.cells for name in self._runs()
-        )
-        servers = START_S * (1 + self.plan.repeats) if missing else 0.0
-        recording = 0.0 if self.pack_path.exists() else START_S + self._recording.planned_s
-        return recording + servers + missing * (self.plan.cell_s + _DRAIN_S) + len(self.plan.cells)
+        if self._complete:
+            return 1.0
+        runs = len(self.plan.cells) * len(self.plan.runs)
+        return 2 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
 
     async def run(self) -> list[CellResult]:
-        """Everything that the folder lacks, then the results."""
-        if not self.pack_path.exists():
-            await self._record()
+        """Everything anew unless the folder has it all, then the results."""
+        if not self._complete:
+            self._clear()
+            await self._measure()
+        pack, clock = self._recorded()
+        return [self._result(cell, load, pack, clock) for cell, load in self._loads(pack, clock).items()]
+
+    @property
+    def _complete(self) -> bool:
+        logs = [self._path(cell, name) for cell in self.plan.cells for name in self.plan.runs]
+        return all(path.exists() for path in (self.pack_path, *logs))
+
+    def _clear(self) -> None:
+        """A real server that starts anew is another process: nothing of the last one holds."""
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".jsonl", ".json", ".pack", ".journal"):
+                path.unlink()
+
+    def _recorded(self) -> tuple[StepPack, VirtualClock]:
         pack, host = load_pack(self.pack_path), HostOverheads.load(HostOverheads.beside(self.pack_path))
-        clock = VirtualClock(pack.header.limits, host)
-        loads = self._loads(pack, clock)
-        await self._measure(loads)
-        return [self._result(cell, load, pack, clock) for cell, load in loads.items()]
+        return pack, VirtualClock(pack.header.limits, host)
 
     @property
     def _recording(self) -> Recording:
         sweep = Sweep(self.plan.record_s, self.plan.seed)
         return Recording(self.folder / "recording", sweep, self.engine.max_model_len, self.data)
-
-    async def _record(self) -> None:
-        recording = self._recording
-        settings = {"record": {"journal": str(recording.journal)}}
-        plan = self.engine.plan("recording", free_port(), recording.folder / "engine.log", settings)
-        name = f"{self.engine.served_name}: starting the engine to record"
-        async with running(plan, self.engine.served_name, self._writer, self._part(name, START_S)) as server:
-            await recording.run(server, self.progress)
-        recording.finish(self.pack_path)
 
     def _loads(self, pack: StepPack, clock: VirtualClock) -> dict[Cell, Load]:
         """Rates hang on the capacity that the pack tells, not on a look at the engine under judgement."""
@@ -106,20 +111,20 @@ class ModelCheck:
             path.write_bytes(msgspec.json.encode(capacity))
         return {cell: cell.load(capacity[cell.mix], self.plan.cell_s) for cell in self.plan.cells}
 
-    async def _measure(self, loads: dict[Cell, Load]) -> None:
-        missing = [
-            (cell, name) for cell in loads for name in self._runs() if not self._path(cell, name).exists()
-        ]
-        if not missing:
-            return
-        async with AsyncExitStack() as stack:
-            servers = {
-                name: await stack.enter_async_context(self._server(name)) for name in self._server_names()
-            }
-            for server in servers.values():
-                await server.warm_up(self.engine.max_model_len)
-            for cell, name in missing:
-                await self._measure_one(servers[_server_of(name)], cell, loads[cell], name)
+    async def _measure(self) -> None:
+        recording = self._recording
+        settings = {"record": {"journal": str(recording.journal)}}
+        async with self._server("recording", settings) as real:
+            await recording.run(real, self.progress)
+            await asyncio.to_thread(recording.finish, self.pack_path)
+            loads = await asyncio.to_thread(lambda: self._loads(*self._recorded()))
+            emulation = {"emulation": {"latency": str(self.pack_path)}}
+            async with self._server("emulated", emulation) as emulated:
+                await emulated.warm_up(self.engine.max_model_len)
+                for cell, load in loads.items():
+                    for name in self.plan.runs:
+                        server = emulated if name.startswith("emulated") else real
+                        await self._measure_one(server, cell, load, name)
 
     async def _measure_one(self, server: TrialServer, cell: Cell, load: Load, name: str) -> None:
         clock: Clock = "emulated" if name.startswith("emulated") else "real"
@@ -127,18 +132,15 @@ class ModelCheck:
             run = await server.run(self._workload(load), clock)
         await asyncio.to_thread(run.save, self._path(cell, name))
 
-    def _server(self, name: str) -> AbstractAsyncContextManager[TrialServer]:
-        log = self.folder / f"{name}.log"
-        if name == "emulated":
-            settings = {"emulation": {"latency": str(self.pack_path)}}
-            plan = self.engine.plan("emulated", free_port(), log, settings)
-        else:
-            plan = self.engine.plan("real", free_port(), log)
-        starting = self._part(f"{self.engine.served_name}: starting {name}", START_S)
+    def _server(
+        self, executor: Executor, settings: dict[str, Any]
+    ) -> AbstractAsyncContextManager[TrialServer]:
+        plan = self.engine.plan(executor, free_port(), self.folder / f"{executor}.log", settings)
+        starting = self._part(f"{self.engine.served_name}: starting the {plan.name}", START_S)
         return running(plan, self.engine.served_name, self._writer, starting)
 
     def _result(self, cell: Cell, load: Load, pack: StepPack, clock: VirtualClock) -> CellResult:
-        logs = {name: RunLog.load(self._path(cell, name)) for name in self._runs()}
+        logs = {name: RunLog.load(self._path(cell, name)) for name in self.plan.runs}
         workload = self._workload(load)
         virtual = []
         for seed in range(_VIRTUAL_SEEDS):
@@ -157,17 +159,6 @@ class ModelCheck:
             virtual_s=sorted(log.header.wall_s for log in virtual)[len(virtual) // 2],
         )
 
-    def _runs(self) -> Iterator[str]:
-        """Real and emulated in turn, so that a slow change of the machine meets both."""
-        for repeat in range(self.plan.repeats):
-            yield f"real-{repeat}"
-            yield f"emulated-{repeat}"
-
-    def _server_names(self) -> Iterator[str]:
-        """A server per real run: two processes differ more than one differs from itself."""
-        yield from (f"real-{repeat}" for repeat in range(self.plan.repeats))
-        yield "emulated"
-
     def _path(self, cell: Cell, name: str) -> Path:
         return self.folder / f"{cell.seed}-{cell.name.replace(' ', '-').replace('%', '')}-{name}.jsonl"
 
@@ -180,10 +171,6 @@ class ModelCheck:
     @property
     def _writer(self) -> PromptWriter:
         return PromptWriter(self.engine.model / "tokenizer.json")
-
-
-def _server_of(run: str) -> str:
-    return "emulated" if run.startswith("emulated") else run
 
 
 def _mean(oracle: StepOracle) -> Callable[[BatchShape], float]:

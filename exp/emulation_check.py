@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,32 +30,39 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(epilog="Examples: block-exp emulation-check | block-exp emulation-check --full --report docs")
 def emulation_check(
-    model: Annotated[str, typer.Option(help="A folder of config/models with weights.")] = "small-llama",
+    model: Annotated[
+        list[str] | None, typer.Option(help="A folder of config/models with weights; may be repeated.")
+    ] = None,
     whole: Annotated[
-        bool, typer.Option("--full", help="Two models, five rates, Poisson and bursty: about 80 minutes.")
+        bool, typer.Option("--full", help="Two models, five rates, Poisson and bursty: about an hour.")
     ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Folder for emulation-validation.md and its figures.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where packs and logs go.")] = Path("run/emulation-check"),
-    again: Annotated[bool, typer.Option(help="Begin anew, whatever the folder has.")] = True,
+    again: Annotated[bool, typer.Option(help="Begin anew; --no-again reads finished models' logs.")] = True,
+    cell_seconds: Annotated[float | None, typer.Option(min=2.0, help="Length of each load.")] = None,
+    record_seconds: Annotated[float | None, typer.Option(min=5.0, help="Of loads to record.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all lengths and arrivals.")] = 0,
     data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
 ) -> None:
     """Record a tiny model's real forward passes, emulate it, and compare both on held-out loads.
 
-    The truth is vLLM's CPU backend, run twice by two servers for the noise floor; emulated runs alternate
-    with it and get the same requests at the same times. Ten minutes; the last line is JSON: signed
-    relative errors of the worst held-out cell as fractions, and how much faster virtual time is.
+    The truth is vLLM's CPU backend, run twice for the noise floor; emulated runs alternate with it and
+    get the same requests at the same times. Ten minutes; the last line is JSON: signed relative errors of
+    the worst held-out cell as fractions, and how much faster virtual time is.
     """
-    plan = full(MODELS, seed) if whole else quick(model, seed)
-    place = folder.resolve() / ("full" if whole else model)
+    models = tuple(model or MODELS[: None if whole else 1])
+    plan = full(models, seed) if whole else quick(models, seed)
+    plan = replace(plan, cell_s=cell_seconds or plan.cell_s, record_s=record_seconds or plan.record_s)
+    place = folder.resolve() / ("full" if whole else "quick")
     if again:
-        _clear(place)
+        for name in models:
+            shutil.rmtree(place / name, ignore_errors=True)
     console = Console(stderr=True)
     results = run_until_signalled(checked(plan, place, data, console))
     if results is None:
-        print(f"interrupted; go on with --no-again from {place}", file=sys.stderr)
+        print(f"interrupted; --no-again keeps the models that are finished in {place}", file=sys.stderr)
         raise typer.Exit(130)
     Console().print(result_table(results))
     if report is not None:
@@ -78,12 +87,6 @@ async def checked(plan: CheckPlan, place: Path, data: Path, console: Console) ->
 
 def _model(name: str) -> Path:
     return make_local_model(name, _ROOT / ".cache" / "models" / name)
-
-
-def _clear(place: Path) -> None:
-    for path in sorted(place.rglob("*"), reverse=True):
-        if path.suffix in (".jsonl", ".json", ".pack", ".journal", ".log"):
-            path.unlink()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _ENOUGH = 4000
 """Lengths to draw from; the recorded ones have some more."""
 _MARGIN = 8
 _AT_ONCE_PER_S = 400.0
+_FULL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,10 @@ def burst(mix: str, count: int, seed: int) -> Load:
 def capacity_per_s(run: RunLog) -> float:
     """Requests per second that an engine full of them finishes, from the log of a burst.
 
-    Taken between the first and the last quarter, when it was full.
+    Its first nine tenths of tokens: at the end the batch is no longer full.
     """
-    ends = sorted(request.token_s[-1] for request in run.good)
-    first, last = len(ends) // 4, (3 * len(ends)) // 4
-    if last <= first or ends[last] <= ends[first]:
+    tokens_s = sorted(at_s for request in run.good for at_s in request.token_s)
+    nearly = int(_FULL * len(tokens_s))
+    if len(run.good) < 2 or tokens_s[nearly] <= 0:
         raise StateError(f"{run.header.name}: too few answers to tell a capacity from")
-    return (last - first) / (ends[last] - ends[first])
+    return _FULL * len(run.good) / tokens_s[nearly]

@@ -68,7 +68,7 @@ def test_the_report_is_a_page_with_its_figures(tmp_path: Path) -> None:
 
 
 def test_what_is_judged_was_not_recorded() -> None:
-    for plan in (quick("m", seed=0), full(("m", "n"), seed=0)):
+    for plan in (quick(("m",), seed=0), full(("m", "n"), seed=0)):
         seeds = [cell.seed for cell in plan.cells]
         assert len(set(seeds)) == len(seeds)
         assert min(seeds) >= 1000

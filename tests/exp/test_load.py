@@ -50,12 +50,14 @@ def test_an_unknown_mix_lists_the_known_ones() -> None:
         Load("poems", 1.0, 1.0, 0).workload(ROOM, NOWHERE)
 
 
-def test_the_capacity_is_told_from_the_middle_of_a_burst() -> None:
+def test_the_capacity_is_told_from_a_burst_without_its_end() -> None:
     header = RunHeader("real", "burst", 0.0, 1.0, 0, 0.0, 0.0)
-    # Two per second while the engine is full; a slow start and a slow end do not count.
-    ends = [3.0 + 0.5 * index for index in range(16)] + [20.0, 30.0]
-    requests = tuple(RequestLog(0.0, 0.0, 4, 2, (end - 1.0, end)) for end in ends)
-    assert capacity_per_s(RunLog(header, requests)) == pytest.approx(2.0)
+    # Two requests of four tokens per second; the last of them lags far behind.
+    starts = [0.5 * index for index in range(39)] + [60.0]
+    requests = tuple(
+        RequestLog(0.0, 0.0, 4, 4, tuple(start + 0.125 * n for n in range(1, 5))) for start in starts
+    )
+    assert capacity_per_s(RunLog(header, requests)) == pytest.approx(2.0, rel=0.02)
     with pytest.raises(StateError, match="too few"):
         capacity_per_s(RunLog(header, requests[:1]))
     assert burst("short", 12, 0).workload(ROOM, NOWHERE).requests[-1].arrival_s < 1.0
