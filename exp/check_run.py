@@ -144,8 +144,7 @@ class ModelCheck:
         workload = self._workload(load)
         virtual = []
         for seed in range(_VIRTUAL_SEEDS):
-            oracle = StepOracle(pack, seed)
-            virtual.append(clock.run(workload, lambda shape, oracle=oracle: oracle.sample(shape).seconds))
+            virtual.append(clock.run(workload, _sampled(StepOracle(pack, seed))))
         virtual[0].save(self._path(cell, "virtual"))
         emulated = [log for name, log in logs.items() if name.startswith("emulated")]
         return CellResult(
@@ -175,3 +174,7 @@ class ModelCheck:
 
 def _mean(oracle: StepOracle) -> Callable[[BatchShape], float]:
     return lambda shape: oracle.mean(shape).seconds
+
+
+def _sampled(oracle: StepOracle) -> Callable[[BatchShape], float]:
+    return lambda shape: oracle.sample(shape).seconds
