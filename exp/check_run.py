@@ -142,9 +142,8 @@ class ModelCheck:
     def _result(self, cell: Cell, load: Load, pack: StepPack, clock: VirtualClock) -> CellResult:
         logs = {name: RunLog.load(self._path(cell, name)) for name in self.plan.runs}
         workload = self._workload(load)
-        virtual = []
-        for seed in range(_VIRTUAL_SEEDS):
-            virtual.append(clock.run(workload, _sampled(StepOracle(pack, seed))))
+        seeds = range(_VIRTUAL_SEEDS)
+        virtual = [clock.run(workload, _sampled(StepOracle(pack, seed))) for seed in seeds]
         virtual[0].save(self._path(cell, "virtual"))
         emulated = [log for name, log in logs.items() if name.startswith("emulated")]
         return CellResult(
