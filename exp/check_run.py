@@ -57,7 +57,7 @@ class ModelCheck:
     @property
     def pack_path(self) -> Path:
         """What the recording leaves."""
-        return self.folder / f"{self.engine.served_name}.pack"
+        return self.folder / f"{self.engine.served_name}.npz"
 
     @property
     def planned_s(self) -> float:
@@ -83,7 +83,7 @@ class ModelCheck:
     def _clear(self) -> None:
         """A real server that starts anew is another process: nothing of the last one holds."""
         for path in sorted(self.folder.rglob("*")):
-            if path.suffix in (".jsonl", ".json", ".pack", ".journal"):
+            if path.suffix in (".jsonl", ".json", ".npz", ".journal"):
                 path.unlink()
 
     def _recorded(self) -> tuple[StepPack, VirtualClock]:

@@ -34,8 +34,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
-    epilog="Examples: block-exp record --model deep-llama --out deep.pack | "
-    "block-exp record --model /models/llama --port 8000 --folder run/record/llama --out llama.pack"
+    epilog="Examples: block-exp record --model deep-llama --out deep.npz | "
+    "block-exp record --model /models/llama --port 8000 --folder run/record/llama --out llama.npz"
 )
 def record(
     out: Annotated[Path, typer.Option(help="Where the pack goes; host overheads go beside it.")],

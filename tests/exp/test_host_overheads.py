@@ -79,7 +79,7 @@ def test_nothing_seen_is_nothing() -> None:
 
 
 def test_they_lie_beside_the_pack_and_damage_is_named(tmp_path: Path) -> None:
-    path = HostOverheads.beside(tmp_path / "tiny.pack")
+    path = HostOverheads.beside(tmp_path / "tiny.npz")
     assert path.name == "tiny.host.json"
     TRUE.save(path)
     assert HostOverheads.load(path) == TRUE
