@@ -10,7 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from block.errors import ConfigError
 from exp.cli import main
+
+_ROOT = Path(__file__).resolve().parent.parent
+_LATENCY = _ROOT / "config" / "latency" / "a30-llama-2-7b.yaml"
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, epilog="Example: block-exp bench what-if --calls 5000"
@@ -85,6 +89,49 @@ def stress(
     result = StressBench(streams, connections, prompt_kb * 1000, requests, chunks).run()
     print(json.dumps(result), flush=True)
     raise typer.Exit(1 if result["errors"] else 0)
+
+
+@app.command(epilog="Example: block-exp bench instances --rate 4 --counts 1,2,4,8")
+def instances(
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second, on each instance.")] = 4.0,
+    counts: Annotated[str, typer.Option(help="Instances at once, rising.")] = "1,2,4,6,8",
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of load for each count.")] = 20.0,
+    latency: Annotated[Path, typer.Option(help="What each instance emulates.")] = _LATENCY,
+    data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+) -> None:
+    """Start emulated vLLM servers, more and more, each under the same load, until they slow down.
+
+    Llama-2-7B's dimensions, 2,048 tokens of room, ShareGPT's lengths at half their size, streaming. An
+    instance is carried while its TPOT is within 2 % of one alone. The last line is JSON.
+    """
+    from deploy.launch import run_until_signalled
+    from exp.bench_instances import InstanceBench, crowd_summary, crowd_table
+    from exp.local_model import make_local_model
+    from exp.time_left import TimeLeft
+    from exp.trial_engine import TrialEngine
+
+    wanted = _rising(counts)
+    model = make_local_model("llama-2-7b", _ROOT / ".cache" / "models" / "llama-2-7b")
+    engine = TrialEngine(model, 2048, 48, 512, 16, 1052)
+    bench = InstanceBench(
+        engine, latency.resolve(), rate, seconds, Path("run/bench-instances").resolve(), data
+    )
+    with TimeLeft(Console(stderr=True), bench.planned_s(wanted)) as progress:
+        crowds = run_until_signalled(bench.run(wanted, progress))
+    if crowds is None:
+        raise typer.Exit(130)
+    Console().print(crowd_table(crowds))
+    print(json.dumps(crowd_summary(crowds, rate)), flush=True)
+
+
+def _rising(counts: str) -> list[int]:
+    try:
+        numbers = [int(count) for count in counts.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1 or numbers != sorted(set(numbers)):
+        raise ConfigError(f"--counts {counts}: must be rising whole numbers, such as 1,2,4")
+    return numbers
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "simulate": Experiment("exp.simulate", "Arrivals on one simulated engine, every step written down."),
     "fidelity": Experiment("exp.fidelity", "The simulation against vLLM's own scheduler, step by step."),
     "prediction": Experiment("exp.prediction", "How right predictions are on real vLLM servers, by load."),
-    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress."),
+    "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
+    "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
+    "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
+    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress, instances."),
 }
 
 

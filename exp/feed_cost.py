@@ -51,9 +51,9 @@ class Stopwatch:
             setattr(target, name, self._timed(getattr(target, name)))
 
     def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any) -> Any:
+        def timed(*args: Any, **options: Any) -> Any:
             started_s = time.thread_time()
-            result = method(*args)
+            result = method(*args, **options)
             self.spent_s += time.thread_time() - started_s
             return result
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 from vllm import SamplingParams
 
@@ -21,23 +21,34 @@ from block.types import BatchShape, EngineLimits
 from exp.virtual_engine import VirtualEngine, VirtualEngineSpec
 
 
+class StepSeconds(Protocol):
+    """What the virtual device is asked, once per step."""
+
+    def seconds(self, shape: BatchShape) -> float:
+        """Duration of one step of this shape."""
+        ...
+
+
 class VllmJudge:
     """vLLM's scheduler for ``limits``, fed with ``requests`` in virtual time."""
 
     def __init__(
         self,
         limits: EngineLimits,
-        latency: KernelLatency,
+        latency: StepSeconds,
         requests: Sequence[SimulatedRequest],
         empty_step_s: float = 0.0,
+        host_s: Callable[[int], float] = lambda _: 0.0,
     ) -> None:
+        """``host_s``: the engine's own time after a step of so many requests."""
         self._limits = limits
         self._latency = latency
         self._empty_step_s = empty_step_s
+        self._host_s = host_s
         self._arrivals = deque(sorted(requests, key=lambda request: request.arrival_s))
         leaving = [(request.abort_s, request.id) for request in requests if request.abort_s is not None]
         self._aborts = deque(sorted(leaving, key=lambda item: item[0]))
-        self._engine = VirtualEngine(_spec(limits))
+        self._engine = VirtualEngine(engine_spec(limits))
         self._now_s = 0.0
         self._gpu_free_s = 0.0
         self._steps: deque[SimulatedStep] = deque()
@@ -102,6 +113,7 @@ class VllmJudge:
         if self._aborts:
             self._let_in()  # vLLM's engine core processes aborts before the step's output
         self._engine.finish_step()
+        self._now_s += self._host_s(len(step.scheduled))
         pool = self._engine.scheduler.kv_cache_manager.block_pool
         return replace(step, free_blocks=pool.get_num_free_blocks())
 
@@ -116,7 +128,8 @@ def _prompt(request: SimulatedRequest, block_size: int) -> list[int]:
     return tokens + [own] * (request.prompt_tokens - len(tokens))
 
 
-def _spec(limits: EngineLimits) -> VirtualEngineSpec:
+def engine_spec(limits: EngineLimits) -> VirtualEngineSpec:
+    """The virtual engine with these limits."""
     kind = "async_scheduler.AsyncScheduler" if limits.async_scheduling else "scheduler.Scheduler"
     blocks = limits.total_blocks + 1
     return VirtualEngineSpec(

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 AT_ALL = {"vllm": ("block/vllm_plugin/", "exp/"), "torch": ("block/vllm_plugin/", "exp/")}
 """Stack -> where it may be imported, be it inside a function."""
 
-DRIVES_VLLM = ("exp/virtual_engine.py", "exp/feed_cost.py", "exp/judge.py")
+DRIVES_VLLM = ("exp/virtual_engine.py", "exp/feed_cost.py", "exp/judge.py", "exp/emulation_cost.py")
 """Programs about vLLM's own classes; nothing else imports them at its top level."""
 
 AT_TOP_LEVEL = {

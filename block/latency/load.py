@@ -12,6 +12,8 @@ from block.config import Settings, load_config
 from block.errors import ConfigError
 from block.latency.base import StepLatencyModel
 from block.latency.fitted import FittedLatency
+from block.latency.pack_container import is_container
+from block.latency.pack_latency import PackLatency
 from block.latency.roofline import RooflineLatency
 from block.latency.table import TableLatency
 
@@ -19,6 +21,7 @@ KINDS: Mapping[str, Callable[[Path], StepLatencyModel]] = {
     "table": TableLatency.load,
     "roofline": RooflineLatency.load,
     "fitted": FittedLatency.load,
+    "pack": PackLatency.load,
 }
 
 
@@ -29,7 +32,9 @@ class KindOnly(Settings, extra="ignore"):
 
 
 def load_latency(path: Path) -> StepLatencyModel:
-    """Read a model file of any kind; raises ConfigError that names file, field and remedy."""
+    """Read a model file of any kind, or a pack; raises ConfigError or PackError naming file and remedy."""
+    if is_container(path):
+        return PackLatency.load(path)
     kind = load_config(path, KindOnly).kind
     if kind not in KINDS:
         raise ConfigError(f"{path}: kind = {kind!r}: unknown; known are {', '.join(KINDS)}")

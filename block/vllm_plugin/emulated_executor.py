@@ -6,6 +6,7 @@ path. No weights are loaded. Parallel sizes only divide the KV heads; one emulat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property
@@ -22,11 +23,16 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 
+from block.config import load_config
 from block.errors import ConfigError
-from block.latency.load import load_latency
+from block.latency.gpu_memory import kv_cache_bytes
+from block.latency.roofline import Gpu
+from block.lengths import LengthDistribution
 from block.vllm_plugin.emulated_model import EmulatedModel, ScheduledRequest
+from block.vllm_plugin.pack_header import memory_use
 from block.vllm_plugin.settings import EmulationSettings, plugin_settings
 from block.vllm_plugin.step_timer import StepTimer
+from block.vllm_plugin.step_times import load_step_times
 from block.vllm_plugin.vocabulary import Vocabulary
 
 logger = init_logger("vllm.block.emulated_executor")
@@ -44,12 +50,13 @@ class EmulatedExecutor(Executor):
                 "--additional-config: block.emulation: missing; give at least its 'latency' file"
             )
         self._settings: EmulationSettings = settings
-        self._latency = load_latency(settings.latency)
-        self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed)
+        self._step_times = load_step_times(settings, self.vllm_config)
+        lengths = LengthDistribution(settings.output_lengths) if settings.output_lengths else None
+        self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed, lengths)
         self._timer: StepTimer[ModelRunnerOutput] = StepTimer()
         self._submitted: tuple[list[ScheduledRequest], float] | None = None
         _restore_async_scheduling(self.vllm_config)
-        logger.info("Emulating step times of %s", self._latency.version)
+        logger.info("Emulating step times of %s", self._step_times.name)
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:
@@ -74,14 +81,20 @@ class EmulatedExecutor(Executor):
 
     def determine_available_memory(self) -> list[int]:
         """Bytes for the KV cache; vLLM applies ``--num-gpu-blocks-override`` on top of it."""
-        blocks = self.cache_config.num_gpu_blocks_override or self._settings.kv_blocks
-        if blocks is None:
-            raise ConfigError(
-                "KV cache size: unknown without a GPU; give --num-gpu-blocks-override,"
-                " or block.emulation.kv_blocks in --additional-config"
-            )
         (layers,) = self.get_kv_cache_specs()
-        return [blocks * sum(spec.page_size_bytes for spec in layers.values())]
+        block_bytes = sum(spec.page_size_bytes for spec in layers.values())
+        override = self.cache_config.num_gpu_blocks_override or self._settings.kv_blocks
+        blocks = override or self._step_times.kv_blocks
+        return [blocks * block_bytes if blocks else self._gpus_kv_bytes()]
+
+    def _gpus_kv_bytes(self) -> int:
+        gpu = load_config(self._settings.gpu, Gpu) if self._settings.gpu else self._step_times.gpu
+        if gpu is None:
+            raise ConfigError(
+                "KV cache size: unknown without a GPU or a pack; give --num-gpu-blocks-override,"
+                " or block.emulation.kv_blocks or block.emulation.gpu in --additional-config"
+            )
+        return kv_cache_bytes(gpu, memory_use(self.vllm_config))
 
     def get_supported_kv_cache_layouts(self) -> list[list[str]]:
         """Any would do: nothing is stored."""
@@ -103,11 +116,13 @@ class EmulatedExecutor(Executor):
 
         A batch without tokens only carries news of finished requests and takes no time.
         """
+        started_s = time.monotonic()
         scheduled = self._model.admit(scheduler_output)
         if not scheduled:
             return _resolved(EMPTY_MODEL_RUNNER_OUTPUT) if non_block else EMPTY_MODEL_RUNNER_OUTPUT
-        latency_s = self._latency.seconds(self._model.shape(scheduled))
-        self._submitted = scheduled, self._timer.reserve(latency_s)
+        latency_s = self._step_times.seconds(self._model.shape(scheduled))
+        # What emulating itself takes is part of the step, not added to it.
+        self._submitted = scheduled, self._timer.reserve(latency_s, started_s)
         return _resolved(None) if non_block else None
 
     def sample_tokens(
@@ -117,8 +132,11 @@ class EmulatedExecutor(Executor):
         if self._submitted is None:
             return None
         (scheduled, deadline_s), self._submitted = self._submitted, None
-        future = self._timer.resolve_at(deadline_s, self._model.sample(scheduled, grammar_output))
-        return future if non_block else future.result()
+        output = self._model.sample(scheduled, grammar_output)
+        if non_block:
+            return self._timer.resolve_at(deadline_s, output)
+        self._timer.wait_until(deadline_s)
+        return output
 
     def collective_rpc(self, method: str | Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """There are no workers to call: one answer of None, at once, whatever is asked."""
@@ -130,6 +148,8 @@ class EmulatedExecutor(Executor):
 
     def shutdown(self) -> None:
         """Stop the device and say how exactly it kept time."""
+        if self._step_times.uncovered:
+            logger.warning("%d steps were unlike any recorded", self._step_times.uncovered)
         lateness_s = self._timer.lateness_s()
         self._timer.close()
         if len(lateness_s) > 1:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
+from block.lengths import LengthDistribution
 from block.types import BatchShape
 from block.vllm_plugin.speaker import Speaker
 from block.vllm_plugin.synthetic_logprobs import prompt_logprobs, sampled_logprobs
@@ -32,8 +33,10 @@ class ScheduledRequest(NamedTuple):
 class EmulatedModel:
     """Holds a voice per live request, as a model runner holds its request states."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, seed: int, lengths: LengthDistribution | None = None) -> None:
+        """``lengths``: of responses whose length is not recorded; None lets them run to max_tokens."""
         self._vocabulary = vocabulary
+        self._lengths = lengths
         self._seed = seed
         self._speakers: dict[str, Speaker] = {}
 
@@ -62,7 +65,9 @@ class EmulatedModel:
 
     def _new_requests(self, batch: SchedulerOutput) -> Iterator[ScheduledRequest]:
         for new in batch.scheduled_new_reqs:
-            speaker = Speaker.of(new.prompt_token_ids, new.sampling_params, self._vocabulary, self._seed)
+            speaker = Speaker.of(
+                new.prompt_token_ids, new.sampling_params, self._vocabulary, self._seed, self._lengths
+            )
             self._speakers[new.req_id] = speaker
             # Model runner v2 gets resumed requests as new ones, with all their tokens so far.
             outputs = len(new.prefill_token_ids) - speaker.prompt_tokens if new.prefill_token_ids else 0

@@ -1,18 +1,21 @@
 """What vLLM's ``--additional-config`` carries for this package.
 
 {"block": {"feed": {"address": "ipc://run/engine-0.feed"},
-           "emulation": {"latency": "config/latency/a30-llama-2-7b.yaml", "seed": 0}}}
+           "emulation": {"latency": "config/latency/a30-llama-2-7b.yaml", "seed": 0},
+           "record": {"journal": "run/engine-0.journal"}}}
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from block.config import Settings, parse_config
-from block.errors import ConfigError
+from block.errors import ConfigError, StateError
+from block.lengths import LengthDistribution
 
 SOURCE = "--additional-config"
 
@@ -23,16 +26,43 @@ class FeedSettings(Settings):
     address: str = Field(pattern=r"^(ipc|tcp)://.+", description="ZMQ address that the engine binds.")
 
 
+def _as_distribution(quantiles: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    try:
+        if quantiles:
+            LengthDistribution(quantiles)
+    except StateError as error:
+        raise PydanticCustomError("quantiles", "{why}", {"why": str(error)}) from error
+    return quantiles
+
+
 class EmulationSettings(Settings):
     """What the emulated executor imitates."""
 
-    latency: Path = Field(description="Step-latency model file.")
+    latency: Path = Field(description="A pack, whose steps are sampled, or a step-latency model file.")
     kv_blocks: int | None = Field(
         None,
         ge=2,
-        description="KV blocks, when --num-gpu-blocks-override is not given; one of them is needed.",
+        description="KV blocks, without --num-gpu-blocks-override; None takes the pack's or the GPU's.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the synthetic tokens.")
+    gpu: Path | None = Field(
+        None, description="A file of config/gpus, whose memory gives the KV blocks if nothing else does."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the synthetic tokens, lengths and step times.")
+    allow: tuple[str, ...] = Field(
+        (), description="Differences between pack and engine to accept, by the names that the refusal gives."
+    )
+    output_lengths: Annotated[tuple[tuple[float, float], ...], AfterValidator(_as_distribution)] = Field(
+        (),
+        description="Quantiles (probability, tokens) from which requests that carry no recorded length draw"
+        " theirs, by prompt and seed; without, they run to max_tokens.",
+    )
+
+
+class RecordSettings(Settings):
+    """Where a recording executor writes."""
+
+    journal: Path = Field(description="Journal file; gone on with if it is there and of the same engine.")
+    notes: str = Field("", max_length=1000, description="A remark for the pack made from it.")
 
 
 class PluginSettings(Settings):
@@ -40,6 +70,7 @@ class PluginSettings(Settings):
 
     feed: FeedSettings | None = Field(None, description="The state feed; None publishes nothing.")
     emulation: EmulationSettings | None = Field(None, description="For the emulated executor.")
+    record: RecordSettings | None = Field(None, description="For the recording executors.")
 
 
 def plugin_settings(additional_config: Any) -> PluginSettings:

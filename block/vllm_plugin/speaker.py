@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from block.lengths import LengthDistribution
 from block.vllm_plugin.vocabulary import Vocabulary
 
 OUTPUT_LENGTH_FIELD = "block_output_tokens"
@@ -40,14 +41,25 @@ class Speaker:
     """Prompt ids, kept only where prompt logprobs are wanted."""
 
     @classmethod
-    def of(cls, prompt: list[int] | None, sampling: Any, vocabulary: Vocabulary, seed: int) -> Speaker:
-        """From a vLLM request's prompt ids and ``SamplingParams``."""
+    def of(
+        cls,
+        prompt: list[int] | None,
+        sampling: Any,
+        vocabulary: Vocabulary,
+        seed: int,
+        lengths: LengthDistribution | None = None,
+    ) -> Speaker:
+        """From a vLLM request's prompt ids and ``SamplingParams``.
+
+        ``lengths`` serve where the request carries no recorded length.
+        """
         start = zlib.crc32(f"{seed}:{sampling.seed}".encode())
+        own_seed = zlib.crc32(array("q", prompt or ()).tobytes(), start)
         return cls(
             vocabulary=vocabulary,
             prompt_tokens=len(prompt or ()),
-            seed=zlib.crc32(array("q", prompt or ()).tobytes(), start),
-            output_tokens=_recorded_length(sampling),
+            seed=own_seed,
+            output_tokens=_output_length(sampling, own_seed, lengths),
             silent=frozenset(sampling.stop_token_ids or ()),
             logprobs=_alternatives(sampling.num_logprobs, vocabulary),
             prompt_logprobs=_alternatives(sampling.prompt_logprobs, vocabulary),
@@ -81,11 +93,17 @@ class Speaker:
         return int(allowed[(self.seed + position * GOLDEN_RATIO) % len(allowed)])
 
 
-def _recorded_length(sampling: Any) -> int | None:
-    value = (sampling.extra_args or {}).get(OUTPUT_LENGTH_FIELD)
-    if sampling.ignore_eos or isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        # An engine must not die of one odd value: the request then runs to its max_tokens.
+def _output_length(sampling: Any, seed: int, lengths: LengthDistribution | None) -> int | None:
+    if sampling.ignore_eos:
         return None
+    value = (sampling.extra_args or {}).get(OUTPUT_LENGTH_FIELD)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        # An engine must not die of one odd value: the request then goes without a recorded length.
+        if lengths is None:
+            return None
+        # The seed's own bits choose tokens; a multiple of it chooses the length apart from them.
+        level = ((seed * GOLDEN_RATIO & 0xFFFFFFFF) + 0.5) / 2**32
+        value = round(float(lengths.totals(np.array([level]), 0)[0]))
     return max(value, int(sampling.min_tokens))
 
 

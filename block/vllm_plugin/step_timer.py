@@ -1,7 +1,7 @@
 """The clock of an emulated GPU: resolves each step's future when the step would have ended.
 
-One thread, deadlines in submission order, each absolute: a late wake-up does not push the next one.
-Knows nothing of what a step computes.
+One thread, deadlines in submission order, each absolute: a late wake-up does not push the next one. A
+caller that would do nothing but wait for the thread waits by itself. Knows nothing of what a step computes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import deque
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Generic, TypeVar
+
+from block.vllm_plugin.precise_wait import PreciseWait
 
 OutputT = TypeVar("OutputT")
 
@@ -25,15 +27,17 @@ class StepTimer(Generic[OutputT]):
         self._free_at_s = 0.0
         self._pending: SimpleQueue[tuple[float, Future[OutputT], OutputT] | None] = SimpleQueue()
         self._lateness_s: deque[float] = deque(maxlen=KEPT_LATENESSES)
+        self._callers_wait = PreciseWait()
         self._thread = threading.Thread(target=self._run, name="emulated-gpu", daemon=True)
         self._thread.start()
 
-    def reserve(self, latency_s: float) -> float:
-        """Occupy the device for ``latency_s`` from now, or from when it is free; returns that step's end.
+    def reserve(self, latency_s: float, from_s: float | None = None) -> float:
+        """Occupy the device for ``latency_s`` from ``from_s`` (now), or from when it is free.
 
-        Times are ``time.monotonic`` seconds.
+        Returns that step's end. Times are ``time.monotonic`` seconds.
         """
-        self._free_at_s = max(time.monotonic(), self._free_at_s) + latency_s
+        from_s = time.monotonic() if from_s is None else from_s
+        self._free_at_s = max(from_s, self._free_at_s) + latency_s
         return self._free_at_s
 
     def resolve_at(self, deadline_s: float, output: OutputT) -> Future[OutputT]:
@@ -41,6 +45,10 @@ class StepTimer(Generic[OutputT]):
         future: Future[OutputT] = Future()
         self._pending.put((deadline_s, future, output))
         return future
+
+    def wait_until(self, deadline_s: float) -> None:
+        """Wait on the calling thread, which must always be the same one."""
+        self._lateness_s.append(self._callers_wait.until(deadline_s))
 
     def lateness_s(self) -> list[float]:
         """How long after its deadline each recent step was resolved, oldest first."""
@@ -52,10 +60,8 @@ class StepTimer(Generic[OutputT]):
         self._thread.join()
 
     def _run(self) -> None:
+        wait = PreciseWait()
         while (item := self._pending.get()) is not None:
             deadline_s, future, output = item
-            remaining_s = deadline_s - time.monotonic()
-            if remaining_s > 0:
-                time.sleep(remaining_s)
-            self._lateness_s.append(time.monotonic() - deadline_s)
+            self._lateness_s.append(wait.until(deadline_s))
             future.set_result(output)

@@ -8,33 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulated_config import EMULATION, engine_config
 from engine_server import LATENCY
 from transformers import AutoTokenizer
 from vllm import SamplingParams
-from vllm.engine.arg_utils import EngineArgs
 from vllm.v1.core.sched.output import SchedulerOutput
 
-from block.errors import ConfigError
+from block.errors import ConfigError, PackError
+from block.latency.oracle import StepOracle
+from block.latency.pack import load_pack
 from block.latency.table import TableLatency
 from block.types import BatchShape
 from block.vllm_plugin.emulated_executor import EmulatedExecutor
 from exp.virtual_engine import VirtualEngine, VirtualEngineSpec
-
-BACKEND = "block.vllm_plugin.emulated_executor.EmulatedExecutor"
-EMULATION = {"latency": str(LATENCY)}
-
-
-def engine_config(model: Path, emulation: dict[str, Any] | None = EMULATION, **flags: Any) -> Any:
-    block = {} if emulation is None else {"emulation": emulation}
-    return EngineArgs(
-        model=str(model),
-        load_format="dummy",
-        distributed_executor_backend=BACKEND,
-        additional_config={"block": block},
-        block_size=16,
-        max_model_len=1024,
-        **flags,
-    ).create_engine_config()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +89,7 @@ def test_tensor_parallelism_only_divides_the_heads(llama_model: Path) -> None:
 
 def test_the_size_of_the_cache_must_be_given(llama_model: Path) -> None:
     executor = EmulatedExecutor(engine_config(llama_model))
-    with pytest.raises(ConfigError, match=r"num-gpu-blocks-override,.*kv_blocks"):
+    with pytest.raises(ConfigError, match=r"num-gpu-blocks-override,.*kv_blocks.*gpu"):
         executor.determine_available_memory()
     executor.shutdown()
 
@@ -116,11 +102,66 @@ def test_the_size_of_the_cache_must_be_given(llama_model: Path) -> None:
         ({"latency": "nowhere.yaml"}, "nowhere.yaml"),
         ({**EMULATION, "sede": 1}, "sede: unknown setting"),
         ({**EMULATION, "seed": -1}, "emulation.seed"),
+        ({**EMULATION, "output_lengths": [[0.5, 9], [0.4, 8]]}, "emulation.output_lengths.*must rise"),
     ],
 )
 def test_bad_settings_are_named(llama_model: Path, emulation: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         EmulatedExecutor(engine_config(llama_model, emulation))
+
+
+PACK = LATENCY.parent.parent / "packs" / "a30-llama-2-7b.npz"
+
+
+def test_a_packs_steps_are_sampled_and_its_cache_is_taken(llama_model: Path, engine: VirtualEngine) -> None:
+    executor = EmulatedExecutor(engine_config(llama_model, {"latency": str(PACK)}))
+    pack = load_pack(PACK)
+    (layers,) = executor.get_kv_cache_specs()
+    blocks = executor.determine_available_memory()[0] // sum(s.page_size_bytes for s in layers.values())
+    assert blocks == pack.header.kv_blocks
+    engine.add("p", [5] * 64, SamplingParams(max_tokens=3))
+    started_s = time.monotonic()
+    executor.execute_model(engine.scheduler.schedule(), non_block=True)
+    assert len(executor.sample_tokens(None).sampled_token_ids[0]) == 1
+    took_s = time.monotonic() - started_s
+    expected_s = StepOracle(pack, 0).mean(BatchShape(64, 0, 64, 64 * 64, 1)).seconds
+    assert took_s == pytest.approx(expected_s, rel=0.05, abs=0.01)
+    executor.shutdown()
+
+
+def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
+    with pytest.raises(PackError, match=r"another engine: model \(layers recorded 32, here 4, hidden"):
+        EmulatedExecutor(engine_config(tiny_model, {"latency": str(PACK)}))
+    accepted = {"latency": str(PACK), "allow": ["model"]}
+    EmulatedExecutor(engine_config(tiny_model, accepted)).shutdown()
+
+
+def test_a_pack_of_another_parallel_size_is_refused(llama_model: Path) -> None:
+    with pytest.raises(PackError, match="tensor_parallel"):
+        EmulatedExecutor(engine_config(llama_model, {"latency": str(PACK)}, tensor_parallel_size=2))
+
+
+def test_a_damaged_pack_is_refused_at_start(llama_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.npz").write_bytes(PACK.read_bytes()[:-9])
+    with pytest.raises(PackError, match="cut short"):
+        EmulatedExecutor(engine_config(llama_model, {"latency": str(tmp_path / "cut.npz")}))
+
+
+@pytest.mark.parametrize(
+    "emulation",
+    [
+        {"latency": str(LATENCY.parent / "roofline-a30-llama-2-7b.yaml")},
+        {**EMULATION, "gpu": str(LATENCY.parent.parent / "gpus" / "a30.yaml")},
+    ],
+)
+def test_a_gpu_gives_the_size_of_the_cache(llama_model: Path, emulation: Any) -> None:
+    flags = {"max_num_seqs": 48, "max_num_batched_tokens": 512, "gpu_memory_utilization": 0.9}
+    executor = EmulatedExecutor(engine_config(llama_model, emulation, **flags))
+    (layers,) = executor.get_kv_cache_specs()
+    blocks = executor.determine_available_memory()[0] // sum(s.page_size_bytes for s in layers.values())
+    # The paper's engines have 1052.
+    assert blocks == pytest.approx(1052, rel=0.1)
+    executor.shutdown()
 
 
 @pytest.mark.parametrize(

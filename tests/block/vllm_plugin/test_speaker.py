@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from vllm import SamplingParams
 
+from block.lengths import LengthDistribution
 from block.vllm_plugin.speaker import Speaker
 from block.vllm_plugin.vocabulary import Vocabulary
 
@@ -72,3 +73,20 @@ def bitmask(allowed: set[int]) -> np.ndarray:
     for token in allowed:
         words[token // 32] |= np.uint32(1 << (token % 32))
     return words.view(np.int32)
+
+
+def drawn(prompt: list[int], **sampling: object) -> int | None:
+    lengths = LengthDistribution(((0.1, 10.0), (0.5, 100.0), (0.9, 300.0)))
+    return Speaker.of(prompt, SamplingParams(**sampling), VOCABULARY, 0, lengths).output_tokens
+
+
+def test_lengths_are_drawn_from_the_distribution() -> None:
+    lengths = [drawn([1, 2, number]) or 0 for number in range(2000)]
+    assert lengths == [drawn([1, 2, number]) for number in range(2000)]
+    assert np.percentile(lengths, [10, 50, 90]) == pytest.approx([10, 100, 300], rel=0.15)
+
+
+def test_a_recorded_length_or_a_forced_one_is_not_drawn() -> None:
+    assert drawn([1], extra_args={"block_output_tokens": 7}) == 7
+    assert drawn([1], ignore_eos=True) is None
+    assert drawn([1], min_tokens=1000, max_tokens=2000) >= 1000

@@ -36,3 +36,17 @@ def test_an_idle_device_starts_now(timer: StepTimer[int]) -> None:
     time.sleep(0.02)
     before_s = time.monotonic()
     assert timer.reserve(0.01) >= max(first_end_s, before_s) + 0.01
+
+
+def test_a_step_counts_from_when_its_work_began(timer: StepTimer[int]) -> None:
+    begun_s = time.monotonic()
+    time.sleep(0.01)
+    assert timer.reserve(0.05, begun_s) == pytest.approx(begun_s + 0.05)
+    assert timer.reserve(0.05, begun_s) == pytest.approx(begun_s + 0.1), "the device is still busy"
+
+
+def test_a_caller_may_wait_by_itself(timer: StepTimer[int]) -> None:
+    end_s = timer.reserve(0.02)
+    timer.wait_until(end_s)
+    assert time.monotonic() >= end_s
+    assert len(timer.lateness_s()) == 1

@@ -1,0 +1,84 @@
+"""Where the emulated executor has its step times from: samples of a pack, or a model's mean.
+
+A pack is refused if it was recorded on another engine than the one that is being emulated.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vllm.config import VllmConfig
+from vllm.logger import init_logger
+
+from block.latency.base import StepLatencyModel
+from block.latency.load import load_latency
+from block.latency.oracle import StepOracle
+from block.latency.pack_latency import PackLatency
+from block.latency.roofline import Gpu, RooflineLatency
+from block.types import BatchShape
+from block.vllm_plugin.pack_header import pack_use
+from block.vllm_plugin.settings import EmulationSettings
+
+logger = init_logger("vllm.block.step_times")
+
+
+class StepTimes(Protocol):
+    """Seconds for each step, in the order in which they run."""
+
+    name: str
+    uncovered: int
+    """Steps so far that were unlike anything the times were made from."""
+    kv_blocks: int
+    """KV blocks of the engine that was recorded, null block included; 0 if unknown."""
+    gpu: Gpu | None
+    """The device, if the times were worked out from one."""
+
+    def seconds(self, shape: BatchShape) -> float:
+        """Of the next step."""
+        ...
+
+
+class ModelledTimes:
+    """Always the mean."""
+
+    def __init__(self, latency: StepLatencyModel) -> None:
+        self._latency = latency
+        self.name = latency.version
+        self.uncovered = 0
+        self.kv_blocks = 0
+        self.gpu = latency.gpu if isinstance(latency, RooflineLatency) else None
+
+    def seconds(self, shape: BatchShape) -> float:
+        """Of the next step."""
+        self.uncovered += not self._latency.covers(shape)
+        return self._latency.seconds(shape)
+
+
+class SampledTimes:
+    """Samples, as spread and as sluggish as the recorded steps."""
+
+    def __init__(self, name: str, oracle: StepOracle, kv_blocks: int) -> None:
+        self._oracle = oracle
+        self.name = name
+        self.uncovered = 0
+        self.kv_blocks = kv_blocks
+        self.gpu = None
+
+    def seconds(self, shape: BatchShape) -> float:
+        """Of the next step."""
+        sample = self._oracle.sample(shape)
+        self.uncovered += not sample.covered
+        return sample.seconds
+
+
+def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTimes:
+    """Read the settings' latency file; raises ConfigError, or PackError if it is another engine's."""
+    latency = load_latency(settings.latency)
+    if not isinstance(latency, PackLatency):
+        return ModelledTimes(latency)
+    pack = latency.pack
+    blocks = config.cache_config.num_gpu_blocks_override or settings.kv_blocks or pack.header.kv_blocks
+    for doubt in pack.check_use(pack_use(config, blocks), settings.allow):
+        logger.warning("%s: %s", settings.latency, doubt)
+    logger.info("Sampling %d %s steps of %s", len(pack), pack.header.source, pack.header.device or "?")
+    return SampledTimes(latency.version, StepOracle(pack, settings.seed), pack.header.kv_blocks)

@@ -1,0 +1,132 @@
+"""The results of an emulation check for people: a table on the screen, a page and figures for docs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from exp.check_result import CellResult
+from exp.serving_metrics import MEASURES, STATISTICS, ServingMetrics
+
+_SHOWN = (*((measure, "mean") for measure in MEASURES), ("throughput", ""))
+PAGE = "emulation-validation.md"
+
+
+def result_table(results: Sequence[CellResult]) -> Table:
+    """One row per cell: emulated against real, with the noise floor behind it."""
+    table = Table(title="emulated against real, mean (the second real run against the first)")
+    table.add_column("load")
+    for measure, _ in _SHOWN:
+        table.add_column(measure.upper() if measure in MEASURES else measure, justify="right")
+    table.add_column("virtual E2E", justify="right")
+    table.add_column("speed-up", justify="right")
+    for result in results:
+        cells = (f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN)
+        virtual = _percent(result.virtual_errors["e2e_mean_err"])
+        table.add_row(f"{result.model} {result.cell.name}", *cells, virtual, f"{result.speedup:.0f} x")
+    return table
+
+
+def write_report(results: Sequence[CellResult], folder: Path, summary: dict[str, Any]) -> None:
+    """``emulation-validation.md`` and its figures as PNG and SVG."""
+    from exp.check_figures import draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = draw(results, folder / "figures")
+    text = "\n".join(_page(results, summary, [figure.relative_to(folder) for figure in figures]))
+    (folder / PAGE).write_text(text + "\n", encoding="utf-8")
+
+
+def _page(results: Sequence[CellResult], summary: dict[str, Any], figures: list[Path]) -> Iterable[str]:
+    day = datetime.now(UTC).date().isoformat()
+    yield from (
+        "# Emulation against the real engine",
+        "",
+        f"Made by `block-exp emulation-check --full --report docs` on {day}. Truth: vLLM 0.32's CPU backend,",
+        "one thread, real forward passes of tiny random Llamas; recorded on one seed and other lengths,",
+        "judged on the loads below. Rates are shares of the engine's capacity; bursty is gamma 0.25.",
+        "Each load was run twice for real and, in between, emulated: the same requests at the same times.",
+        "The real engine is the very process that was recorded, as two processes of one engine differ.",
+        "",
+    )
+    for figure in figures:
+        yield f"![{figure.stem}]({figure.as_posix()})"
+    yield from ("", "## Errors of the means", "")
+    yield "Emulated against real; in brackets the second real run against the first."
+    yield ""
+    yield from _errors(results)
+    yield from ("", "Virtual time against real-time emulation:", "")
+    yield from _virtual(results)
+    for measure in MEASURES:
+        yield from ("", f"## {measure.upper()}, ms: mean / p50 / p90 / p99", "")
+        yield from _measure(results, measure)
+    yield from ("", "## Throughput, preemptions, KV use", "")
+    yield from _others(results)
+    yield from ("", "## The worst cells", "", "```", json.dumps(summary), "```")
+
+
+def _errors(results: Sequence[CellResult]) -> Iterable[str]:
+    names = [measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN]
+    yield from _header(["model", "load", *names])
+    for result in results:
+        cells = [f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN]
+        yield _row([result.model, result.cell.name, *cells])
+
+
+def _virtual(results: Sequence[CellResult]) -> Iterable[str]:
+    names = [measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN]
+    yield from _header(["model", "load", *names, "times faster"])
+    for result in results:
+        cells = [_percent(result.virtual_errors[_key(shown)]) for shown in _SHOWN]
+        yield _row([result.model, result.cell.name, *cells, f"{result.speedup:.0f}"])
+
+
+def _measure(results: Sequence[CellResult], measure: str) -> Iterable[str]:
+    yield from _header(["model", "load", "real", "emulated", "virtual"])
+    for result in results:
+        runs = (result.real, result.emulated, result.virtual)
+        yield _row(
+            [result.model, result.cell.name, *(_four(ServingMetrics.mean_of(r), measure) for r in runs)]
+        )
+
+
+def _others(results: Sequence[CellResult]) -> Iterable[str]:
+    kinds = ("real", "emulated", "virtual")
+    names = ["tokens/s", "preemptions", "KV mean", "KV max"]
+    yield from _header(["model", "load", *(f"{name}: {' / '.join(kinds)}" for name in names)])
+    for result in results:
+        means = [ServingMetrics.mean_of(runs) for runs in (result.real, result.emulated, result.virtual)]
+        cells = (
+            [f"{mean.throughput_per_s:.1f}" for mean in means],
+            [str(mean.preemptions) for mean in means],
+            [f"{mean.kv_use_mean:.0%}" for mean in means],
+            [f"{mean.kv_use_max:.0%}" for mean in means],
+        )
+        yield _row([result.model, result.cell.name, *(" / ".join(cell) for cell in cells)])
+
+
+def _four(metrics: ServingMetrics, measure: str) -> str:
+    spread = metrics.spread(measure)
+    return " / ".join(f"{getattr(spread, name) * 1e3:.1f}" for name in STATISTICS)
+
+
+def _key(shown: tuple[str, str]) -> str:
+    return "_".join(part for part in (*shown, "err") if part)
+
+
+def _percent(share: float) -> str:
+    return f"{share:+.1%}"
+
+
+def _header(names: Sequence[str]) -> Iterable[str]:
+    yield _row(names)
+    yield "|---" * len(names) + "|"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,64 @@
+"""What an emulation check has measured, and the figures that it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exp.check_plan import Cell
+from exp.serving_metrics import ERROR_KEYS, ServingMetrics, relative_errors, worst
+
+_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One load, run for real, emulated, and in virtual time."""
+
+    model: str
+    cell: Cell
+    real: tuple[ServingMetrics, ...]
+    """From the process that was recorded."""
+    emulated: tuple[ServingMetrics, ...]
+    virtual: tuple[ServingMetrics, ...]
+    emulated_s: float
+    """Wall time of one emulated run, on average."""
+    virtual_s: float
+    """The same of one virtual run."""
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Emulated against real, means of the repeats."""
+        return relative_errors(ServingMetrics.mean_of(self.emulated), ServingMetrics.mean_of(self.real))
+
+    @property
+    def floor(self) -> dict[str, float]:
+        """The last real run against the first."""
+        return relative_errors(self.real[-1], self.real[0])
+
+    @property
+    def virtual_errors(self) -> dict[str, float]:
+        """Virtual against emulated."""
+        return relative_errors(ServingMetrics.mean_of(self.virtual), ServingMetrics.mean_of(self.emulated))
+
+    @property
+    def speedup(self) -> float:
+        """Of virtual time over the wall clock."""
+        return self.emulated_s / self.virtual_s
+
+
+def summary(results: Sequence[CellResult]) -> dict[str, Any]:
+    """The last line: signed relative errors of the worst cell, as fractions."""
+    return {
+        **_worst([result.errors for result in results]),
+        "floor": _worst([result.floor for result in results]),
+        "virtual": _worst([result.virtual_errors for result in results]),
+        "speedup_virtual": round(min(result.speedup for result in results), 1),
+        "cells": len(results),
+        "failed": sum(m.failed for result in results for m in (*result.real, *result.emulated)),
+    }
+
+
+def _worst(cells: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: round(worst(cells, key), _DIGITS) for key in ERROR_KEYS}

@@ -1,0 +1,179 @@
+"""An emulation check as it happens: record, then real and emulated runs in turn, then virtual time.
+
+The engine that is judged by is the very process that was recorded: two processes of the same engine can
+differ by a tenth, as their memory lies elsewhere, and no recording of one foretells the other. Every log
+lies in the folder; a check whose logs are all there starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from block.latency.oracle import StepOracle
+from block.latency.pack import StepPack, load_pack
+from block.types import BatchShape
+from exp.check_plan import Cell, CheckPlan
+from exp.check_result import CellResult
+from exp.free_port import free_port
+from exp.host_overheads import HostOverheads
+from exp.load import Load, burst, capacity_per_s
+from exp.prompt import PromptWriter
+from exp.recording import Recording
+from exp.run_log import Clock, RunLog
+from exp.serving_metrics import ServingMetrics
+from exp.sweep import Sweep
+from exp.time_left import TimeLeft
+from exp.trial_engine import Executor, TrialEngine
+from exp.trial_server import TrialServer, running
+from exp.virtual_clock import VirtualClock
+from exp.workload import Workload
+
+START_S = 25.0
+"""What a server takes to start; only the time left is told by it."""
+_DRAIN_S = 3.0
+_BURST_REQUESTS = 48
+_VIRTUAL_SEEDS = 3
+_LIMIT_FACTOR, _LIMIT_EXTRA_S = 4.0, 120.0
+"""A part that takes longer than this is given up."""
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """The check of one model, in a folder of its own."""
+
+    plan: CheckPlan
+    engine: TrialEngine
+    folder: Path
+    data: Path
+    progress: TimeLeft
+
+    @property
+    def pack_path(self) -> Path:
+        """What the recording leaves."""
+        return self.folder / f"{self.engine.served_name}.npz"
+
+    @property
+    def planned_s(self) -> float:
+        """Seconds that are still to come, roughly."""
+        if self._complete:
+            return 1.0
+        runs = len(self.plan.cells) * len(self.plan.runs)
+        return 2 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
+
+    async def run(self) -> list[CellResult]:
+        """Everything anew unless the folder has it all, then the results."""
+        if not self._complete:
+            self._clear()
+            await self._measure()
+        pack, clock = self._recorded()
+        return [self._result(cell, load, pack, clock) for cell, load in self._loads(pack, clock).items()]
+
+    @property
+    def _complete(self) -> bool:
+        logs = [self._path(cell, name) for cell in self.plan.cells for name in self.plan.runs]
+        return all(path.exists() for path in (self.pack_path, *logs))
+
+    def _clear(self) -> None:
+        """A real server that starts anew is another process: nothing of the last one holds."""
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".jsonl", ".json", ".npz", ".journal"):
+                path.unlink()
+
+    def _recorded(self) -> tuple[StepPack, VirtualClock]:
+        pack, host = load_pack(self.pack_path), HostOverheads.load(HostOverheads.beside(self.pack_path))
+        return pack, VirtualClock(pack.header.limits, host)
+
+    @property
+    def _recording(self) -> Recording:
+        sweep = Sweep(self.plan.record_s, self.plan.seed)
+        return Recording(self.folder / "recording", sweep, self.engine.max_model_len, self.data)
+
+    def _loads(self, pack: StepPack, clock: VirtualClock) -> dict[Cell, Load]:
+        """Rates hang on the capacity that the pack tells, not on a look at the engine under judgement."""
+        path = self.folder / "capacity.json"
+        if path.exists():
+            capacity = msgspec.json.decode(path.read_bytes(), type=dict[str, float])
+        else:
+            oracle = StepOracle(pack, seed=0)
+            capacity = {
+                mix: capacity_per_s(
+                    clock.run(self._workload(burst(mix, _BURST_REQUESTS, seed=0)), _mean(oracle))
+                )
+                for mix in sorted(self.plan.mixes)
+            }
+            path.write_bytes(msgspec.json.encode(capacity))
+        return {cell: cell.load(capacity[cell.mix], self.plan.cell_s) for cell in self.plan.cells}
+
+    async def _measure(self) -> None:
+        recording = self._recording
+        settings = {"record": {"journal": str(recording.journal)}}
+        async with self._server("recording", settings) as real:
+            await recording.run(real, self.progress)
+            await asyncio.to_thread(recording.finish, self.pack_path)
+            loads = await asyncio.to_thread(lambda: self._loads(*self._recorded()))
+            emulation = {"emulation": {"latency": str(self.pack_path)}}
+            async with self._server("emulated", emulation) as emulated:
+                await emulated.warm_up(self.engine.max_model_len)
+                for cell, load in loads.items():
+                    for name in self.plan.runs:
+                        server = emulated if name.startswith("emulated") else real
+                        await self._measure_one(server, cell, load, name)
+
+    async def _measure_one(self, server: TrialServer, cell: Cell, load: Load, name: str) -> None:
+        clock: Clock = "emulated" if name.startswith("emulated") else "real"
+        async with self._part(f"{server.model}: {cell.name}, {name}", load.duration_s + _DRAIN_S):
+            run = await server.run(self._workload(load), clock)
+        await asyncio.to_thread(run.save, self._path(cell, name))
+
+    def _server(
+        self, executor: Executor, settings: dict[str, Any]
+    ) -> AbstractAsyncContextManager[TrialServer]:
+        plan = self.engine.plan(executor, free_port(), self.folder / f"{executor}.log", settings)
+        starting = self._part(f"{self.engine.served_name}: starting the {plan.name}", START_S)
+        return running(plan, self.engine.served_name, self._writer, starting)
+
+    def _result(self, cell: Cell, load: Load, pack: StepPack, clock: VirtualClock) -> CellResult:
+        logs = {name: RunLog.load(self._path(cell, name)) for name in self.plan.runs}
+        workload = self._workload(load)
+        seeds = range(_VIRTUAL_SEEDS)
+        virtual = [clock.run(workload, _sampled(StepOracle(pack, seed))) for seed in seeds]
+        virtual[0].save(self._path(cell, "virtual"))
+        emulated = [log for name, log in logs.items() if name.startswith("emulated")]
+        return CellResult(
+            model=self.engine.served_name,
+            cell=cell,
+            real=tuple(ServingMetrics.of(log) for name, log in logs.items() if name.startswith("real")),
+            emulated=tuple(map(ServingMetrics.of, emulated)),
+            virtual=tuple(map(ServingMetrics.of, virtual)),
+            emulated_s=sum(log.header.wall_s for log in emulated) / len(emulated),
+            # The median: the first run may meet cold caches.
+            virtual_s=sorted(log.header.wall_s for log in virtual)[len(virtual) // 2],
+        )
+
+    def _path(self, cell: Cell, name: str) -> Path:
+        return self.folder / f"{cell.seed}-{cell.name.replace(' ', '-').replace('%', '')}-{name}.jsonl"
+
+    def _part(self, name: str, seconds: float) -> AbstractAsyncContextManager[None]:
+        return self.progress.part(name, seconds, _LIMIT_FACTOR * seconds + _LIMIT_EXTRA_S)
+
+    def _workload(self, load: Load) -> Workload:
+        return load.workload(self.engine.max_model_len, self.data)
+
+    @property
+    def _writer(self) -> PromptWriter:
+        return PromptWriter(self.engine.model / "tokenizer.json")
+
+
+def _mean(oracle: StepOracle) -> Callable[[BatchShape], float]:
+    return lambda shape: oracle.mean(shape).seconds
+
+
+def _sampled(oracle: StepOracle) -> Callable[[BatchShape], float]:
+    return lambda shape: oracle.sample(shape).seconds

@@ -1,0 +1,93 @@
+"""``block-exp emulation-check``: how true emulation is to a real engine, on loads that were not recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.launch import run_until_signalled
+from exp.check_plan import CheckPlan, full, quick
+from exp.check_report import result_table, write_report
+from exp.check_result import CellResult, summary
+from exp.check_run import ModelCheck
+from exp.cli import main
+from exp.local_model import make_local_model
+from exp.time_left import TimeLeft
+from exp.trial_engine import TrialEngine
+
+MODELS = ("deep-llama", "small-llama")
+_ROOT = Path(__file__).resolve().parent.parent
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Examples: block-exp emulation-check | block-exp emulation-check --full --report docs")
+def emulation_check(
+    model: Annotated[
+        list[str] | None, typer.Option(help="A folder of config/models with weights; may be repeated.")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--full", help="Two models, five rates, Poisson and bursty: about an hour.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for emulation-validation.md and its figures.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where packs and logs go.")] = Path("run/emulation-check"),
+    again: Annotated[bool, typer.Option(help="Begin anew; --no-again reads finished models' logs.")] = True,
+    cell_seconds: Annotated[float | None, typer.Option(min=2.0, help="Length of each load.")] = None,
+    record_seconds: Annotated[float | None, typer.Option(min=5.0, help="Of loads to record.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all lengths and arrivals.")] = 0,
+    data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+) -> None:
+    """Record a tiny model's real forward passes, emulate it, and compare both on held-out loads.
+
+    The truth is vLLM's CPU backend, run twice for the noise floor; emulated runs alternate with it and
+    get the same requests at the same times. Ten minutes; the last line is JSON: signed relative errors of
+    the worst held-out cell as fractions, and how much faster virtual time is.
+    """
+    models = tuple(model or MODELS[: None if whole else 1])
+    plan = full(models, seed) if whole else quick(models, seed)
+    plan = replace(plan, cell_s=cell_seconds or plan.cell_s, record_s=record_seconds or plan.record_s)
+    place = folder.resolve() / ("full" if whole else "quick")
+    if again:
+        for name in models:
+            shutil.rmtree(place / name, ignore_errors=True)
+    console = Console(stderr=True)
+    results = run_until_signalled(checked(plan, place, data, console))
+    if results is None:
+        print(f"interrupted; --no-again keeps the models that are finished in {place}", file=sys.stderr)
+        raise typer.Exit(130)
+    Console().print(result_table(results))
+    if report is not None:
+        write_report(results, report, summary(results))
+    print(json.dumps(summary(results)), flush=True)
+
+
+async def checked(plan: CheckPlan, place: Path, data: Path, console: Console) -> list[CellResult]:
+    """Run what ``place`` lacks of the plan; ``data`` is the optional data folder."""
+    results: list[CellResult] = []
+    with TimeLeft(console, 0.0) as progress:
+        progress.note("making models")
+        checks = [
+            ModelCheck(plan, TrialEngine(_model(name)), place / name, data, progress) for name in plan.models
+        ]
+        for index, check in enumerate(checks):
+            progress.plan(sum(each.planned_s for each in checks[index:]))
+            check.folder.mkdir(parents=True, exist_ok=True)
+            results += await check.run()
+    return results
+
+
+def _model(name: str) -> Path:
+    return make_local_model(name, _ROOT / ".cache" / "models" / name)
+
+
+if __name__ == "__main__":
+    main(["emulation-check", *sys.argv[1:]])

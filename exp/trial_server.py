@@ -1,0 +1,158 @@
+"""One vLLM server for the length of a ``with``: started, pinned to its cores, loaded, ended.
+
+The engine core, which computes, gets one core; the API server and the client share another. That is so
+for a real forward pass and for an emulated one, so that neither has more to run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from dataclasses import dataclass
+
+import aiohttp
+import psutil
+
+from block.errors import DeployError
+from deploy.plan import ProcessPlan
+from deploy.process import ManagedProcess
+from deploy.readiness import late, wait_until_ready
+from exp.engine_gauges import EngineGauges
+from exp.prompt import PromptWriter
+from exp.run_log import Clock, RunHeader, RunLog
+from exp.stream_client import StreamClient, Target
+from exp.workload import TraceRequest, Workload
+
+_READY_WITHIN_S = 240.0
+_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which processors serve what; None leaves it to the kernel."""
+
+    engine: int | None
+    front: int | None
+
+    @classmethod
+    def of_this_machine(cls) -> Cores:
+        """The last allowed processor for the engine and the first for the rest, if there are two."""
+        allowed = sorted(os.sched_getaffinity(0))
+        return cls(allowed[-1], allowed[0]) if len(allowed) > 1 else cls(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialServer:
+    """A server that answers."""
+
+    port: int
+    model: str
+    """As the server calls it."""
+    writer: PromptWriter
+
+    async def run(
+        self, workload: Workload, clock: Clock, on_done: Callable[[], None] | None = None
+    ) -> RunLog:
+        """Give it a workload; returns what became of it."""
+        requests = workload.requests
+        prompts = [self.writer.write(r.prompt_tokens, seed=i) for i, r in enumerate(requests)]
+        client = StreamClient(Target("127.0.0.1", self.port, self.model))
+        before_s = time.monotonic()
+        async with EngineGauges(self.port) as gauges:
+            start_s, logs = await client.run(workload, prompts, on_done)
+            wall_s = time.monotonic() - before_s
+        header = RunHeader(
+            clock=clock,
+            name=workload.source,
+            start_monotonic_s=start_s,
+            wall_s=wall_s,
+            preemptions=gauges.preemptions,
+            kv_use_mean=gauges.kv_use_mean,
+            kv_use_max=gauges.kv_use_max,
+        )
+        return RunLog(header, tuple(logs))
+
+    async def warm_up(self, room: int) -> None:
+        """Let first-time costs pass: short and long prompts, small and large batches."""
+        lengths = ((8, 8), (room // 2, 8), (room // 8, 32), (8, 32), (8, 32), (8, 32), (room // 3, 16))
+        requests = tuple(
+            TraceRequest(0.05 * index, prompt, output) for index, (prompt, output) in enumerate(2 * lengths)
+        )
+        run = await self.run(Workload("warm-up", requests), "real")
+        if errors := [request.error for request in run.requests if request.error]:
+            raise DeployError(f"{self.model}: the first requests failed: {errors[0]}")
+
+
+@asynccontextmanager
+async def running(
+    plan: ProcessPlan,
+    model: str,
+    writer: PromptWriter,
+    starting: AbstractAsyncContextManager[None] | None = None,
+    cores: Cores | None = None,
+) -> AsyncIterator[TrialServer]:
+    """A server that answers and is pinned; raises DeployError if it does not start. Ended afterwards.
+
+    ``starting`` is entered while it starts; ``cores`` are this machine's first and last if not given.
+    """
+    cores = cores or Cores.of_this_machine()
+    plan.log.parent.mkdir(parents=True, exist_ok=True)
+    process = ManagedProcess.start(plan, _GRACE_S)
+    try:
+        async with starting or nullcontext():
+            await _ready(process)
+        _pin_server(process, cores)
+        with _pinned_here(cores.front):
+            yield TrialServer(plan.port, model, writer)
+    finally:
+        process.ask_to_end()
+        done, _ = await asyncio.wait([process.ended], timeout=_GRACE_S + 5.0)
+        if not done:
+            await process.kill()
+
+
+async def _ready(process: ManagedProcess) -> None:
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(_READY_WITHIN_S):
+            await wait_until_ready(process, session)
+    except TimeoutError as error:
+        raise DeployError(late(process.plan, _READY_WITHIN_S)) from error
+
+
+def _pin_server(process: ManagedProcess, cores: Cores) -> None:
+    assert process.pid is not None
+    front = psutil.Process(process.pid)
+    _pin([front], cores.front)
+    _pin(front.children(recursive=True), cores.engine)
+
+
+def _pin(processes: Iterable[psutil.Process], core: int | None) -> None:
+    """All threads there are; later ones inherit it."""
+    if core is None:
+        return
+    for process in processes:
+        for thread in process.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, {core})
+
+
+@contextmanager
+def _pinned_here(core: int | None) -> Iterator[None]:
+    """This process on one core for a while."""
+    before = os.sched_getaffinity(0)
+    _pin([psutil.Process()], core)
+    try:
+        yield
+    finally:
+        for thread in psutil.Process().threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, before)

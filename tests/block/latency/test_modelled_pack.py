@@ -1,0 +1,80 @@
+"""Packs from datasheets: marked as such, within their limits, and the roofline again when asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from block.config import load_config
+from block.errors import ConfigError
+from block.latency.dimensions import ModelDimensions
+from block.latency.gpu_memory import MemoryUse, kv_cache_bytes
+from block.latency.load import load_latency
+from block.latency.modelled_pack import modelled_pack, shapes_within
+from block.latency.oracle import StepOracle
+from block.latency.pack import load_pack
+from block.latency.roofline import Gpu, RooflineLatency
+from block.types import BatchShape, EngineLimits
+
+CONFIG = Path(__file__).parents[3] / "config"
+LIMITS = EngineLimits(16, 0, 48, 512, 4096)
+
+
+@pytest.fixture(scope="module")
+def roofline() -> RooflineLatency:
+    return RooflineLatency.load(CONFIG / "latency" / "roofline-a30-llama-2-7b.yaml")
+
+
+def test_its_oracle_is_the_roofline_without_noise(roofline: RooflineLatency) -> None:
+    pack = modelled_pack(roofline, LIMITS, "llama-2-7b", "2026-11-21")
+    oracle = StepOracle(pack, seed=1)
+    for shape in (BatchShape(0, 41, 16_000, 0, 41), BatchShape(300, 8, 9_000, 300 * 2000, 9)):
+        for sample in (oracle.sample(shape), oracle.sample(shape)):
+            assert sample.seconds == pytest.approx(roofline.seconds(shape), rel=0.01)
+            assert sample.covered
+    assert pack.header.source == "modelled"
+    assert "not measured" in pack.header.notes
+
+
+def test_shapes_keep_to_the_limits() -> None:
+    limits = EngineLimits(16, 1060, 48, 512, 4096)
+    shapes = list(shapes_within(limits))
+    assert len(set(shapes)) == len(shapes)
+    assert max(shape.tokens for shape in shapes) == 512
+    assert max(shape.requests for shape in shapes) == 48
+    assert max(shape.context_tokens for shape in shapes) == 1060 * 16
+    assert all(shape.context_tokens >= shape.tokens for shape in shapes)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIG / "packs").glob("*.npz")), ids=lambda path: path.stem)
+def test_shipped_packs_are_small_modelled_and_usable(file: Path) -> None:
+    pack = load_pack(file)
+    assert file.stat().st_size < 100_000
+    assert pack.header.source == "modelled"
+    latency = load_latency(file)
+    means = np.array([latency.seconds(shape) for shape in pack.shapes()])
+    assert np.median(np.abs(means / pack.duration_s - 1)) < 0.01
+
+
+def test_three_packs_are_shipped() -> None:
+    assert {path.stem.partition("-")[0] for path in (CONFIG / "packs").glob("*.npz")} == {
+        "a30",
+        "a100",
+        "h100",
+    }
+
+
+@pytest.mark.parametrize(("model", "blocks"), [("llama-2-7b", 1052), ("qwen2-7b", 7289)])
+def test_the_cache_is_as_large_as_the_papers(model: str, blocks: int) -> None:
+    dimensions = ModelDimensions.load(CONFIG / "models" / model / "config.json")
+    room = kv_cache_bytes(load_config(CONFIG / "gpus" / "a30.yaml", Gpu), MemoryUse(dimensions, 48, 512))
+    assert room / (16 * 2 * dimensions.kv_values_per_token) == pytest.approx(blocks, rel=0.1)
+
+
+def test_a_model_that_does_not_fit_is_refused() -> None:
+    dimensions = ModelDimensions(80, 8192, 64, 8, 128, 28672, 128256)
+    gpu = load_config(CONFIG / "gpus" / "a30.yaml", Gpu)
+    with pytest.raises(ConfigError, match=r"no room.*141\.\d GB"):
+        kv_cache_bytes(gpu, MemoryUse(dimensions, 48, 512))
