@@ -18,11 +18,13 @@ from rich.table import Table
 
 from block.latency.table import TableLatency
 from block.lengths import scenario_levels
+from block.simulation.columns import EngineColumns
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.memory import Ints
 from block.simulation.run import run, run_stepwise
 from block.simulation.what_if import Newcomer, WhatIf
 from block.types import EngineLimits, EngineState
+from exp.bench_predictor import BusyPredictor
 from exp.bench_state import NEWCOMER, BenchState
 from exp.timing import Timing
 from exp.vidur_what_if import VidurWhatIf
@@ -97,6 +99,7 @@ class WhatIfBench:
             ("what-ifs", self._what_ifs),
             (f"{INSTANCES} instances x {SCENARIOS} scenarios", self._decision),
             ("plain simulation", self._simulation),
+            ("a predictor at work", self._predictor),
             ("a predictor's start", self._first_answer),
             ("Vidur", self._vidur),
         )
@@ -117,11 +120,11 @@ class WhatIfBench:
             self._timed(LARGE, max(20, self.calls // 20)),
             "5",
         )
-        state, model = MAIN.build(), _model()
+        columns, model = EngineColumns.of(MAIN.build()), _model()
         result.add_timing(
             "laying out a new state of 50 + 50 (once per step)",
             "layout_",
-            Timing.of(lambda: WhatIf(state, model), max(20, self.calls // 10)),
+            Timing.of(lambda: WhatIf(columns, model), max(20, self.calls // 10)),
         )
 
     def _timed(self, bench_state: BenchState, calls: int) -> Timing:
@@ -129,9 +132,13 @@ class WhatIfBench:
         return Timing.of(lambda: what_if.ask(newcomer), calls)
 
     def _decision(self, result: WhatIfResult) -> None:
-        """Asks on states that are laid out, and the same on states that are new to all predictors."""
-        states = [BenchState(50, 50, 300, 0.9, seed).build() for seed in range(INSTANCES)]
-        lengths = [_scenario_lengths(state) for state in states]
+        """Asks on states that are laid out, and the same on states that are new to all predictors.
+
+        A mirror holds its state as columns.
+        """
+        built = [BenchState(50, 50, 300, 0.9, seed).build() for seed in range(INSTANCES)]
+        lengths = [_scenario_lengths(state) for state in built]
+        states = [EngineColumns.of(state) for state in built]
         newcomer = Newcomer(NEWCOMER, tuple(range(100, 500, 400 // SCENARIOS)))
         known = [WhatIf(state, _model(), rows) for state, rows in zip(states, lengths, strict=True)]
         calls = max(20, self.calls // 50)
@@ -144,7 +151,19 @@ class WhatIfBench:
             for state, rows in zip(states, lengths, strict=True):
                 WhatIf(state, model, rows).ask(newcomer)
 
-        result.add_timing(f"{name}, all states new", "decision_new_", Timing.of(decide_anew, calls))
+        result.add_timing(f"{name}, all states new", "decision_new_", Timing.of(decide_anew, calls), "10")
+
+    def _predictor(self, result: WhatIfResult) -> None:
+        for scenarios in (1, SCENARIOS):
+            steps = max(40, self.calls // 5)
+            answers = BusyPredictor(_model(), steps, scenarios).answers()
+            timing = Timing.of(partial(next, answers), steps - 5)
+            result.add_timing(
+                f"a step's message read and a question answered: 50 running, 100 waiting, "
+                f"{scenarios} scenario{'s' * (scenarios > 1)}, lengths as quantiles",
+                f"predictor_{scenarios}_",
+                timing,
+            )
 
     def _simulation(self, result: WhatIfResult) -> None:
         spec = WorkloadSpec(PAPER_REQUESTS, PAPER_RATE_PER_S, ROOT)

@@ -123,7 +123,9 @@ class WhatIf:
             raise StateError(f"output_tokens: {output_tokens.shape[1]} lengths for {len(requests)} requests")
         room = self._state.limits.max_model_len - requests[:, layout.PROMPT]
         most = np.minimum(requests[:, layout.MAX_TOKENS], room)
-        return np.maximum(np.minimum(output_tokens, most), requests[:, layout.GENERATED] + 1)
+        stops = np.maximum(np.minimum(output_tokens, most), requests[:, layout.GENERATED] + 1)
+        # Arrays in another order would have the compiled functions compiled anew.
+        return np.ascontiguousarray(stops)
 
     def _end_of_oldest_step(self) -> float:
         """Up to then, a question's time changes nothing for the others."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from block.simulation.loop import SCHEDULED, advance
 from block.simulation.what_if import Newcomer, WhatIf
 from block.types import Arrival, BatchShape, EngineLimits, EngineState
 
+ROOT = Path(__file__).parents[3]
 LIMITS = EngineLimits(
     block_size=16,
     total_blocks=120,
@@ -140,3 +144,34 @@ def test_lengths_for_other_requests_than_the_states_are_refused(latency: KernelL
     state = _state_after(_requests(2), latency, 2)
     with pytest.raises(StateError, match="output_tokens"):
         WhatIf(state, Model(latency), np.ones((1, 7), np.int64))
+
+
+COUNT_COMPILED = """
+import numpy as np
+from block.latency.table import TableLatency
+from block.simulation import placing, what_if
+from block.types import Arrival
+from exp.bench_state import NEWCOMER, BenchState
+from exp.bench_what_if import LATENCY
+
+def compiled():
+    made = {**vars(placing), **vars(what_if)}
+    return {name: len(f.signatures) for name, f in made.items() if hasattr(f, "signatures")}
+
+model = TableLatency.load(LATENCY)
+what_if.warm_up(model)
+before = compiled()
+lengths = np.asfortranarray(np.full((4, 21), 300))
+asked = what_if.WhatIf(BenchState(10, 10, 30).build(), model, lengths, [Arrival("c", 0.0, 9, 9, 9)])
+asked.ask(what_if.Newcomer(NEWCOMER, (5, 50, 100, 300)))
+assert compiled() == before, (before, compiled())
+print(before["_ask"], before["place"], len(before))
+"""
+
+
+def test_after_warming_up_nothing_is_left_to_compile() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_COMPILED], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:2] == ["1", "1"]
