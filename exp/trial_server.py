@@ -7,25 +7,22 @@ for a real forward pass and for an emulated one, so that neither has more to run
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
-    suppress,
 )
 from dataclasses import dataclass
 
 import aiohttp
-import psutil
 
 from block.errors import DeployError
 from deploy.plan import ProcessPlan
 from deploy.process import ManagedProcess
 from deploy.readiness import late, wait_until_ready
+from exp.cores import Cores, pinned_here
 from exp.engine_gauges import EngineGauges
 from exp.prompt import PromptWriter
 from exp.run_log import Clock, RunHeader, RunLog
@@ -34,20 +31,6 @@ from exp.workload import TraceRequest, Workload
 
 _READY_WITHIN_S = 240.0
 _GRACE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cores:
-    """Which processors serve what; None leaves it to the kernel."""
-
-    engine: int | None
-    front: int | None
-
-    @classmethod
-    def of_this_machine(cls) -> Cores:
-        """The last allowed processor for the engine and the first for the rest, if there are two."""
-        allowed = sorted(os.sched_getaffinity(0))
-        return cls(allowed[-1], allowed[0]) if len(allowed) > 1 else cls(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +93,9 @@ async def running(
     try:
         async with starting or nullcontext():
             await _ready(process)
-        _pin_server(process, cores)
-        with _pinned_here(cores.front):
+        assert process.pid is not None
+        cores.pin_server(process.pid)
+        with pinned_here(cores.front):
             yield TrialServer(plan.port, model, writer)
     finally:
         process.ask_to_end()
@@ -126,33 +110,3 @@ async def _ready(process: ManagedProcess) -> None:
             await wait_until_ready(process, session)
     except TimeoutError as error:
         raise DeployError(late(process.plan, _READY_WITHIN_S)) from error
-
-
-def _pin_server(process: ManagedProcess, cores: Cores) -> None:
-    assert process.pid is not None
-    front = psutil.Process(process.pid)
-    _pin([front], cores.front)
-    _pin(front.children(recursive=True), cores.engine)
-
-
-def _pin(processes: Iterable[psutil.Process], core: int | None) -> None:
-    """All threads there are; later ones inherit it."""
-    if core is None:
-        return
-    for process in processes:
-        for thread in process.threads():
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(thread.id, {core})
-
-
-@contextmanager
-def _pinned_here(core: int | None) -> Iterator[None]:
-    """This process on one core for a while."""
-    before = os.sched_getaffinity(0)
-    _pin([psutil.Process()], core)
-    try:
-        yield
-    finally:
-        for thread in psutil.Process().threads():
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(thread.id, before)
