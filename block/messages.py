@@ -146,10 +146,20 @@ class PredictBatchResponse(msgspec.Struct, frozen=True):
     answers: tuple[PredictResponse, ...]
 
 
+class Served(msgspec.Struct, frozen=True):
+    """What a router saw of a request that it had sent to this predictor's instance."""
+
+    id: str
+    ttft_s: float
+    """From the question about it to the first byte of its answer."""
+
+
 class CommitRequest(msgspec.Struct, frozen=True):
     """``POST /v1/commit``: this request was sent to this predictor's instance."""
 
     candidate: CandidateRequest
+    served: tuple[Served, ...] = ()
+    """Of earlier ones, since the last time it was told."""
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True):
@@ -168,5 +178,7 @@ class StateResponse(msgspec.Struct, frozen=True):
     load: EngineLoad
     model_version: str
     problem: str = ""
+    outside_s: float = 0.0
+    """Time outside of the engine that predictions count on."""
     calibration: CalibrationStatus | None = None
     """None while the step times are not being calibrated."""

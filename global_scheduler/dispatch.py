@@ -12,7 +12,7 @@ from global_scheduler.attempt import Failure, Stream, Whole
 from global_scheduler.client import Client
 from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
-from global_scheduler.ledger import Ledger
+from global_scheduler.ledger import Commitment, Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.receipts import Receipt
 from global_scheduler.relay import Forward, Relay
@@ -78,7 +78,7 @@ class Dispatcher:
                 answer = await self._relay.attempt(instance, errand.forward)
                 if isinstance(answer, Failure):
                     return answer
-                errand.receipt.first_byte_s = time.perf_counter()
+                _note_first_byte(errand, commitment)
                 await self._pass_on(answer, errand)
                 served = answer.status < 400
                 return None
@@ -102,6 +102,14 @@ class Dispatcher:
             instance.mark_down()
         elif failure.reason in _DOUBTFUL or (failure.answer and failure.answer.status == 503):
             instance.doubted.set()
+
+
+def _note_first_byte(errand: Errand, commitment: Commitment) -> None:
+    receipt = errand.receipt
+    receipt.first_byte_s = time.perf_counter()
+    if errand.forward.stream and receipt.attempts == 1 and receipt.dispatched_s is not None:
+        # The predictors were asked at the beginning of the decision.
+        commitment.served(receipt.first_byte_s - receipt.dispatched_s + errand.decision.took_s)
 
 
 def _send_whole(answer: Whole, errand: Errand) -> None:

@@ -8,19 +8,22 @@ request is over, but no longer than UNTOLD_TTL_S: a predictor that is away must 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from block.http.message import Response
-from block.messages import CandidateRequest, CommitRequest, ReleaseRequest
+from block.messages import CandidateRequest, CommitRequest, ReleaseRequest, Served
 from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 
 NOTICE_TIMEOUT_S = 2.0
 UNTOLD_TTL_S = 10.0
 """Twice what predictors by default wait for the feed to show a committed request."""
+MOST_SERVED = 16
+"""First bytes per instance that the next commitment carries at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,10 @@ class Commitment:
         if self._told:
             self._ledger.release(self._instance, self._id)
 
+    def served(self, ttft_s: float) -> None:
+        """The first byte of its answer came ``ttft_s`` after the predictors were asked."""
+        self._ledger.note_served(self._instance, Served(self._id, ttft_s))
+
     def close(self) -> None:
         """The request is over, and the engine has seen it: nothing is left to tell."""
         self._ledger.acknowledge(self._instance, (self._id,))
@@ -66,6 +73,7 @@ class Ledger:
         self._courier = courier
         self._clock = clock
         self._untold: dict[str, dict[str, _Untold]] = {}
+        self._served: dict[str, deque[Served]] = {}
 
     def untold(self, instance: Instance) -> tuple[CandidateRequest, ...]:
         """Choices that the instance's predictor has not acknowledged, oldest first."""
@@ -89,9 +97,15 @@ class Ledger:
         if instance.predictor is not None:
             entry = _Untold(candidate, self._clock())
             self._untold.setdefault(instance.name, {})[candidate.id] = entry
-            body = msgspec.json.encode(CommitRequest(candidate))
+            served = tuple(self._served.pop(instance.name, ()))
+            body = msgspec.json.encode(CommitRequest(candidate, served))
             self._courier.post(instance.predictor, b"/v1/commit", body, NOTICE_TIMEOUT_S, commitment.told)
         return commitment
+
+    def note_served(self, instance: Instance, served: Served) -> None:
+        """To be told with the next commitment. A hint: it may be lost, and only the latest are kept."""
+        if instance.predictor is not None:
+            self._served.setdefault(instance.name, deque(maxlen=MOST_SERVED)).append(served)
 
     def release(self, instance: Instance, id_: str) -> None:
         """Tell it that the request of that id will not arrive."""

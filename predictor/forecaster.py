@@ -19,6 +19,7 @@ from block.types import Arrival, EngineLoad, EngineState
 from predictor.arrival_process import ArrivalProcess
 from predictor.ledger import Ledger, length_of
 from predictor.mirror import Mirror
+from predictor.outside import OutsideTime
 from predictor.scene import Scene
 
 
@@ -41,6 +42,7 @@ class Forecaster:
         self._mirror = mirror
         self._members: Mapping[int, RequestFacts] = {}
         self._arrivals = ArrivalProcess(ledger.length) if expect_arrivals else None
+        self.outside = OutsideTime()
         self._scene: Scene | None = None
         self._what_if: tuple[Scene, WhatIf] | None = None
 
@@ -74,7 +76,9 @@ class Forecaster:
             priority=candidate.priority,
         )
         lengths = _scenario_lengths(length_of(candidate), candidate.id, 0, candidate.max_tokens, scenarios)
-        prediction, spread = what_if.ask(Newcomer(arrival, tuple(lengths.tolist())))
+        outside_s = self.outside.seconds
+        prediction, spread = what_if.ask(Newcomer(arrival, tuple(lengths.tolist()), outside_s))
+        self.outside.asked(candidate.id, prediction.ttft_s - outside_s)
         return PredictResponse(
             instance=self.instance,
             prediction=prediction,
@@ -94,6 +98,7 @@ class Forecaster:
             load=self.load(now_s),
             model_version=self._model.version,
             problem=problem,
+            outside_s=self.outside.seconds,
         )
 
     def load(self, now_s: float) -> EngineLoad:

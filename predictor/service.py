@@ -84,7 +84,10 @@ class PredictorService:
 
     def commit(self, body: bytes) -> Response:
         """``POST /v1/commit``: this request is on its way to the instance."""
-        self._forecaster.ledger.commit(_decode(body, CommitRequest).candidate, time.time())
+        message = _decode(body, CommitRequest)
+        self._forecaster.ledger.commit(message.candidate, time.time())
+        for served in message.served:
+            self._forecaster.outside.served(served.id, served.ttft_s)
         self._metrics.commits.inc()
         return Response(204)
 

@@ -41,6 +41,8 @@ class Newcomer:
     arrival: Arrival
     output_tokens: tuple[int, ...]
     """Response length in each scenario."""
+    outside_s: float = 0.0
+    """Spent outside of the engine, there and back: added to its times."""
 
     @classmethod
     def certain(cls, arrival: Arrival) -> Newcomer:
@@ -92,6 +94,7 @@ class WhatIf:
         as_of_s, finishes, preemptions = self._baseline_at(arrival_s)
         memory = self._memory
         answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions)
+        answers[:, (_TTFT, _E2E)] += newcomer.outside_s
         figures = _summary(answers).tolist()
         if math.isnan(figures[_E2E]):
             raise StateError(
