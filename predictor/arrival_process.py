@@ -84,14 +84,13 @@ class ArrivalProcess:
     def _mixed_lengths(self) -> Ints:
         """(kinds, 2) prompt and output tokens: means of equal shares of those seen, in an order of which
         every stretch is about as mixed as the whole.
-
-        The largest kind comes last: of what comes rarely, less than its share comes soon in most cases.
         """
         if self._mixed is None or self._mixed[0] != self.version:
             pairs = [(seen.facts.prompt_tokens, self._output_tokens(seen)) for seen in self._seen]
             pairs.sort(key=sum)
-            shares = np.array_split(np.array(pairs), min(KINDS, len(pairs)))
-            means = np.array([share.mean(axis=0) for share in shares])
+            kinds = min(KINDS, len(pairs))
+            # Each as often as there are kinds, so that equal shares can be cut whatever their number.
+            means = np.repeat(np.array(pairs), kinds, axis=0).reshape(kinds, len(pairs), 2).mean(axis=1)
             mixed = np.rint(means[_mixed_order(len(means))]).astype(np.int64)
             self._mixed = (self.version, mixed)
         return self._mixed[1]
@@ -106,7 +105,10 @@ class ArrivalProcess:
 
 
 def _mixed_order(count: int) -> list[int]:
-    """0..count-1 by their bits in reverse: every stretch is spread over the whole range."""
+    """0..count-1 by their bits in reverse: every stretch is spread over the whole range.
+
+    From the middle on, the extremes last: starting at either end would count it too often.
+    """
     bits = max(1, (count - 1).bit_length())
     reverse = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)]
-    return [i for i in reverse if i < count]
+    return [i for i in (*reverse[1:], 0) if i < count]
