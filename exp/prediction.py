@@ -42,7 +42,7 @@ class Backend:
 
 BACKENDS = {
     # A CPU computes prompts some hundred times slower than a GPU: lengths shrink with it.
-    "real-cpu": Backend(Path("config/cluster/cpu.yaml"), ("tiny-llama", "small-llama"), 0.25, 0.5, 900),
+    "real-cpu": Backend(Path("config/cluster/cpu.yaml"), ("small-llama", "deep-llama"), 0.25, 0.5, 900),
     "emulated": Backend(Path("config/cluster/local.yaml"), ("llama-2-7b",), 1.0, 1.0, 4000),
     "simulated": Backend(Path("config/cluster/local.yaml"), ("llama-2-7b",), 1.0, 1.0, 4000),
 }
@@ -59,6 +59,9 @@ def prediction(
     data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
         "../shared/data"
     ),
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only this model of the backend; may be given several times.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override, as FIELD=VALUE.")] = None,
 ) -> None:
     """Serve one engine behind the router at five loads, each twice, with known response lengths.
@@ -72,18 +75,20 @@ def prediction(
         raise ConfigError(f"--backend {backend}: unknown; known here: {', '.join(BACKENDS)}")
     chosen, console = BACKENDS[backend], Console()
     reports = []
-    for model in chosen.models:
+    for name in model or chosen.models:
+        if name not in chosen.models:
+            raise ConfigError(f"--model {name}: {backend} has {', '.join(chosen.models)}")
         traffic = Traffic(data, seed, chosen.prompt_scale, chosen.output_scale, chosen.most_tokens)
-        with _Progress(model, console) as progress:
+        with _Progress(name, console) as progress:
             if backend == "simulated":
                 levels = _simulated(chosen, traffic, settings or []).run(progress.show)
             else:
-                run = PredictionRun(_plan(chosen, model, settings or []), traffic, seconds)
+                run = PredictionRun(_plan(chosen, name, settings or []), traffic, seconds)
                 served = run_until_signalled(run.run(progress.show))
                 if served is None:
                     raise typer.Exit(130)
                 levels = served
-        reports.append(PredictionReport(model, tuple(LevelReport.of(level) for level in levels)))
+        reports.append(PredictionReport(name, tuple(LevelReport.of(level) for level in levels)))
     console.print(report_table(reports))
     result = report_json(backend, reports)
     print(json.dumps(result), flush=True)
