@@ -63,7 +63,11 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
         self._usable = True
-        self._forget()
+        self._headers: Headers = []
+        self._parts: list[bytes] = []
+        self._status = self._fed = 0
+        self._headed = self._told = self._ended = self._surplus = False
+        self._until_eof = self._reusable = self._paused = False
 
     @property
     def usable(self) -> bool:
@@ -185,8 +189,8 @@ class ClientConnection(asyncio.Protocol):
             self._headers = []
 
     def _forget(self) -> None:
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
+        self._headers = []
+        self._parts = []
         self._status = self._fed = 0
         self._headed = self._told = self._ended = self._surplus = False
         self._until_eof = self._reusable = self._paused = False
