@@ -154,7 +154,11 @@ class SchedulerSettings(Settings):
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
     health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
     workers: Whole = Field(
-        1, ge=1, le=64, description="Processes that share one scheduler's port, and nothing else."
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share one scheduler's port, and nothing else: pages and metrics are "
+        "those of whichever process answers.",
     )
     max_body_bytes: Whole = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
 

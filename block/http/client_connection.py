@@ -164,11 +164,13 @@ class ClientConnection(asyncio.Protocol):
         """The head has ended."""
         self._headed = True
         status = self._parser.get_status_code()
-        if 100 <= status < 200:
-            return
-        if not 200 <= status <= 599:
-            raise TransportError(f"the answer's status is {status}")
         named = dict(self._headers)
+        if not 100 <= status <= 599:
+            raise TransportError(f"the answer's status is {status}")
+        if status < 200:
+            if b"transfer-encoding" in named or b"content-length" in named:
+                raise TransportError(f"an answer of status {status} has a body")
+            return
         coding = transfer_coding(self._headers) if b"transfer-encoding" in named else None
         if coding is not None and coding != b"chunked":
             raise TransportError(f"the answer has the transfer coding {coding!r}, which is not known here")
