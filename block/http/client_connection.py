@@ -92,7 +92,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read nothing for now."""
-        if self._receiver is not None:
+        if self._receiver is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._paused = True
 
@@ -100,7 +100,8 @@ class ClientConnection(asyncio.Protocol):
         """Read on."""
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def expire(self) -> None:
         """It has rested for too long."""
