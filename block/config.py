@@ -157,8 +157,8 @@ class SchedulerSettings(Settings):
         1,
         ge=1,
         le=64,
-        description="Processes that share one scheduler's port, and nothing else: pages and metrics are "
-        "those of whichever process answers.",
+        description="Processes that share one scheduler's port, and nothing else: a scrape of the "
+        "metrics is answered by any of them, and tells by a label which.",
     )
     max_body_bytes: Whole = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
 
