@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -46,6 +46,7 @@ requests = st.builds(
 
 
 @pytest.mark.parametrize("name", POLICIES)
+@settings(deadline=None)  # a busy machine may stall in any example
 @given(request_=requests, fleet=candidates)
 def test_choices_are_pure_and_rank_every_candidate_once(name, request_, fleet):
     before = list(fleet)
@@ -57,6 +58,7 @@ def test_choices_are_pure_and_rank_every_candidate_once(name, request_, fleet):
     assert random.getstate() == state
 
 
+@settings(deadline=None)  # a busy machine may stall in any example
 @given(request_=requests, fleet=candidates)
 def test_block_takes_the_earliest_completion_and_ranks_the_unanswered_last(request_, fleet):
     by_name = {candidate.name: candidate for candidate in fleet}
@@ -76,6 +78,7 @@ def test_block_breaks_ties_by_outstanding_then_by_seed():
     assert min(chosen.values()) > 60
 
 
+@settings(deadline=None)  # a busy machine may stall in any example
 @given(request_=requests, fleet=candidates)
 def test_least_request_takes_the_fewest_outstanding(request_, fleet):
     choice = make_policy("least_request").choose(request_, fleet)
