@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
-from block.types import SchedulingPolicy
+from block.types import EngineLimits, SchedulingPolicy
 
 # Strict, so that `true`, `yes` and quoted text are not taken for numbers.
 Whole = Annotated[int, Strict()]
@@ -51,6 +51,24 @@ class EngineSettings(Settings):
     async_scheduling: Flag = Field(True, description="Schedule the next step while the current one runs.")
     policy: SchedulingPolicy = Field("fcfs", description="vLLM's queue order.")
     extra_flags: tuple[str, ...] = Field((), description="Further vLLM flags, passed as they are.")
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Variables for the server, on top of ours; no secrets here."
+    )
+
+    def limits(self) -> EngineLimits:
+        """What bounds such an engine; raises ConfigError if num_gpu_blocks is left to vLLM."""
+        if self.num_gpu_blocks is None:
+            raise ConfigError("engine.num_gpu_blocks: not set; a simulation needs to know the KV blocks")
+        return EngineLimits(
+            block_size=self.block_size,
+            total_blocks=self.num_gpu_blocks - 1,  # one is vLLM's null block
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            prefix_caching=self.prefix_caching,
+            policy=self.policy,
+            async_scheduling=self.async_scheduling,
+        )
 
 
 class PredictorSettings(Settings):
@@ -62,6 +80,9 @@ class PredictorSettings(Settings):
     )
     calibrate: bool = Field(
         True, description="Correct the step-latency model by the steps that the feed reports."
+    )
+    expect_arrivals: Flag = Field(
+        True, description="Let predictions count on further arrivals like the latest ones."
     )
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
 

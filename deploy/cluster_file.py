@@ -21,9 +21,7 @@ def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = 
     So a cluster is the same one from whatever directory it is started. Raises ConfigError for a wrong
     setting or a file it names that is not there, DeployError when the model folder is missing.
     """
-    overrides = dict(_parse_setting(text) for text in settings)
-    if instances is not None:
-        overrides["instances"] = instances
+    overrides = _overrides(settings, instances)
     config, root = load_config(file, ClusterConfig, overrides), project_of(file)
     check_settings(
         config.scheduler,
@@ -34,6 +32,11 @@ def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = 
         raise DeployError(problem)
     _check_files(config, root, file)
     return plan
+
+
+def load_cluster(file: Path, settings: Iterable[str] = ()) -> ClusterConfig:
+    """Read ``file`` and apply ``FIELD=VALUE`` settings, without a look at what it names."""
+    return load_config(file, ClusterConfig, _overrides(settings))
 
 
 def project_of(file: Path) -> Path:
@@ -54,6 +57,11 @@ def _check_files(config: ClusterConfig, root: Path, file: Path) -> None:
                 f"{file}: {field} = {path}: there is no file {root / path}; "
                 f"give an absolute path or one from {root}"
             )
+
+
+def _overrides(settings: Iterable[str], instances: int | None = None) -> dict[str, Any]:
+    overrides = dict(_parse_setting(text) for text in settings)
+    return overrides if instances is None else {**overrides, "instances": instances}
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

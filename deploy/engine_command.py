@@ -52,7 +52,7 @@ def engine_environment(engine: EngineSettings) -> dict[str, str]:
     if engine.executor == "emulated":
         # Nothing is computed, so threads beyond one would only compete with the other servers.
         environment["OMP_NUM_THREADS"] = "1"
-    return environment
+    return environment | engine.environment
 
 
 def missing_model(model: Path) -> str:

@@ -22,6 +22,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "demo": Experiment("exp.demo", "A local cluster, real traffic under two policies, a report."),
     "simulate": Experiment("exp.simulate", "Arrivals on one simulated engine, every step written down."),
     "fidelity": Experiment("exp.fidelity", "The simulation against vLLM's own scheduler, step by step."),
+    "prediction": Experiment("exp.prediction", "How right predictions are on real vLLM servers, by load."),
     "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress."),
 }
 

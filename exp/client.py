@@ -32,6 +32,7 @@ class Outcome:
     output_tokens: int | None = None
     """As the server counted them."""
     instance: str | None = None
+    predicted_ttft_s: float | None = None
     predicted_e2e_s: float | None = None
     decision_s: float | None = None
     fallback: str | None = None
@@ -119,6 +120,7 @@ class LoadClient:
 def _read_headers(outcome: Outcome, headers: Mapping[str, str]) -> None:
     outcome.instance = headers.get("x-block-instance")
     outcome.fallback = headers.get("x-block-fallback")
+    outcome.predicted_ttft_s = _seconds(headers.get("x-block-predicted-ttft-ms"))
     outcome.predicted_e2e_s = _seconds(headers.get("x-block-predicted-e2e-ms"))
     outcome.decision_s = _seconds(headers.get("x-block-decision-ms"))
 

@@ -29,7 +29,7 @@ RECIPE = 1
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "config" / "models"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
 """In the order of their ids, which every config.json states as pad 0, bos 1, eos 2."""
-WITH_WEIGHTS = frozenset({"tiny-llama"})
+WITH_WEIGHTS = frozenset({"tiny-llama", "small-llama"})
 CORPUS_MODULES = (
     "argparse",
     "asyncio.tasks",

@@ -5,39 +5,53 @@ Knows no sockets and no clock: the time comes in by call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from block.latency.base import StepLatencyModel
 from block.lengths import LengthDistribution, scenario_levels
-from block.messages import CandidateRequest, PredictResponse, StateResponse
+from block.messages import CandidateRequest, PredictResponse, RequestFacts, StateResponse
+from block.simulation.background import Background
 from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, EngineLoad, EngineState, RequestState
-from predictor.ledger import Ledger, length_of, router_id
+from block.types import Arrival, EngineLoad, EngineState
+from predictor.arrival_process import ArrivalProcess
+from predictor.ledger import Ledger, length_of
 from predictor.mirror import Mirror
-
-_Basis = tuple[EngineState, int, int]
-"""State, ledger version and number of scenarios that a layout belongs to."""
+from predictor.scene import Scene
 
 
 class Forecaster:
     """The what-ifs of one instance, asked of its mirror."""
 
-    def __init__(self, instance: str, model: StepLatencyModel, ledger: Ledger, mirror: Mirror) -> None:
-        """``instance`` is named in answers."""
+    def __init__(
+        self,
+        instance: str,
+        model: StepLatencyModel,
+        ledger: Ledger,
+        mirror: Mirror,
+        *,
+        expect_arrivals: bool = False,
+    ) -> None:
+        """``instance`` is named in answers. ``expect_arrivals``: what-ifs count on more like the latest."""
         self.instance = instance
         self.ledger = ledger
         self._model = model
         self._mirror = mirror
-        self._members: object = None
-        self._what_if: tuple[_Basis, WhatIf] | None = None
+        self._members: Mapping[int, RequestFacts] = {}
+        self._arrivals = ArrivalProcess(ledger.length) if expect_arrivals else None
+        self._scene: Scene | None = None
+        self._what_if: tuple[Scene, WhatIf] | None = None
 
     def notice(self, now_s: float) -> None:
         """Call when the mirror has changed: who is in the engine is no longer under way."""
         members = self._mirror.members
         if members is not self._members:
-            self._members = members
+            known, self._members = self._members, members
             self.ledger.observe((facts.id for facts in members.values()), now_s)
+            if self._arrivals is not None:
+                self._arrivals.note((members[h] for h in members.keys() - known.keys()), now_s)
 
     def use(self, model: StepLatencyModel) -> None:
         """Answer by this step-latency model from now on."""
@@ -66,16 +80,17 @@ class Forecaster:
             prediction=prediction,
             spread=spread,
             load=self.load(now_s),
-            state_step=self.state.step,
+            state_step=self._mirror.columns().step,
         )
 
     def describe(self, now_s: float, ready: bool, problem: str) -> StateResponse:
         """The mirror in brief; raises FeedError without a state."""
+        columns = self._mirror.columns()
         return StateResponse(
             instance=self.instance,
             ready=ready,
-            state_step=self.state.step,
-            state_age_s=max(now_s - self.state.time_s, 0.0),
+            state_step=columns.step,
+            state_age_s=max(now_s - columns.time_s, 0.0),
             load=self.load(now_s),
             model_version=self._model.version,
             problem=problem,
@@ -83,53 +98,25 @@ class Forecaster:
 
     def load(self, now_s: float) -> EngineLoad:
         """Counters for heuristics, choices under way included."""
-        state, arrivals = self.state, self.ledger.arrivals(now_s)
-        present = (*state.running, *state.waiting)
-        prompt_left = sum(_prompt_left(request) for request in present)
-        prompt_left += sum(arrival.prompt_tokens for arrival in arrivals)
-        output_left = sum(self._expected_output(r) - r.generated_tokens for r in present)
-        output_left += sum(arrival.output_tokens for arrival in arrivals)
-        return EngineLoad(
-            running=len(state.running),
-            waiting=len(state.waiting),
-            committed=len(arrivals),
-            free_blocks=state.free_blocks,
-            total_blocks=state.limits.total_blocks,
-            waiting_prompt_tokens=prompt_left,
-            unprocessed_tokens=prompt_left + output_left,
-        )
+        return self._current_scene(now_s).load
 
     def _current_what_if(self, now_s: float, scenarios: int) -> WhatIf:
         """Laid out once per state, ledger and number of scenarios; shared by all questions on them."""
-        state, arrivals = self.state, self._admissible(now_s)
-        basis = (state, self.ledger.version, scenarios)
-        if self._what_if is None or not _same(self._what_if[0], basis):
-            lengths = self._lengths(state, arrivals, scenarios)
-            self._what_if = (basis, WhatIf(state, self._model, lengths, arrivals))
+        scene = self._current_scene(now_s)
+        if self._what_if is None or self._what_if[0] is not scene or self._what_if[1].scenarios != scenarios:
+            lengths, background = scene.scenarios(scenarios), self._background(now_s)
+            what_if = WhatIf(scene.columns, self._model, lengths, scene.coming, background)
+            self._what_if = (scene, what_if)
         return self._what_if[1]
 
-    def _admissible(self, now_s: float) -> tuple[Arrival, ...]:
-        """Choices under way, less those that vLLM refuses at its door: they never reach the queue."""
-        longest = self.state.limits.max_model_len - 1
-        return tuple(a for a in self.ledger.arrivals(now_s) if 1 <= a.prompt_tokens <= longest)
+    def _current_scene(self, now_s: float) -> Scene:
+        columns, under_way = self._mirror.columns(), self.ledger.arrivals(now_s)
+        if self._scene is None or not self._scene.is_current(columns, self.ledger):
+            self._scene = Scene.of(columns, self.ledger, under_way, self._scene)
+        return self._scene
 
-    def _lengths(self, state: EngineState, arrivals: tuple[Arrival, ...], scenarios: int) -> Ints:
-        """(scenarios, requests) response lengths of all that is in the engine or under way to it."""
-        rows = [
-            self._lengths_of(request.id, request.generated_tokens, request.max_tokens, scenarios)
-            for request in (*state.running, *state.waiting)
-        ]
-        rows += [self._lengths_of(arrival.id, 0, arrival.max_tokens, scenarios) for arrival in arrivals]
-        return np.array(rows, np.int64).reshape(len(rows), scenarios).T
-
-    def _lengths_of(self, request_id: str, generated: int, max_tokens: int, scenarios: int) -> Ints:
-        length = self.ledger.length(request_id)
-        if length is None:
-            return np.full(scenarios, max_tokens)
-        return _scenario_lengths(length, router_id(request_id), generated, max_tokens, scenarios)
-
-    def _expected_output(self, request: RequestState) -> int:
-        return int(self._lengths_of(request.id, request.generated_tokens, request.max_tokens, 1)[0])
+    def _background(self, now_s: float) -> Background | None:
+        return None if self._arrivals is None else self._arrivals.expected(now_s)
 
 
 def _scenario_lengths(
@@ -142,12 +129,3 @@ def _scenario_lengths(
         totals = length.totals(scenario_levels(request_id, scenarios), generated)
     whole: Ints = np.minimum(np.maximum(np.rint(totals), 1), max_tokens).astype(np.int64)
     return whole
-
-
-def _same(basis: _Basis, other: _Basis) -> bool:
-    return basis[0] is other[0] and basis[1:] == other[1:]
-
-
-def _prompt_left(request: RequestState) -> int:
-    """Tokens still to be computed before the next output token can be."""
-    return max(request.total_tokens - 1 - request.computed_tokens, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from block.lengths import LengthDistribution
 from block.messages import CandidateRequest
@@ -20,6 +21,7 @@ from block.types import Arrival
 _ENGINE_ID = re.compile(r"^(?:\d+_)?(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}$")
 
 
+@lru_cache(maxsize=8192)
 def router_id(engine_id: str) -> str:
     """The id under which the router knows an engine's request; the engine's own if it has none."""
     match = _ENGINE_ID.match(engine_id)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import msgspec
+import numpy as np
 
 from block.errors import FeedError, StateError
 from block.messages import FEED_VERSION, Clockwork, Columns, Delta, FeedMessage, RequestFacts, Snapshot
-from block.types import EngineLimits, EngineState, RequestState, RequestStatus, StepRecord
+from block.simulation.columns import CACHED, FIELDS, STATUS, EngineColumns
+from block.simulation.memory import Ints
+from block.types import EngineLimits, EngineState, RequestStatus, StepRecord
 from predictor import mirror_checks as checks
-from predictor.mirror_queue import MirrorQueue, QueueOrder, unpacked
+from predictor.mirror_queue import COLUMN_NAMES, CONSTANT_NAMES, MirrorQueue, QueueOrder, unpacked
 
 KEPT_STEPS = 256
 
@@ -29,7 +32,7 @@ class Mirror:
         self._decoder = msgspec.msgpack.Decoder(FeedMessage)
         self._held: Held | None = None
         self._recent_steps: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
-        self._state: EngineState | None = None
+        self._columns: EngineColumns | None = None
 
     @property
     def ready(self) -> bool:
@@ -70,13 +73,20 @@ class Mirror:
         if before is not None and before.engine_id != held.engine_id:
             self._recent_steps.clear()
         self._recent_steps.extend(message.clock.finished_steps)
-        self._held, self._state = held, None
+        self._held, self._columns = held, None
+
+    def columns(self) -> EngineColumns:
+        """The engine's state as of the latest good message, the same object until the next one.
+
+        Raises FeedError before the first snapshot.
+        """
+        if self._columns is None:
+            self._columns = self._require_held().engine_columns()
+        return self._columns
 
     def state(self) -> EngineState:
-        """The engine's state as of the latest good message; raises FeedError before the first snapshot."""
-        if self._state is None:
-            self._state = self._require_held().state(tuple(self._recent_steps))
-        return self._state
+        """The same as values, with the recent steps."""
+        return self.columns().state(tuple(self._recent_steps))
 
     def _require_held(self) -> Held:
         if self._held is None:
@@ -150,41 +160,39 @@ class Held:
             cached = {handle: tokens for handle, tokens in cached.items() if handle not in left}
         return facts, {**cached, **message.cached} if message.cached else cached
 
-    def state(self, recent_steps: tuple[StepRecord, ...]) -> EngineState:
+    def engine_columns(self) -> EngineColumns:
         """In the simulation's terms."""
-        return EngineState(
+        queues, running = (self.running, self.waiting), len(self.running.order.facts)
+        ids = self.running.order.ids + self.waiting.order.ids
+        numbers = np.zeros((len(FIELDS), len(ids)), np.int64)
+        numbers[STATUS, running:] = RequestStatus.WAITING
+        changing, constant = len(COLUMN_NAMES), len(COLUMN_NAMES) + len(CONSTANT_NAMES)
+        for queue, part in zip(queues, (numbers[:, :running], numbers[:, running:]), strict=True):
+            part[:changing] = queue.numbers
+            part[changing:constant] = queue.order.constants
+        if self.preempted or self.cached:
+            self._mark(numbers)
+        return EngineColumns(
             engine_id=self.engine_id,
             step=self.clock.step,
             time_s=self.clock.time_s,
             limits=self.limits,
-            running=self._requests(self.running, RequestStatus.RUNNING),
-            waiting=self._requests(self.waiting, RequestStatus.WAITING),
             free_blocks=self.clock.free_blocks,
             preemptions=self.clock.preemptions,
             in_flight=self.clock.in_flight,
-            recent_steps=recent_steps,
+            ids=ids,
+            running=running,
+            numbers=numbers,
+            arrival_s=np.concatenate([queue.order.arrival_s for queue in queues]),
         )
 
-    def _requests(self, queue: MirrorQueue, status: RequestStatus) -> tuple[RequestState, ...]:
-        columns = (queue.computed, queue.generated, queue.in_flight, queue.newest, queue.placeholders)
-        rows = zip(queue.order.facts, *(column.tolist() for column in columns), strict=True)
-        return tuple(
-            RequestState(
-                id=facts.id,
-                status=RequestStatus.PREEMPTED if facts.handle in self.preempted else status,
-                arrival_s=facts.arrival_s,
-                prompt_tokens=facts.prompt_tokens,
-                max_tokens=facts.max_tokens,
-                computed_tokens=computed,
-                generated_tokens=generated,
-                in_flight_tokens=in_flight,
-                newest_tokens=newest,
-                output_placeholders=placeholders,
-                cached_tokens=self.cached.get(facts.handle, 0),
-                priority=facts.priority,
-            )
-            for facts, computed, generated, in_flight, newest, placeholders in rows
-        )
+    def _mark(self, numbers: Ints) -> None:
+        """Enter what only some requests have."""
+        for row, handle in enumerate(self.running.order.handles + self.waiting.order.handles):
+            if handle in self.preempted:
+                numbers[STATUS, row] = RequestStatus.PREEMPTED
+            if handle in self.cached:
+                numbers[CACHED, row] = self.cached[handle]
 
     def _check_sequence(self, delta: Delta) -> None:
         if delta.engine_id != self.engine_id:

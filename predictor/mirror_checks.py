@@ -78,11 +78,10 @@ def check_membership(
     running: MirrorQueue, waiting: MirrorQueue, preempted: frozenset[int], facts: Mapping[int, RequestFacts]
 ) -> None:
     """Raises StateError unless every known request stands in exactly one queue."""
-    queued = [item.handle for queue in (running, waiting) for item in queue.order.facts]
+    queued = running.order.handles + waiting.order.handles
     if len(queued) != len(facts) or len(set(queued)) != len(queued):
         raise StateError(f"running, waiting: {len(queued)} places for {len(facts)} requests")
-    strangers = preempted - {item.handle for item in waiting.order.facts}
-    if strangers:
+    if strangers := preempted.difference(waiting.order.handles):
         raise StateError(f"preempted: handle {min(strangers)} is not waiting")
 
 

@@ -1,9 +1,14 @@
-"""One queue of the mirrored engine: who stands in it, in order, and their counters as int32 columns."""
+"""One queue of the mirrored engine: who stands in it, in order, and their counters as integer columns.
+
+Rows and their order are those of ``block.simulation.columns``, which begin with the feed's own columns, so
+that a whole queue goes into the simulation's input by copying two blocks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Self
 
 import numpy as np
@@ -11,10 +16,18 @@ from numpy.typing import NDArray
 
 from block.errors import StateError
 from block.messages import Columns, RequestFacts
+from block.simulation.columns import COMPUTED, FIELDS, GENERATED, IN_FLIGHT, NEWEST, PLACEHOLDERS
 from block.types import EngineLimits
 
 Column = NDArray[np.int32]
+Floats = NDArray[np.float64]
 COLUMN_NAMES = Columns.__struct_fields__
+CONSTANT_NAMES = FIELDS[len(COLUMN_NAMES) :][:3]
+"""The rows after the feed's columns: what the facts of a request say."""
+
+_columns_of = attrgetter(*COLUMN_NAMES)
+_constants_of = attrgetter(*CONSTANT_NAMES)
+_PROMPT, _MAX_TOKENS, _ = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +37,11 @@ class QueueOrder:
     name: str
     """Field of the feed's messages, for errors."""
     facts: tuple[RequestFacts, ...]
-    prompt_tokens: Column
-    max_tokens: Column
+    ids: tuple[str, ...]
+    handles: tuple[int, ...]
+    arrival_s: Floats
+    constants: NDArray[np.int64]
+    """(len(CONSTANT_NAMES), requests)"""
 
     @classmethod
     def read(cls, name: str, handles: bytes, known: Mapping[int, RequestFacts]) -> Self:
@@ -34,12 +50,15 @@ class QueueOrder:
         strangers = [handle for handle in listed if handle not in known]
         if strangers:
             raise StateError(f"{name}: unknown handle {strangers[0]}")
-        facts = tuple(known[handle] for handle in listed)
+        facts = tuple([known[handle] for handle in listed])
+        constants = np.array([_constants_of(item) for item in facts], np.int64)
         return cls(
             name=name,
             facts=facts,
-            prompt_tokens=np.array([item.prompt_tokens for item in facts], dtype=np.int32),
-            max_tokens=np.array([item.max_tokens for item in facts], dtype=np.int32),
+            ids=tuple([item.id for item in facts]),
+            handles=tuple(listed),
+            arrival_s=np.array([item.arrival_s for item in facts], np.float64),
+            constants=np.ascontiguousarray(constants.reshape(len(facts), len(CONSTANT_NAMES)).T),
         )
 
 
@@ -50,38 +69,48 @@ class MirrorQueue:
     order: QueueOrder
     columns: Columns
     """As they came."""
-    computed: Column
-    generated: Column
-    in_flight: Column
-    placeholders: Column
-    newest: Column
+    numbers: Column
+    """(len(COLUMN_NAMES), requests)"""
 
     @classmethod
     def read(cls, order: QueueOrder, columns: Columns, limits: EngineLimits) -> Self:
         """From packed columns; raises StateError that names the column."""
-        queue = cls(order, columns, *(_read_column(order, name, columns) for name in COLUMN_NAMES))
-        queue._check(limits)
+        packed = _columns_of(columns)
+        size = 4 * len(order.facts)
+        if any(len(column) != size for column in packed):
+            _refuse_sizes(order, columns)
+        numbers = np.frombuffer(b"".join(packed), dtype="<i4").reshape(len(packed), len(order.facts))
+        queue = cls(order, columns, numbers)
+        if order.facts:
+            queue._check(limits)
         return queue
 
     def blocks(self, block_size: int) -> int:
         """Blocks that the computed tokens fill, if no two requests share any."""
-        return int(np.sum(-(-self.computed.astype(np.int64) // block_size)))
+        return int(np.sum(-(-self.numbers[COMPUTED] // block_size), dtype=np.int64))
 
     def _check(self, limits: EngineLimits) -> None:
-        order, total = self.order, self.order.prompt_tokens.astype(np.int64) + self.generated
-        self._refuse("generated", self.generated > order.max_tokens, "more than max_tokens")
+        self._refuse_negative()
+        numbers, constants = self.numbers, self.order.constants
+        computed, generated = numbers[COMPUTED], numbers[GENERATED]
+        total = constants[_PROMPT] + generated
+        self._refuse("generated", generated > constants[_MAX_TOKENS], "more than max_tokens")
         self._refuse("generated", total > limits.max_model_len, "does not fit beside the prompt")
-        self._refuse(
-            "computed", self.computed > total + self.placeholders, "more than the request has tokens"
-        )
-        self._refuse("newest", self.newest > self.in_flight, "more than are in flight")
+        self._refuse("computed", computed > total + numbers[PLACEHOLDERS], "more than the request has tokens")
+        self._refuse("newest", numbers[NEWEST] > numbers[IN_FLIGHT], "more than are in flight")
         capacity = limits.total_blocks * limits.block_size
-        self._refuse("computed", self.computed > capacity, f"more than all blocks hold ({capacity})")
+        self._refuse("computed", computed > capacity, f"more than all blocks hold ({capacity})")
+
+    def _refuse_negative(self) -> None:
+        if self.numbers.min() >= 0:
+            return
+        for name, column in zip(COLUMN_NAMES, self.numbers, strict=True):
+            _refuse_negative(f"{self.order.name}_columns.{name}", column)
 
     def _refuse(self, column: str, wrong: NDArray[np.bool_], why: str) -> None:
         if wrong.any():
             index = int(np.argmax(wrong))
-            value = getattr(self, column)[index]
+            value = self.numbers[COLUMN_NAMES.index(column), index]
             raise StateError(
                 f"{self.order.name}_columns.{column}: {value} for request {self.order.facts[index].id}: {why}"
             )
@@ -89,17 +118,25 @@ class MirrorQueue:
 
 def unpacked(name: str, data: bytes) -> Column:
     """Little-endian int32 values; raises StateError for a negative or a cut-off one."""
+    _refuse_cut_off(name, data)
+    values = np.frombuffer(data, dtype="<i4")
+    _refuse_negative(name, values)
+    return values
+
+
+def _refuse_cut_off(name: str, data: bytes) -> None:
     if len(data) % 4:
         raise StateError(f"{name}: {len(data)} bytes are no whole int32 values")
-    values = np.frombuffer(data, dtype="<i4")
+
+
+def _refuse_negative(name: str, values: Column) -> None:
     if len(values) and int(values.min()) < 0:
         raise StateError(f"{name}: {int(values.min())} must not be negative")
-    return values
 
 
-def _read_column(order: QueueOrder, name: str, columns: Columns) -> Column:
-    field = f"{order.name}_columns.{name}"
-    values = unpacked(field, getattr(columns, name))
-    if len(values) != len(order.facts):
-        raise StateError(f"{field}: {len(values)} values for {len(order.facts)} requests")
-    return values
+def _refuse_sizes(order: QueueOrder, columns: Columns) -> None:
+    for name in COLUMN_NAMES:
+        field, data = f"{order.name}_columns.{name}", getattr(columns, name)
+        _refuse_cut_off(field, data)
+        if len(data) != 4 * len(order.facts):
+            raise StateError(f"{field}: {len(data) // 4} values for {len(order.facts)} requests")

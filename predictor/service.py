@@ -50,7 +50,13 @@ class PredictorService:
         self._model = load_latency(config.latency)
         self._calibration = FeedCalibration(self._model) if config.settings.calibrate else None
         ledger = Ledger(config.settings.commit_ttl_s)
-        self._forecaster = Forecaster(config.instance, self._model, ledger, self._reader.mirror)
+        self._forecaster = Forecaster(
+            config.instance,
+            self._model,
+            ledger,
+            self._reader.mirror,
+            expect_arrivals=config.settings.expect_arrivals,
+        )
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

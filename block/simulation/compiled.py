@@ -7,6 +7,8 @@ The cache therefore lives in a folder named after a digest of all sources of thi
 from __future__ import annotations
 
 import hashlib
+import importlib
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,21 @@ def _cache_root() -> Path:
     except OSError:
         return Path.home() / ".cache" / "block-router"
     return beside
+
+
+def spare_linear_algebra() -> None:
+    """Have numba do without scipy's linear algebra, which only ``dot`` in compiled code would use.
+
+    Call before anything is compiled or loaded from the cache. Saves a process 16 MB and 0.1 s.
+    """
+    if "scipy.linalg" in sys.modules:
+        return
+    # What stands as None there cannot be imported; numba takes that for an installation without scipy.
+    sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        del sys.modules["scipy.linalg"]
 
 
 def compiled(function: Any) -> Any:

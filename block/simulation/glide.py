@@ -16,6 +16,7 @@ from block.simulation.compiled import compiled
 from block.simulation.kernel import can_admit_first, prefill_cap, process, schedule_waiting, wanted_running
 from block.simulation.layout import (
     ASYNC,
+    AWAITED,
     BATCH,
     BATCH_END,
     BATCH_FACTS,
@@ -56,11 +57,10 @@ from block.simulation.layout import (
     STEPS,
     TIMES,
     TOKENS,
-    UNFINISHED,
 )
 from block.simulation.loop import curve_seconds, let_in, next_arrival_s, outside_curve, step_seconds, submit
 from block.simulation.memory import Floats, Ints
-from block.simulation.queues import compact_running
+from block.simulation.queues import compact_running, leave
 
 _WORTHWHILE = 2  # members; below, stepping costs no more
 
@@ -70,7 +70,7 @@ def glide(s: Ints, f: Floats) -> None:
     """Run as many whole steps as can be followed; does nothing where there is no cohort."""
     if s[BATCHES] != s[ASYNC] or s[RUNNING_COUNT] < _WORTHWHILE or not gather(s):
         return
-    while s[COHORT] > 0 and s[BATCHES] == s[ASYNC]:
+    while s[COHORT] > 0 and s[BATCHES] == s[ASYNC] and s[AWAITED] > 0:
         let_in(s, f)
         _pass_time(s, f)
         let_in(s, f)  # who came meanwhile
@@ -190,7 +190,7 @@ def _end(s: Ints, f: Floats, q: int, scheduled_ahead: bool, now_s: float) -> Non
     s[q + BLOCKS] = s[q + BORROWED] = s[q + END_DRIFT] = 0
     s[q + STATUS] = FINISHED
     f[s[q + TIMES] + FINISH] = now_s
-    s[UNFINISHED] -= 1
+    leave(s, q)
 
 
 @compiled

@@ -56,7 +56,6 @@ from block.simulation.layout import (
     STOP_TOKENS,
     TIMES,
     TOKENS,
-    UNFINISHED,
     WAITING_HEAD,
     WAITING_TAIL,
     WATERMARK,
@@ -66,6 +65,7 @@ from block.simulation.queues import (
     compact_running,
     compact_waiting,
     first_waiting,
+    leave,
     preempt,
     remove_running,
     remove_waiting,
@@ -133,7 +133,7 @@ def abort(s: Ints, f: Floats, q: int, now_s: float) -> None:
         return
     s[q + STATUS] = ABORTED
     f[s[q + TIMES] + FINISH] = now_s
-    s[UNFINISHED] -= 1
+    leave(s, q)
     release(s, q)
     compact_running(s)
     compact_waiting(s)
@@ -275,6 +275,6 @@ def _append_token(s: Ints, f: Floats, q: int, stale: bool, now_s: float) -> bool
         return False
     s[q + STATUS] = FINISHED
     f[s[q + TIMES] + FINISH] = now_s
-    s[UNFINISHED] -= 1
+    leave(s, q)
     release(s, q)
     return True

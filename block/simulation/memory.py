@@ -105,10 +105,9 @@ class MemoryPlan:
         s[layout.CURVE_SECONDS] = layout.FLOAT_HEADER + len(self.latency.token_knots)
         s[layout.KNOTS] = len(self.latency.token_knots)
         memory = Memory(s, f, self.count)
-        memory.requests[:, layout.STATUS] = layout.FUTURE
-        memory.requests[:, layout.TIMES] = (
-            s[layout.REQUEST_TIMES] + np.arange(self.count) * layout.TIME_FIELDS
-        )
+        requests = memory.requests
+        requests[:, layout.STATUS] = layout.FUTURE
+        requests[:, layout.TIMES] = np.arange(s[layout.REQUEST_TIMES], f.size, layout.TIME_FIELDS)
         return memory
 
     def _integers(self) -> Ints:
@@ -149,6 +148,9 @@ class MemoryPlan:
         s[layout.LAST_ARRIVAL] = s[layout.NEXT_ARRIVAL]
         s[layout.LAST_ABORT] = s[layout.NEXT_ABORT]
         s[layout.SEATS] = seats
+        # More than can finish: a run goes on to the end unless told otherwise.
+        s[layout.AWAITED] = n + 1
+        s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
         _write_limits(s, self.limits)
         _write_free_queue(s, blocks)
         s[s[layout.BLOCK_HASH] : s[layout.BLOCK_HASH] + blocks] = -1

@@ -9,6 +9,8 @@ from block.simulation.blocks import release
 from block.simulation.compiled import compiled
 from block.simulation.layout import (
     ARRIVAL,
+    AWAITED,
+    BACKGROUND,
     BY_PRIORITY,
     COMPUTED,
     IN_FLIGHT,
@@ -46,6 +48,13 @@ def enqueue(s: Ints, f: Floats, q: int) -> None:
             s[i] = s[i - 1]
             i -= 1
     s[i] = q
+
+
+@compiled
+def leave(s: Ints, q: int) -> None:
+    """Count a request as out of the engine."""
+    s[UNFINISHED] -= 1
+    s[AWAITED] -= q < s[BACKGROUND]
 
 
 @compiled

@@ -1,7 +1,7 @@
-"""From an ``EngineState`` to a simulation: requests mid-prefill, preempted, batches in flight.
+"""From an engine's state to a simulation: requests mid-prefill, preempted, batches in flight.
 
-Time in the simulation is relative to ``state.time_s``. The prefix cache's content is not part of the state:
-a what-if counts the blocks that running requests hold, but foresees no new hits.
+Time in the simulation is relative to the state's ``time_s``. The prefix cache's content is not part of the
+state: a what-if counts the blocks that running requests hold, but foresees no new hits.
 """
 
 from __future__ import annotations
@@ -14,10 +14,22 @@ import numpy as np
 
 from block.errors import StateError
 from block.latency.base import KernelLatency
-from block.simulation import layout
-from block.simulation.engine import SimulatedRequest, build, check_limits, write_arrivals
-from block.simulation.memory import Memory
-from block.types import Arrival, EngineState, RequestState, RequestStatus
+from block.simulation import columns as fields
+from block.simulation import layout, placing
+from block.simulation.columns import EngineColumns
+from block.simulation.engine import check_limits, write_arrivals
+from block.simulation.memory import Ints, Memory, MemoryPlan
+from block.types import Arrival, EngineState
+
+_FAULTS = {
+    placing.BAD_ARRIVAL: "arrival_s = {0.arrival_s}: must be a time in seconds",
+    placing.BAD_PROMPT: "prompt_tokens = {0.prompt_tokens}: must be at least 1",
+    placing.BAD_MAX_TOKENS: "max_tokens = {0.max_tokens}: must be at least 1",
+    placing.NEWEST_EXCEED: "newest_tokens exceed in_flight_tokens",
+    placing.COMPUTED_EXCEED: "computed_tokens = {0.computed_tokens}: "
+    "more than its {0.total_tokens} tokens allow with {0.in_flight_tokens} in flight",
+    placing.NO_STEP: "in_flight_tokens without a step in flight",
+} | {placing.NEGATIVE + row: f"{name} = {{0.{name}}}: is negative" for row, name in enumerate(fields.FIELDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,7 @@ class Resumed:
 
 
 def resume(
-    state: EngineState,
+    state: EngineState | EngineColumns,
     latency: KernelLatency,
     output_tokens: Mapping[str, int],
     arrivals: Sequence[Arrival] = (),
@@ -41,145 +53,99 @@ def resume(
     ``output_tokens`` says where responses end, by request id; those not in it end at their max_tokens.
     ``spare`` records are left empty at the end. Raises StateError for a state that contradicts itself.
     """
-    check_state(state)
-    present = (*state.running, *state.waiting)
-    limits = replace(state.limits, prefix_caching=False)
-    requests = [_simulated(request, output_tokens, state.time_s) for request in present]
-    requests += [_arriving(arrival, state.time_s) for arrival in arrivals]
-    memory = build(limits, latency, requests, spare)
-    later = range(len(present), len(requests))
-    write_arrivals(memory, sorted(later, key=lambda row: requests[row].arrival_s))
-    _place(memory, state)
-    _put_batches_in_flight(memory, state, latency)
-    return Resumed(memory, tuple(request.id for request in requests))
+    columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
+    check_columns(columns)
+    memory = _allocate(columns, latency, len(columns.ids) + len(arrivals) + spare)
+    stops = columns.numbers[fields.MAX_TOKENS]
+    if output_tokens:
+        named = zip(columns.ids, stops.tolist(), strict=True)
+        stops = np.array([output_tokens.get(name, most) for name, most in named], np.int64)
+    ids = (*columns.ids, *(arrival.id for arrival in arrivals))
+    _place(memory, columns, stops)
+    if arrivals:
+        _announce(memory, columns, arrivals)
+    if columns.limits.policy == "priority":
+        memory.requests[: len(ids), layout.RANK] = _ranks(ids)
+    _put_batches_in_flight(memory, columns, latency)
+    return Resumed(memory, ids)
 
 
 def check_state(state: EngineState) -> None:
     """Raise StateError naming the field that cannot be."""
-    check_limits(state.limits)
-    if not math.isfinite(state.time_s):
-        raise StateError(f"time_s = {state.time_s}: must be a time in seconds")
-    if not 0 <= state.free_blocks <= state.limits.total_blocks:
-        raise StateError(f"free_blocks = {state.free_blocks}: not within 0..{state.limits.total_blocks}")
-    if len(state.in_flight) > 2:
-        raise StateError(f"in_flight: {len(state.in_flight)} steps, at most 2 can be")
-    for request in (*state.running, *state.waiting):
-        _check_request(request)
+    check_columns(EngineColumns.of(state))
 
 
-def _check_request(request: RequestState) -> None:
-    if not math.isfinite(request.arrival_s):
-        raise StateError(f"request {request.id}: arrival_s = {request.arrival_s}: must be a time in seconds")
-    for name in ("prompt_tokens", "max_tokens"):
-        if getattr(request, name) < 1:
-            raise StateError(f"request {request.id}: {name} = {getattr(request, name)}: must be at least 1")
-    for name in ("computed_tokens", "generated_tokens", "in_flight_tokens", "output_placeholders"):
-        if getattr(request, name) < 0:
-            raise StateError(f"request {request.id}: {name} = {getattr(request, name)}: is negative")
-    if request.newest_tokens > request.in_flight_tokens:
-        raise StateError(f"request {request.id}: newest_tokens exceed in_flight_tokens")
-    if request.computed_tokens > request.total_tokens - 1 + request.in_flight_tokens:
+def check_columns(columns: EngineColumns) -> None:
+    """As ``check_state``."""
+    check_limits(columns.limits)
+    if not math.isfinite(columns.time_s):
+        raise StateError(f"time_s = {columns.time_s}: must be a time in seconds")
+    if not 0 <= columns.free_blocks <= columns.limits.total_blocks:
+        raise StateError(f"free_blocks = {columns.free_blocks}: not within 0..{columns.limits.total_blocks}")
+    if len(columns.in_flight) > 2:
+        raise StateError(f"in_flight: {len(columns.in_flight)} steps, at most 2 can be")
+    row, fault = placing.first_fault(columns.numbers, columns.arrival_s, len(columns.in_flight))
+    if fault != placing.NO_FAULT:
+        reason = _FAULTS[fault].format(columns.request(row))
+        raise StateError(f"request {columns.ids[row]}: {reason}")
+
+
+def _allocate(columns: EngineColumns, latency: KernelLatency, count: int) -> Memory:
+    limits = columns.limits
+    if limits.prefix_caching:
+        limits = replace(limits, prefix_caching=False)
+    return MemoryPlan(limits, latency, count, shared_hashes=0, shared_entries=0, table_entries=0).allocate()
+
+
+def _place(memory: Memory, columns: EngineColumns, stops: Ints) -> None:
+    """Put the state's requests into the queues, in the engine's order."""
+    placing.place(memory.s, memory.f, columns.numbers, columns.arrival_s, stops, columns.time_s)
+    memory.s[layout.FREE_BLOCKS] = columns.free_blocks
+    excess = placing.queue_up(memory.s, columns.numbers, columns.running)
+    if excess > 0:
         raise StateError(
-            f"request {request.id}: computed_tokens = {request.computed_tokens}: "
-            f"more than its {request.total_tokens} tokens allow with {request.in_flight_tokens} in flight"
+            f"free_blocks = {columns.free_blocks}: running requests hold {excess} blocks more than are in use"
         )
 
 
-def _simulated(request: RequestState, output_tokens: Mapping[str, int], origin_s: float) -> SimulatedRequest:
-    expected = output_tokens.get(request.id, request.max_tokens)
-    at_least = request.generated_tokens + 1
-    return SimulatedRequest(
-        id=request.id,
-        arrival_s=request.arrival_s - origin_s,
-        prompt_tokens=request.prompt_tokens,
-        output_tokens=max(min(expected, request.max_tokens), at_least),
-        max_tokens=max(request.max_tokens, at_least),
-        priority=request.priority,
-    )
+def _announce(memory: Memory, columns: EngineColumns, arrivals: Sequence[Arrival]) -> None:
+    """Write the requests that are still to come, behind those that are there."""
+    first, room = len(columns.ids), columns.limits.max_model_len
+    memory.requests[first : first + len(arrivals), layout.PROMPT : layout.PRIORITY + 1] = [
+        (
+            arrival.prompt_tokens,
+            max(arrival.max_tokens, arrival.output_tokens),
+            min(arrival.output_tokens, room - arrival.prompt_tokens),
+            arrival.priority,
+        )
+        for arrival in arrivals
+    ]
+    times = [arrival.arrival_s - columns.time_s for arrival in arrivals]
+    memory.times[first : first + len(arrivals), layout.ARRIVAL] = times
+    order = sorted(range(len(arrivals)), key=times.__getitem__)
+    write_arrivals(memory, [first + index for index in order])
 
 
-def _arriving(arrival: Arrival, origin_s: float) -> SimulatedRequest:
-    return SimulatedRequest(
-        id=arrival.id,
-        arrival_s=arrival.arrival_s - origin_s,
-        prompt_tokens=arrival.prompt_tokens,
-        output_tokens=arrival.output_tokens,
-        max_tokens=max(arrival.max_tokens, arrival.output_tokens),
-        priority=arrival.priority,
-    )
+def _ranks(ids: Sequence[str]) -> list[int]:
+    """Each request's place among the sorted ids."""
+    ranks = {name: rank for rank, name in enumerate(sorted(ids))}
+    return [ranks[name] for name in ids]
 
 
-def _place(memory: Memory, state: EngineState) -> None:
-    """Put the state's requests into the queues, in the engine's order."""
-    for record, request in zip(memory.requests, (*state.running, *state.waiting), strict=False):
-        preempted = request.status == RequestStatus.PREEMPTED
-        record[layout.COMPUTED] = request.computed_tokens
-        record[layout.GENERATED] = request.generated_tokens
-        record[layout.PLACEHOLDERS] = request.output_placeholders
-        record[layout.IN_FLIGHT] = request.in_flight_tokens
-        record[layout.STALE] = request.in_flight_tokens if preempted else 0
-        record[layout.STATUS] = layout.PREEMPTED if preempted else layout.WAITING
-    s, count, present = memory.s, len(state.running), len(state.running) + len(state.waiting)
-    positions = s[layout.RECORDS] + np.arange(present) * layout.RECORD
-    running = memory.requests[:count]
-    running[:, layout.STATUS] = layout.RUNNING
-    running[:, layout.BLOCKS] = -(-running[:, layout.COMPUTED] // state.limits.block_size)
-    _share_hits(memory, state)
-    s[s[layout.RUNNING_QUEUE] : s[layout.RUNNING_QUEUE] + count] = positions[:count]
-    s[layout.RUNNING_COUNT] = count
-    s[layout.WAITING_TAIL] = s[layout.WAITING_HEAD] + len(state.waiting)
-    s[s[layout.WAITING_HEAD] : s[layout.WAITING_TAIL]] = positions[count:]
-    s[layout.UNFINISHED] = present
-    s[layout.FREE_BLOCKS] = state.free_blocks
-
-
-def _share_hits(memory: Memory, state: EngineState) -> None:
-    """Blocks that several requests hold are freed by the last: the excess is borrowed from cache hits."""
-    held = int(memory.requests[: len(state.running), layout.BLOCKS].sum())
-    excess = held - (state.limits.total_blocks - state.free_blocks)
-    for record, request in zip(memory.requests, state.running, strict=False):
-        borrowed = min(max(excess, 0), request.cached_tokens // state.limits.block_size)
-        record[layout.BORROWED] = borrowed
-        excess -= borrowed
-    if excess > 0:
-        raise StateError(f"free_blocks = {state.free_blocks}: running requests hold {excess} blocks more")
-
-
-def _put_batches_in_flight(memory: Memory, state: EngineState, latency: KernelLatency) -> None:
-    """Seat the in-flight steps' requests so that their output is applied when they end."""
-    end_s = 0.0
-    count = len(state.in_flight)
+def _put_batches_in_flight(memory: Memory, columns: EngineColumns, latency: KernelLatency) -> None:
+    """Steps that are under way end as their shape says; their requests are seated in them."""
+    end_s, count = 0.0, len(columns.in_flight)
     memory.s[layout.STEPS] = memory.s[layout.BATCHES] = count
-    for slot, step in enumerate(state.in_flight):
-        submit_s = step.submit_s - state.time_s
+    for slot, step in enumerate(columns.in_flight):
+        submit_s = step.submit_s - columns.time_s
         start_s = max(end_s, submit_s) if slot else submit_s
         end_s = max(start_s + latency.seconds(step.shape), 0.0)
         memory.f[layout.BATCH_START + slot] = start_s
         memory.f[layout.BATCH_END + slot] = end_s
     memory.f[layout.GPU_FREE] = end_s
-    for row, request in enumerate((*state.running, *state.waiting)):
-        if request.in_flight_tokens > 0:
-            _seat(memory, memory.position(row), request, count)
-
-
-def _seat(memory: Memory, position: int, request: RequestState, count: int) -> None:
-    if count == 0:
-        raise StateError(f"request {request.id}: in_flight_tokens without a step in flight")
-    newest = request.newest_tokens if count > 1 else request.in_flight_tokens
-    older = request.in_flight_tokens - newest
-    stale = request.status == RequestStatus.PREEMPTED
-    promised = request.output_placeholders
-    # Asynchronous scheduling counts a token as promised once its step is scheduled.
-    complete = promised > 0 if memory.s[layout.ASYNC] else request.computed_tokens >= request.total_tokens
-    emits_newest = newest > 0 and (stale or complete)
-    emits_older = older > 0 and (stale or promised > int(emits_newest))
-    if older > 0:
-        _sit(memory, count - 2, (position, older, emits_older))
-    if newest > 0:
-        _sit(memory, count - 1, (position, newest, emits_newest))
-
-
-def _sit(memory: Memory, slot: int, seat: tuple[int, int, bool]) -> None:
-    facts = memory.batch_facts(slot)
-    memory.seats(slot)[:, facts[layout.LENGTH]] = seat
-    facts[layout.LENGTH] += 1
+    unseated = placing.seat(memory.s, columns.numbers)
+    if unseated >= 0:
+        raise StateError(
+            f"request {columns.ids[unseated]}: in_flight_tokens, but the step in flight already has "
+            f"max_num_seqs = {columns.limits.max_num_seqs} requests"
+        )

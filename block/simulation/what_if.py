@@ -2,11 +2,13 @@
 
 A state is laid out once. For each scenario of response lengths one run without the newcomer is the
 baseline, shared by all questions; each question copies the state and runs it to the end with the
-newcomer behind all other arrivals. The difference is the harm to the others.
+newcomer behind all other arrivals. The difference is the harm to the others. Requests that are only
+expected (see ``background``) come behind the newcomer in both, and a run ends without waiting for them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,9 @@ import numpy as np
 from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.simulation import layout
-from block.simulation.compiled import compiled, compiled_allocating
+from block.simulation.background import Background
+from block.simulation.columns import MAX_TOKENS, EngineColumns
+from block.simulation.compiled import compiled, compiled_allocating, spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
@@ -23,8 +27,11 @@ from block.simulation.run import run
 from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
 
 # Entries of the compiled answer to one question in one scenario.
-_TTFT, _E2E, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(7)
-_ENTRIES = 7
+_TTFT, _E2E, _TPOT, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(8)
+_ENTRIES = 8
+# Entries of the answers' summary: the means of the above, then these; each maximum follows its deviation.
+_TTFT_STD, _TTFT_MAX, _E2E_STD, _E2E_MAX = range(_ENTRIES, _ENTRIES + 4)
+_FIGURES = _ENTRIES + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +53,29 @@ class WhatIf:
 
     def __init__(
         self,
-        state: EngineState,
+        state: EngineState | EngineColumns,
         model: StepLatencyModel,
         output_tokens: Ints | None = None,
         committed: Sequence[Arrival] = (),
+        background: Background | None = None,
     ) -> None:
         """``output_tokens``: (scenarios, requests) response lengths, in the order of ``state.running``,
         ``state.waiting`` and ``committed``, the choices that the engine has not shown yet. None is one
-        scenario in which every response goes on to its limit.
+        scenario in which every response goes on to its limit. ``background``: what else is expected to
+        come; None is nothing.
         """
+        columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
         if output_tokens is None:
-            present = [request.max_tokens for request in (*state.running, *state.waiting)]
-            output_tokens = np.array([present + [arrival.max_tokens for arrival in committed]], np.int64)
-        self._state = state
+            coming = np.array([arrival.max_tokens for arrival in committed], np.int64)
+            output_tokens = np.concatenate([columns.numbers[MAX_TOKENS], coming])[None]
+        self._state = columns
         self._model = model
         self.scenarios = len(output_tokens)
-        self._memory = resume(state, model.kernel, {}, committed, spare=1).memory
+        background = background or Background.none()
+        self._others = len(columns.ids) + len(committed)
+        spare = 1 + len(background)
+        self._memory = resume(columns, model.kernel, {}, committed, spare).memory
+        background.announce(self._memory, columns.limits)
         self._stops = self._stop_tokens(output_tokens)
         self._first_end_s = self._end_of_oldest_step()
         self._baseline: tuple[float, Floats, Ints] | None = None
@@ -75,15 +89,16 @@ class WhatIf:
         arrival = newcomer.arrival
         records = self._records(newcomer)
         arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
-        finishes, preemptions = self._baseline_at(arrival_s)
+        as_of_s, finishes, preemptions = self._baseline_at(arrival_s)
         memory = self._memory
-        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, finishes, preemptions)
-        if np.isnan(answers[:, _E2E]).any():
+        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions)
+        figures = _summary(answers).tolist()
+        if math.isnan(figures[_E2E]):
             raise StateError(
                 f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
                 f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
             )
-        return self._prediction(newcomer, answers), _spread(answers)
+        return self._prediction(newcomer, figures), _spread(answers, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
         """(scenarios, 5): the first fields of the newcomer's record."""
@@ -96,14 +111,14 @@ class WhatIf:
             raise StateError(f"request {arrival.id}: need one output length for each scenario")
         return np.array(
             [
-                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._memory.count)
+                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._others)
                 for tokens in newcomer.output_tokens
             ]
         )
 
     def _stop_tokens(self, output_tokens: Ints) -> Ints:
         """As the engine would: never beyond what a request or the model allows, never in the past."""
-        requests = self._memory.requests[:-1]
+        requests = self._memory.requests[: self._others]
         if output_tokens.shape[1] != len(requests):
             raise StateError(f"output_tokens: {output_tokens.shape[1]} lengths for {len(requests)} requests")
         room = self._state.limits.max_model_len - requests[:, layout.PROMPT]
@@ -113,35 +128,34 @@ class WhatIf:
     def _end_of_oldest_step(self) -> float:
         """Up to then, a question's time changes nothing for the others."""
         if self._memory.s[layout.BATCHES] == 0:
-            return np.inf
+            return 0.0
         return float(self._memory.f[layout.BATCH_END])
 
-    def _baseline_at(self, now_s: float) -> tuple[Floats, Ints]:
+    def _baseline_at(self, now_s: float) -> tuple[float, Floats, Ints]:
+        """As of when it was run, finish times and preemptions."""
         as_of_s = now_s if now_s > self._first_end_s else 0.0
         if self._baseline is None or self._baseline[0] != as_of_s:
             finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
             self._baseline = (as_of_s, finishes, preemptions)
-        return self._baseline[1:]
+        return self._baseline
 
-    def _prediction(self, newcomer: Newcomer, answers: Floats) -> Prediction:
-        mean = answers.mean(axis=0)
-        after_first = np.array(newcomer.output_tokens) - 1
-        tpots = (answers[:, _E2E] - answers[:, _TTFT]) / np.maximum(after_first, 1)
+    def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
-            ttft_s=float(mean[_TTFT]),
-            e2e_s=float(mean[_E2E]),
-            tpot_s=float(tpots.mean()),
-            harm_sum_s=float(mean[_HARM_SUM]),
-            harm_max_s=float(mean[_HARM_MAX]),
-            extra_preemptions=float(mean[_PREEMPTIONS]),
+            ttft_s=figures[_TTFT],
+            e2e_s=figures[_E2E],
+            tpot_s=figures[_TPOT],
+            harm_sum_s=figures[_HARM_SUM],
+            harm_max_s=figures[_HARM_MAX],
+            extra_preemptions=figures[_PREEMPTIONS],
             state_age_s=max(newcomer.arrival.arrival_s - self._state.time_s, 0.0),
             model_version=self._model.version,
-            confidence=1.0 - float(answers[:, _OUTSIDE].sum() / max(answers[:, _STEPS].sum(), 1)),
+            confidence=1.0 - figures[_OUTSIDE] / max(figures[_STEPS], 1.0),
         )
 
 
 def warm_up(model: StepLatencyModel) -> None:
     """Compile, or load from the cache, all that an answer needs: seconds when cold, else half of one."""
+    spare_linear_algebra()
     limits = EngineLimits(
         block_size=16, total_blocks=8, max_num_seqs=1, max_num_batched_tokens=16, max_model_len=64
     )
@@ -149,22 +163,42 @@ def warm_up(model: StepLatencyModel) -> None:
     WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
 
 
-def _spread(answers: Floats) -> PredictionSpread:
-    ttft, e2e = answers[:, _TTFT], answers[:, _E2E]
+def _spread(answers: Floats, figures: list[float]) -> PredictionSpread:
     return PredictionSpread(
         scenarios=len(answers),
-        ttft_std_s=float(ttft.std()),
-        ttft_max_s=float(ttft.max()),
-        e2e_std_s=float(e2e.std()),
-        e2e_max_s=float(e2e.max()),
-        ttft_s=tuple(ttft.tolist()),
-        e2e_s=tuple(e2e.tolist()),
+        ttft_std_s=figures[_TTFT_STD],
+        ttft_max_s=figures[_TTFT_MAX],
+        e2e_std_s=figures[_E2E_STD],
+        e2e_max_s=figures[_E2E_MAX],
+        ttft_s=tuple(answers[:, _TTFT].tolist()),
+        e2e_s=tuple(answers[:, _E2E].tolist()),
     )
 
 
+@compiled_allocating
+def _summary(answers: Floats) -> Floats:
+    """(figures,): the means over the scenarios, then how far they lie apart."""
+    scenarios = len(answers)
+    figures = np.zeros(_FIGURES)
+    for scenario in range(scenarios):
+        for entry in range(_ENTRIES):
+            figures[entry] += answers[scenario, entry] / scenarios
+    for entry, spread in ((_TTFT, _TTFT_STD), (_E2E, _E2E_STD)):
+        for scenario in range(scenarios):
+            figures[spread] += (answers[scenario, entry] - figures[entry]) ** 2 / scenarios
+            figures[spread + 1] = max(figures[spread + 1], answers[scenario, entry])
+        figures[spread] = np.sqrt(figures[spread])
+    return figures
+
+
 @compiled
-def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
-    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now."""
+def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float, as_of_s: float) -> None:
+    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now.
+
+    The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
+    has come until then is known.
+    """
+    s[layout.AWAITED] = stops.size
     q = s[layout.RECORDS]
     for r in range(stops.size):
         s[q + layout.STOP_TOKENS] = stops[r]
@@ -173,17 +207,34 @@ def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float) -> None:
     for slot in range(s[layout.BATCHES]):
         f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
         f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
+    for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
+        if s[i] >= s[layout.BACKGROUND]:
+            f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
 
 
 @compiled
 def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
-    """Put the newcomer into the spare record, behind all other arrivals."""
+    """Put the newcomer into the spare record, behind all arrivals but those only expected."""
     q = s[layout.RECORDS] + others * layout.RECORD
     for field in range(newcomer.size):
         s[q + field] = newcomer[field]
     f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
-    s[s[layout.LAST_ARRIVAL]] = q
+    i = s[layout.LAST_ARRIVAL]
+    while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
+        s[i] = s[i - 1]
+        i -= 1
+    s[i] = q
     s[layout.LAST_ARRIVAL] += 1
+    s[layout.AWAITED] += 1
+
+
+@compiled
+def _preemptions(s: Ints, count: int) -> int:
+    """Of the first ``count`` requests; the others' depend on where the run ends."""
+    total = 0
+    for r in range(count):
+        total += s[s[layout.RECORDS] + r * layout.RECORD + layout.PREEMPTIONS]
+    return total
 
 
 @compiled_allocating
@@ -195,12 +246,12 @@ def _run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tupl
     s, f = np.empty_like(template), np.empty_like(times)
     for scenario in range(scenarios):
         s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], now_s)
+        _set_stage(s, f, stops[scenario], now_s, now_s)
         run(s, f)
         for r in range(others):
             at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
             finishes[scenario, r] = f[at + layout.FINISH]
-        preemptions[scenario] = s[layout.PREEMPTIONS_DONE]
+        preemptions[scenario] = _preemptions(s, others)
     return finishes, preemptions
 
 
@@ -211,6 +262,7 @@ def _ask(
     stops: Ints,
     newcomers: Ints,
     arrival_s: float,
+    as_of_s: float,
     finishes: Floats,
     preemptions: Ints,
 ) -> Floats:
@@ -221,18 +273,20 @@ def _ask(
     for scenario in range(scenarios):
         s[:], f[:] = template, times
         answer = answers[scenario]
-        _set_stage(s, f, stops[scenario], arrival_s)
+        _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
         _join(s, f, others, newcomers[scenario], arrival_s)
         run(s, f)
         fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
         answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
         answer[_E2E] = f[fate + layout.FINISH] - arrival_s
+        after_first = max(s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1, 1)
+        answer[_TPOT] = (answer[_E2E] - answer[_TTFT]) / after_first
         for r in range(others):
             at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
             harm = f[at + layout.FINISH] - finishes[scenario, r]
             answer[_HARM_SUM] += harm
             answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-        answer[_PREEMPTIONS] = s[layout.PREEMPTIONS_DONE] - preemptions[scenario]
+        answer[_PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
         answer[_STEPS] = s[layout.STEPS]
         answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
     return answers

@@ -37,6 +37,22 @@ def test_conditioning_agrees_with_sampling() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "length",
+    [
+        SPREAD,
+        LengthDistribution.point(33.5),
+        LengthDistribution(((0.2, 0.0), (0.3, 40.0), (0.6, 40.0), (0.7, 55.5))),
+        LengthDistribution(((0.3, 70.0), (0.4, 90.0))),
+    ],
+)
+def test_the_mean_is_the_average_over_all_levels(length: LengthDistribution) -> None:
+    levels = (np.arange(200_000) + 0.5) / 200_000
+    for generated in (0, 1, 30, 39, 40, 54, 55, 60, 89, 90, 300, 599, 5000):
+        average = float(length.totals(levels, generated).mean())
+        assert length.mean(generated) == pytest.approx(average, rel=1e-4)
+
+
 def test_beyond_all_quantiles_a_remainder_is_left() -> None:
     remainders = [SPREAD.mean(generated) - generated for generated in (700, 2000, 10_000)]
     assert remainders[0] == pytest.approx(remainders[1], rel=0.02)

@@ -17,12 +17,23 @@ from block.simulation.engine import EngineSimulation
 from block.simulation.loop import SCHEDULED, STUCK, advance
 from block.simulation.resume import resume
 from block.simulation.run import run
-from block.types import Arrival, EngineLimits, EngineState, RequestState, RequestStatus
+from block.types import (
+    Arrival,
+    BatchShape,
+    EngineLimits,
+    EngineState,
+    InFlightStep,
+    RequestState,
+    RequestStatus,
+)
 
 LIMITS = EngineLimits(
     block_size=16, total_blocks=64, max_num_seqs=8, max_num_batched_tokens=64, max_model_len=512
 )
 RUNNING = RequestState("a", RequestStatus.RUNNING, 0.0, 20, 50, computed_tokens=24, generated_tokens=5)
+
+IN_FLIGHT = replace(RUNNING, computed_tokens=25, in_flight_tokens=1, newest_tokens=1)
+STEP = InFlightStep(7, 4.9, BatchShape.of([(1, 25)]))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -70,6 +81,13 @@ def test_resuming_a_captured_state_changes_no_finish_time(
         ({"running": (replace(RUNNING, computed_tokens=25),)}, "computed_tokens"),
         ({"running": (replace(RUNNING, max_tokens=0),)}, "max_tokens"),
         ({"running": (replace(RUNNING, newest_tokens=1),)}, "newest_tokens"),
+        ({"running": (replace(RUNNING, id="odd", prompt_tokens=0),)}, "request odd: prompt_tokens = 0"),
+        ({"running": (replace(RUNNING, generated_tokens=-2),)}, "generated_tokens = -2"),
+        ({"waiting": (replace(RUNNING, arrival_s=np.nan),)}, "request a: arrival_s = nan"),
+        ({"waiting": (replace(RUNNING, cached_tokens=-3),)}, "cached_tokens = -3"),
+        ({"running": (replace(RUNNING, in_flight_tokens=1),)}, "in_flight_tokens without a step"),
+        ({"running": (IN_FLIGHT,) * 9, "in_flight": (STEP,), "free_blocks": 46}, "max_num_seqs = 8"),
+        ({"in_flight": (STEP,) * 3}, "in_flight: 3 steps"),
         ({"limits": replace(LIMITS, block_size=0)}, "block_size"),
         ({"limits": replace(LIMITS, policy="lottery")}, "policy"),
     ],

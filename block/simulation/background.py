@@ -1,0 +1,70 @@
+"""Requests that nobody has sent yet: what an engine expects to come while the ones it has are served.
+
+A what-if without them is right about an engine that gets nothing more, and the busier the engine, the more
+of a request's time goes to the prompts and tokens of later ones. They delay; they are not asked about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from block.errors import StateError
+from block.simulation import layout
+from block.simulation.memory import Floats, Ints, Memory
+from block.types import EngineLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Expected arrivals of one engine, in order."""
+
+    arrival_s: Floats
+    """(requests,) seconds from now on, whenever that is asked; never falling."""
+    prompt_tokens: Ints
+    """(requests,)"""
+    output_tokens: Ints
+    """(requests,)"""
+
+    def __post_init__(self) -> None:
+        """Raises StateError for columns that do not fit each other or cannot be."""
+        if not len(self.arrival_s) == len(self.prompt_tokens) == len(self.output_tokens):
+            raise StateError("background: arrival_s, prompt_tokens and output_tokens differ in length")
+        if len(self.arrival_s) == 0:
+            return
+        gaps_s = np.diff(self.arrival_s, prepend=0.0)
+        if not np.isfinite(self.arrival_s).all() or gaps_s.min() < 0:
+            raise StateError("background.arrival_s: must be seconds from 0 on that never fall")
+        if self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1:
+            raise StateError("background: prompt_tokens and output_tokens must be at least 1")
+
+    @classmethod
+    def none(cls) -> Self:
+        """Nothing more is expected."""
+        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    def announce(self, memory: Memory, limits: EngineLimits) -> None:
+        """Write the requests into the last records of ``memory``, behind the arrivals it has.
+
+        Lengths are cut to what an engine of these limits takes.
+        """
+        if len(self) == 0:
+            return
+        rows = memory.requests[-len(self) :]
+        most = min(limits.max_model_len, limits.total_blocks * limits.block_size)
+        rows[:, layout.PROMPT] = np.minimum(self.prompt_tokens, max(most - 1, 1))
+        room = np.maximum(most - rows[:, layout.PROMPT], 1)
+        rows[:, layout.STOP_TOKENS] = rows[:, layout.MAX_TOKENS] = np.clip(self.output_tokens, 1, room)
+        rows[:, layout.RANK] = np.arange(memory.count - len(self), memory.count)
+        memory.times[-len(self) :, layout.ARRIVAL] = self.arrival_s
+        s = memory.s
+        first = s[layout.RECORDS] + (memory.count - len(self)) * layout.RECORD
+        end = s[layout.LAST_ARRIVAL]
+        s[end : end + len(self)] = first + np.arange(len(self)) * layout.RECORD
+        s[layout.LAST_ARRIVAL] += len(self)
+        s[layout.BACKGROUND] = first

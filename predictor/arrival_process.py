@@ -1,0 +1,112 @@
+"""What has been arriving at one engine lately, and so what to expect while it serves what it has.
+
+The rate is that of the latest arrivals; lengths are theirs too, in an order of which every stretch is as
+mixed as the whole. Knows no clock: times come in by call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from block.lengths import LengthDistribution
+from block.messages import RequestFacts
+from block.simulation.background import Background
+from block.simulation.memory import Ints
+
+WINDOW_S = 20.0
+"""Arrivals older than this say nothing of the rate."""
+HORIZON_S = 60.0
+"""How far ahead arrivals are expected."""
+MOST = 128
+"""Arrivals remembered, and expected at most: at high rates both reach less far."""
+KINDS = 32
+"""Kinds of requests, by length, that are told apart."""
+_FEWEST = 3
+
+LengthOf = Callable[[str], LengthDistribution | None]
+
+
+@dataclass(slots=True)
+class _Seen:
+    facts: RequestFacts
+    seen_s: float
+    output_tokens: int | None = None
+    """None until somebody has told."""
+
+
+class ArrivalProcess:
+    """Remembers the latest arrivals of one engine."""
+
+    def __init__(self, length_of: LengthOf) -> None:
+        """``length_of``: what is known of a request's response length, by the engine's id for it."""
+        self._length_of = length_of
+        self._seen: deque[_Seen] = deque(maxlen=MOST)
+        self._since_s: float | None = None
+        self._mixed: tuple[int, Ints] | None = None
+        self.version = 0
+        """Changes with every arrival."""
+
+    def note(self, arrivals: Iterable[RequestFacts], now_s: float) -> None:
+        """These requests have come."""
+        if self._since_s is None:
+            # Who was there before the first look came at times unknown.
+            self._since_s = now_s
+            return
+        for facts in arrivals:
+            self._seen.append(_Seen(facts, now_s))
+            self.version += 1
+
+    def rate_per_s(self, now_s: float) -> float:
+        """Mean arrivals per second over the window, or since the first look if that was later."""
+        if self._since_s is None:
+            return 0.0
+        start_s = max(now_s - WINDOW_S, self._since_s)
+        if len(self._seen) == MOST:
+            start_s = max(start_s, self._seen[0].seen_s)
+        recent = sum(seen.seen_s > start_s for seen in self._seen)
+        return recent / (now_s - start_s) if recent >= _FEWEST else 0.0
+
+    def expected(self, now_s: float) -> Background:
+        """Evenly spaced arrivals at the present rate from ``now_s`` on; none if hardly any were seen."""
+        rate_per_s = self.rate_per_s(now_s)
+        if rate_per_s <= 0.0:
+            return Background.none()
+        count = min(MOST, math.ceil(rate_per_s * HORIZON_S))
+        lengths = np.resize(self._mixed_lengths(), (count, 2))
+        arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
+        return Background(arrival_s, lengths[:, 0], lengths[:, 1])
+
+    def _mixed_lengths(self) -> Ints:
+        """(kinds, 2) prompt and output tokens: means of equal shares of those seen, in an order of which
+        every stretch is about as mixed as the whole.
+
+        The largest kind comes last: of what comes rarely, less than its share comes soon in most cases.
+        """
+        if self._mixed is None or self._mixed[0] != self.version:
+            pairs = [(seen.facts.prompt_tokens, self._output_tokens(seen)) for seen in self._seen]
+            pairs.sort(key=sum)
+            shares = np.array_split(np.array(pairs), min(KINDS, len(pairs)))
+            means = np.array([share.mean(axis=0) for share in shares])
+            mixed = np.rint(means[_mixed_order(len(means))]).astype(np.int64)
+            self._mixed = (self.version, mixed)
+        return self._mixed[1]
+
+    def _output_tokens(self, seen: _Seen) -> int:
+        if seen.output_tokens is None:
+            length = self._length_of(seen.facts.id)
+            if length is None:
+                return seen.facts.max_tokens
+            seen.output_tokens = min(max(1, round(length.mean())), seen.facts.max_tokens)
+        return seen.output_tokens
+
+
+def _mixed_order(count: int) -> list[int]:
+    """0..count-1 by their bits in reverse: every stretch is spread over the whole range."""
+    bits = max(1, (count - 1).bit_length())
+    reverse = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)]
+    return [i for i in reverse if i < count]
