@@ -175,7 +175,11 @@ class SchedulerSettings(Settings):
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
     health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
     workers: Whole = Field(
-        1, ge=1, le=64, description="Processes that share one scheduler's port, and nothing else."
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share one scheduler's port, and nothing else: a scrape of the "
+        "metrics is answered by any of them, and tells by a label which.",
     )
     max_body_bytes: Whole = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
 

@@ -114,7 +114,7 @@ async def load(url: str, request: bytes, *, requests: int, connections: int, pau
             try:
                 if caller is None:
                     _, caller = await asyncio.get_running_loop().create_connection(
-                        _Caller, parts.hostname, parts.port
+                        _Caller, parts.hostname or "", parts.port or 80
                     )
                 problem = await asyncio.wait_for(caller.call(request), ANSWER_S)
             except (OSError, TimeoutError) as error:

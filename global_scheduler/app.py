@@ -32,15 +32,18 @@ REST_S = 4.0
 """vLLM closes an idle connection after 5 s; a request sent at that moment would be lost."""
 
 
-def create_app(config: SchedulerConfig) -> SchedulerApp:
-    """Build the service. Raises ConfigError for an unknown policy, estimator or a bad tokenizer."""
-    return SchedulerApp(config)
+def create_app(config: SchedulerConfig, worker: int | None = None) -> SchedulerApp:
+    """Build the service. Raises ConfigError for an unknown policy, estimator or a bad tokenizer.
+
+    ``worker``: which of several processes on one port this is; it becomes a label of all metrics.
+    """
+    return SchedulerApp(config, worker)
 
 
 class SchedulerApp:
     """Endpoints, and the lifespan of what they use."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, worker: int | None = None) -> None:
         settings = config.settings
         self.limits = Limits(max_body_bytes=settings.max_body_bytes, idle_s=settings.idle_timeout_s)
         self._settings = settings
@@ -50,7 +53,7 @@ class SchedulerApp:
         )
         self._counter = make_token_counter(settings.tokenizer)
         self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s)
-        self._metrics = SchedulerMetrics(self._fleet)
+        self._metrics = SchedulerMetrics(self._fleet, worker)
         self._resources = AsyncExitStack()
         self._router: Router
         pages = Pages(self._fleet, self._metrics)

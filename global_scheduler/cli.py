@@ -47,7 +47,12 @@ def serve(
         settings = load_config(config, SchedulerConfig)
         check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
         binding = Binding(settings.host, settings.port)
-        run(lambda: create_app(settings), binding, GRACE_S, workers or settings.settings.workers)
+        run(
+            lambda worker: create_app(settings, worker),
+            binding,
+            GRACE_S,
+            workers or settings.settings.workers,
+        )
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

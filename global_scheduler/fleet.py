@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from block.config import InstanceConfig
@@ -38,8 +38,8 @@ class Instance:
         """Origin and path of its predictor, if it has one."""
         self.healthy = False
         self.traffic = Traffic()
-        self.models: tuple[ModelCard, ...] | None = None
-        """None until it has told."""
+        self._models: tuple[ModelCard, ...] | None = None
+        self._model_names: frozenset[str] = frozenset()
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
         self.waiting: set[Waiting] = set()
@@ -50,9 +50,19 @@ class Instance:
         """Requests sent there by this scheduler that are not over."""
         return self.traffic.outstanding
 
+    @property
+    def models(self) -> tuple[ModelCard, ...] | None:
+        """What it serves; None until it has told."""
+        return self._models
+
+    @models.setter
+    def models(self, cards: tuple[ModelCard, ...]) -> None:
+        self._models = cards
+        self._model_names = frozenset(card.id for card in cards)
+
     def serves(self, model: str) -> bool:
         """Whether it is worth asking for ``model``; an instance that has not told may serve anything."""
-        return not model or self.models is None or any(card.id == model for card in self.models)
+        return model in self._model_names or not model or self._models is None
 
     def max_model_len(self, model: str) -> int | None:
         """Length limit of ``model`` there, if known."""
@@ -71,14 +81,26 @@ class Instance:
             waiting.give_up()
         self.waiting.clear()
 
-    @contextmanager
-    def busy(self, burden: Burden = _UNWEIGHED) -> Iterator[None]:
-        """Count one request as outstanding, with what it weighs."""
-        number = self.traffic.begin(burden, time.monotonic())
-        try:
-            yield
-        finally:
-            self.traffic.end(number)
+    def busy(self, burden: Burden = _UNWEIGHED) -> AbstractContextManager[None]:
+        """Count one request as outstanding within the context, with what it weighs."""
+        return _Busy(self.traffic, burden)
+
+
+class _Busy:
+    """A class, for a generator would cost each request three times as much."""
+
+    __slots__ = ("_burden", "_number", "_traffic")
+
+    def __init__(self, traffic: Traffic, burden: Burden) -> None:
+        self._traffic = traffic
+        self._burden = burden
+        self._number = 0
+
+    def __enter__(self) -> None:
+        self._number = self._traffic.begin(self._burden, time.monotonic())
+
+    def __exit__(self, *_: object) -> None:
+        self._traffic.end(self._number)
 
 
 class Fleet:
@@ -99,7 +121,7 @@ class Fleet:
 
         Raises RequestError: 404 if the whole fleet's models are known and it is none of them, else 503.
         """
-        able = tuple(instance for instance in self.instances if instance.healthy and instance.serves(model))
+        able = tuple([instance for instance in self.instances if instance.healthy and instance.serves(model)])
         if able:
             return able
         if self.healthy and not any(instance.serves(model) for instance in self.instances):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from global_scheduler.fleet import Fleet
 from global_scheduler.histogram import Histogram
 
+_SAMPLE = re.compile(rb"^(\w+)([{ ])", re.MULTILINE)
 _SHORT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _RELATIVE = (-0.9, -0.5, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
@@ -15,8 +18,10 @@ _RELATIVE = (-0.9, -0.5, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5,
 class SchedulerMetrics:
     """Counters and histograms, each named once."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, worker: int | None = None) -> None:
+        """``worker`` labels every series, for each scrape is answered by another process."""
         self._fleet = fleet
+        self._worker = worker
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "block_requests_total",
@@ -54,7 +59,8 @@ class SchedulerMetrics:
         for instance in self._fleet.instances:
             self._outstanding.labels(instance.name).set(instance.outstanding)
             self._up.labels(instance.name).set(instance.healthy)
-        return generate_latest(self._registry)
+        text = generate_latest(self._registry)
+        return text if self._worker is None else _labelled(text, b'worker="%d"' % self._worker)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         histogram = Histogram(name, text, buckets)
@@ -63,3 +69,8 @@ class SchedulerMetrics:
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("instance",), registry=self._registry)
+
+
+def _labelled(text: bytes, label: bytes) -> bytes:
+    """The label put first in every sample."""
+    return _SAMPLE.sub(lambda name: name[1] + b"{" + label + (b"," if name[2] == b"{" else b"} "), text)

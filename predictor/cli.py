@@ -27,7 +27,7 @@ def serve(
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = load_config(config, PredictorConfig)
-        run(lambda: create_app(settings), Binding(settings.host, settings.port), GRACE_S)
+        run(lambda _: create_app(settings), Binding(settings.host, settings.port), GRACE_S)
     except BlockError as error:
         typer.echo(f"block-predictor: {error}", err=True)
         raise typer.Exit(1) from error

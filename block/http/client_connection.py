@@ -63,7 +63,11 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
         self._usable = True
-        self._forget()
+        self._headers: Headers = []
+        self._parts: list[bytes] = []
+        self._status = self._fed = 0
+        self._headed = self._told = self._ended = self._surplus = False
+        self._until_eof = self._reusable = self._paused = False
 
     @property
     def usable(self) -> bool:
@@ -88,7 +92,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read nothing for now."""
-        if self._receiver is not None:
+        if self._receiver is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._paused = True
 
@@ -96,7 +100,8 @@ class ClientConnection(asyncio.Protocol):
         """Read on."""
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def expire(self) -> None:
         """It has rested for too long."""
@@ -160,11 +165,13 @@ class ClientConnection(asyncio.Protocol):
         """The head has ended."""
         self._headed = True
         status = self._parser.get_status_code()
-        if 100 <= status < 200:
-            return
-        if not 200 <= status <= 599:
-            raise TransportError(f"the answer's status is {status}")
         named = dict(self._headers)
+        if not 100 <= status <= 599:
+            raise TransportError(f"the answer's status is {status}")
+        if status < 200:
+            if b"transfer-encoding" in named or b"content-length" in named:
+                raise TransportError(f"an answer of status {status} has a body")
+            return
         coding = transfer_coding(self._headers) if b"transfer-encoding" in named else None
         if coding is not None and coding != b"chunked":
             raise TransportError(f"the answer has the transfer coding {coding!r}, which is not known here")
@@ -185,8 +192,8 @@ class ClientConnection(asyncio.Protocol):
             self._headers = []
 
     def _forget(self) -> None:
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
+        self._headers = []
+        self._parts = []
         self._status = self._fed = 0
         self._headed = self._told = self._ended = self._surplus = False
         self._until_eof = self._reusable = self._paused = False

@@ -7,21 +7,26 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Origin:
-    """A server's address. Connections are shared by those who hold the same one, not by equal ones."""
+    """A server's address. Values, so that equal ones share connections."""
 
     host: str
     port: int
     context: ssl.SSLContext | None = None
     """For HTTPS."""
-    named: bytes = field(init=False)
+    named: bytes = field(init=False, compare=False)
     """As the Host header names it."""
+    _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         host = f"[{self.host}]".encode() if ":" in self.host else self.host.encode("idna")
         usual = self.port == (443 if self.context else 80)
         object.__setattr__(self, "named", host if usual else b"%b:%d" % (host, self.port))
+        object.__setattr__(self, "_hash", hash((self.host, self.port, self.context)))
+
+    def __hash__(self) -> int:
+        return self._hash  # looked up for every request
 
 
 def split_url(url: str, context: ssl.SSLContext | None = None) -> tuple[Origin, bytes]:

@@ -38,6 +38,12 @@ class RequestReader:
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
         self._arrivals: list[Arrival] = []
+        self._headers: Headers = []
+        self._body: list[bytes] = []
+        self._method = self._target = b""
+        self._body_bytes = self._fed_bytes = 0
+        self._has_body = self._last_closes = False
+        self._modern = True
         self._error: RequestError | None = None
         self.in_head = self.in_body = False
         self.expects_continue = False
@@ -46,7 +52,6 @@ class RequestReader:
         """A message was refused before its end: the client may still be sending it."""
         self._began = self._deaf = False
         self._feeding_bytes = 0
-        self._forget()
 
     def feed(self, data: bytes) -> Sequence[Arrival]:
         """What is complete now, in order."""
@@ -118,8 +123,8 @@ class RequestReader:
 
     def _forget(self) -> None:
         self._method = self._target = b""
-        self._headers: Headers = []
-        self._body: list[bytes] = []
+        self._headers = []
+        self._body = []
         self._body_bytes = self._fed_bytes = 0
         self._has_body = self._last_closes = False
         self._modern = True

@@ -69,23 +69,27 @@ class Binding:
         return context
 
 
-def run(make_service: Callable[[], Service], binding: Binding, grace_s: float, workers: int = 1) -> None:
+def run(
+    make_service: Callable[[int | None], Service], binding: Binding, grace_s: float, workers: int = 1
+) -> None:
     """Serve until SIGTERM or SIGINT, then let open exchanges end for ``grace_s``. Raises ConfigError.
 
     Several ``workers`` are processes that share the address and nothing else; the kernel deals the
-    connections out to them.
+    connections out to them. ``make_service`` gets a worker's number, or None if there is but one.
     """
     context = binding.context()
     if workers == 1:
-        _run_one(make_service(), binding.listen(), context, grace_s)
+        _run_one(make_service(None), binding.listen(), context, grace_s)
         return
-    make_service()  # so that what is wrong with the settings is said once
+    make_service(0)  # so that what is wrong with the settings is said once
     binding = replace(binding, shared=True)
     with binding.listen() as place:  # holds the port, and accepts nothing itself
         binding = replace(binding, port=place.getsockname()[1])
         supervise(
             workers,
-            lambda lifeline: _run_one(make_service(), binding.listen(), context, grace_s, lifeline),
+            lambda number, lifeline: _run_one(
+                make_service(number), binding.listen(), context, grace_s, lifeline
+            ),
         )
 
 

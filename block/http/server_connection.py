@@ -191,7 +191,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _throttle(self) -> None:
         """Read nothing more while many requests wait. (Then its leaving goes unnoticed, too.)"""
-        if self._closing:
+        if self._closing or self._transport.is_closing():
             return
         full = len(self._waiting) >= self._host.limits.pipelined
         if full != self._reading_paused:

@@ -14,8 +14,9 @@ RESTART_S = 1.0
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[int], None]
-"""What a worker does. Gets a file descriptor that becomes readable when the supervisor has died."""
+Work = Callable[[int, int], None]
+"""What a worker does. Gets its number, and a file descriptor that becomes readable when the supervisor
+has died."""
 
 
 def supervise(count: int, work: Work) -> None:
@@ -24,53 +25,54 @@ def supervise(count: int, work: Work) -> None:
     Forks, so it must be called before any thread or event loop is started.
     """
     supervisor = _Supervisor(work)
-    for _ in range(count):
-        supervisor.fork()
+    for number in range(count):
+        supervisor.fork(number)
     supervisor.wait()
 
 
 class _Supervisor:
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._workers: set[int] = set()
+        self._workers: dict[int, int] = {}
+        """Process id -> number; a successor takes over the number."""
         self._ending = False
         self._lifeline, self._held = os.pipe()  # nobody writes: it is readable once the other end is closed
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, self._end)
 
-    def fork(self) -> None:
+    def fork(self, number: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
             os.close(self._held)
-            _work_and_exit(self._work, self._lifeline)
-        self._workers.add(pid)
+            _work_and_exit(self._work, number, self._lifeline)
+        self._workers[pid] = number
 
     def wait(self) -> None:
         while self._workers:
             pid, status = os.wait()
-            self._workers.discard(pid)
-            if self._ending:
+            number = self._workers.pop(pid, None)
+            if self._ending or number is None:
                 continue
             logger.error("worker %d ended with status %d; another takes its place", pid, status)
             time.sleep(RESTART_S)
             if not self._ending:
-                self.fork()
+                self.fork(number)
 
-    def _end(self, number: int, _: object) -> None:
+    def _end(self, ending: int, _: object) -> None:
         self._ending = True
         for pid in self._workers:
-            os.kill(pid, number)
+            os.kill(pid, ending)
 
 
-def _work_and_exit(work: Work, lifeline: int) -> None:
+def _work_and_exit(work: Work, number: int, lifeline: int) -> None:
     """The worker's whole life: nothing of the supervisor's may run in it afterwards."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, signal.SIG_DFL)
     status = 1
     try:
-        work(lifeline)
+        work(number, lifeline)
         status = 0
     except Exception:
         logger.exception("a worker failed")

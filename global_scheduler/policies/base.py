@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from block.types import EngineLoad, Prediction, PredictionSpread
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingRequest:
+class RoutingRequest(msgspec.Struct, frozen=True):
     """What a policy may know of a request."""
 
     id: str
@@ -51,8 +52,7 @@ class RoutingRequest:
         return random.Random(self.seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An instance that could serve the request."""
 
     name: str
@@ -93,8 +93,7 @@ class Needs:
         return self.predictions or self.load
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """Where the request goes, and where it would go next."""
 
     instance: str
@@ -124,7 +123,13 @@ class Choice:
 
     def ranks(self, candidates: Sequence[Candidate]) -> bool:
         """Whether it names each candidate exactly once."""
-        return sorted((self.instance, *self.ranking)) == sorted(candidate.name for candidate in candidates)
+        names = {self.instance, *self.ranking}
+        count = len(candidates)
+        return (
+            len(self.ranking) == count - 1
+            and len(names) == count
+            and names == {candidate.name for candidate in candidates}
+        )
 
 
 class Policy(Protocol):

@@ -15,7 +15,8 @@ import copy
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from block.types import EngineLoad, Prediction, PredictionSpread
 from global_scheduler.policies.base import Candidate, Choice, Needs, Policy, RoutingRequest

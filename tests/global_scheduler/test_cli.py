@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import sys
@@ -118,8 +119,14 @@ async def test_workers_share_the_port_are_replaced_and_end_together(world, tmp_p
                 await asyncio.sleep(0.05)
         answers = await asyncio.gather(*(ask(port) for _ in range(20)))
         assert {answer.content for answer in answers} == {expected_stream}
+        async with httpx.AsyncClient() as http:
+            page = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
         process.send_signal(signal.SIGTERM)
         _, log = await asyncio.wait_for(process.communicate(), 10)
+    samples = [line for line in page.splitlines() if not line.startswith("#")]
+    assert samples
+    assert all(re.match(r'\w+\{worker="[01]"[,}]', line) for line in samples)
+    assert any(line.startswith("block_probe_seconds_count{worker=") for line in samples)
     assert process.returncode == 0
     assert log.count(b'"outcome":"2xx"') >= 20  # the killed one may have taken its newest lines along
     assert b"Traceback" not in log

@@ -82,6 +82,27 @@ async def test_a_client_that_stops_reading_is_gone_and_the_instance_is_not_to_bl
         assert await fleet.metric(line) == 1
 
 
+async def test_a_slow_reader_holds_its_instance_back_and_gets_every_byte(world, wait_until):
+    fleet = await world(instances=1)
+    engine = fleet.instances["a"]
+    engine.behaviour = "flood"  # 1000 events of 64 KiB
+    host, port = fleet.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=2**16)
+    writer.write(b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"stream":true}')
+    await wait_until(lambda: engine.written > 10)
+    await asyncio.sleep(0.5)
+    held_at = engine.written
+    await asyncio.sleep(0.3)
+    assert engine.written == held_at < 500
+    read = 0
+    while not (data := await reader.read(2**16)).endswith(b"\r\n0\r\n\r\n"):
+        read += len(data)
+        assert data
+    writer.close()
+    assert read + len(data) > 1000 * 2**16
+    assert engine.written == 1000
+
+
 async def test_the_official_client_raises_on_the_error_event(world):
     fleet = await world(instances=1)
     fleet.instances["a"].behaviour = "die_in_event"

@@ -23,6 +23,8 @@ class FakeInstance:
         self.delay_s = 0.0
         self.received: list[tuple[CIMultiDict[str], bytes, str]] = []
         self.aborted = 0
+        self.written = 0
+        """Parts of streams that were taken from it."""
         self.active = 0
         self.url = ""
         self.runner: web.AppRunner | None = None
@@ -143,5 +145,6 @@ class FakeInstance:
         await response.prepare(request)
         for chunk in chunks:
             await response.write(chunk)
+            self.written += 1
             await asyncio.sleep(pause_s)
         return response

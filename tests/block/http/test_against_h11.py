@@ -33,6 +33,10 @@ class Understood:
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
 
+    def __post_init__(self) -> None:
+        coding = b"transfer-encoding"  # h11 gives its value in lower case
+        self.headers = [(name, value.lower() if name == coding else value) for name, value in self.headers]
+
 
 @dataclass
 class Reading:
@@ -105,7 +109,7 @@ def test_well_formed_requests_are_understood_alike(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=20000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @example(0)
 def test_damaged_requests_are_never_read_in_two_ways(seed: int) -> None:
     source = Random(seed)
@@ -130,6 +134,7 @@ class _Transport:
     def write(self, data: bytes) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def is_closing(self) -> bool:
         return False
@@ -213,7 +218,7 @@ def test_well_formed_answers_are_understood_alike(seed: int, ends: bool) -> None
 
 
 @given(seeds)
-@settings(max_examples=20000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 def test_damaged_answers_are_never_read_in_two_ways(seed: int) -> None:
     source = Random(seed)
     data = http_messages.mutated(source, http_messages.response(source))

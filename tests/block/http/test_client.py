@@ -144,6 +144,7 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(client:
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nhi",
         b"HTTP/2 200\r\n\r\n",
         b"\x00\x01 not HTTP\r\n\r\n",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from global_scheduler.policies import Candidate, RoutingRequest, make_policy
 from global_scheduler.policies.load_bound import load_bound

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from block.types import Prediction, PredictionSpread
 from global_scheduler.policies import Candidate, Policy, RoutingRequest, make_policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from block.types import EngineLoad
 from global_scheduler.policies import POLICIES, Candidate, RoutingRequest, make_policy
@@ -82,9 +83,9 @@ def test_lmetric_weighs_cache_hits_against_the_batch() -> None:
     holder = Candidate("holder", 0, load=replace(IDLE, running=9), cached_tokens=90)  # 10 x 10
     other = Candidate("other", 0, load=replace(IDLE, running=1))  # 100 x 2
     assert chosen("lmetric", [holder, other]) == "holder"
-    busier = replace(holder, load=replace(IDLE, running=9, waiting=8, committed=4))  # 10 x 22
+    busier = structs.replace(holder, load=replace(IDLE, running=9, waiting=8, committed=4))  # 10 x 22
     assert chosen("lmetric", [busier, other]) == "other"
-    queued = replace(holder, load=replace(IDLE, running=9, waiting_prompt_tokens=11))  # 21 x 10
+    queued = structs.replace(holder, load=replace(IDLE, running=9, waiting_prompt_tokens=11))  # 21 x 10
     assert chosen("lmetric", [queued, other]) == "other"
 
 

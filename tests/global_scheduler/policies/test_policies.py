@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from block.types import Prediction
 from global_scheduler.policies import POLICIES, Candidate, RoutingRequest, make_policy
@@ -19,7 +20,9 @@ PREDICTION = Prediction(0.1, 1.0, 0.01, 0.0, 0.0, 0, 0.0, "test@0", 1.0)
 
 
 def predicted(name: str, e2e_s: float | None, outstanding: int = 0) -> Candidate:
-    return Candidate(name, outstanding, None if e2e_s is None else replace(PREDICTION, e2e_s=e2e_s))
+    return Candidate(
+        name, outstanding, None if e2e_s is None else dataclasses.replace(PREDICTION, e2e_s=e2e_s)
+    )
 
 
 candidates = st.lists(
