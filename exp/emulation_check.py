@@ -28,7 +28,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Examples: block-exp emulation-check | block-exp emulation-check --full --report docs")
+@app.command(epilog="Example: block-exp emulation-check; or block-exp emulation-check --full --report docs")
 def emulation_check(
     model: Annotated[
         list[str] | None, typer.Option(help="A folder of config/models with weights; may be repeated.")
