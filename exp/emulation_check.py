@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -66,7 +67,7 @@ def emulation_check(
         raise typer.Exit(130)
     Console().print(result_table(results))
     if report is not None:
-        write_report(results, report, summary(results))
+        write_report(results, report, summary(results), shlex.join(["block-exp", *sys.argv[1:]]))
     print(json.dumps(summary(results)), flush=True)
 
 
