@@ -32,26 +32,29 @@ def result_table(results: Sequence[CellResult]) -> Table:
     return table
 
 
-def write_report(results: Sequence[CellResult], folder: Path, summary: dict[str, Any]) -> None:
-    """``emulation-validation.md`` and its figures as PNG and SVG."""
+def write_report(results: Sequence[CellResult], folder: Path, summary: dict[str, Any], made: str) -> None:
+    """``emulation-validation.md`` and its figures as PNG and SVG; ``made`` says by what command."""
     from exp.check_figures import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw(results, folder / "figures")
-    text = "\n".join(_page(results, summary, [figure.relative_to(folder) for figure in figures]))
+    text = "\n".join(_page(results, summary, [figure.relative_to(folder) for figure in figures], made))
     (folder / PAGE).write_text(text + "\n", encoding="utf-8")
 
 
-def _page(results: Sequence[CellResult], summary: dict[str, Any], figures: list[Path]) -> Iterable[str]:
+def _page(
+    results: Sequence[CellResult], summary: dict[str, Any], figures: list[Path], made: str
+) -> Iterable[str]:
     day = datetime.now(UTC).date().isoformat()
     yield from (
         "# Emulation against the real engine",
         "",
-        f"Made by `block-exp emulation-check --full --report docs` on {day}. Truth: vLLM 0.32's CPU backend,",
+        f"Made by `{made}` on {day}.",
+        "Truth: vLLM 0.32's CPU backend,",
         "one thread, real forward passes of tiny random Llamas; recorded on one seed and other lengths,",
         "judged on the loads below. Rates are shares of the engine's capacity; bursty is gamma 0.25.",
-        "Each load was run twice for real and, in between, emulated: the same requests at the same times.",
-        "The real engine is the very process that was recorded, as two processes of one engine differ.",
+        "Each load was run twice for real, and emulated: the same requests at the same times. The real",
+        "engine is the very process that was recorded; rounds of recording lie before, between and after.",
         "",
     )
     for figure in figures:

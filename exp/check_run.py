@@ -1,8 +1,9 @@
-"""An emulation check as it happens: record, then real and emulated runs in turn, then virtual time.
+"""An emulation check as it happens: recording and real runs in turn, then emulated ones, then virtual time.
 
 The engine that is judged by is the very process that was recorded: two processes of the same engine can
-differ by a tenth, as their memory lies elsewhere, and no recording of one foretells the other. Every log
-lies in the folder; a check whose logs are all there starts nothing.
+differ by a tenth, as their memory lies elsewhere, and no recording of one foretells the other. Recording
+and judging alternate, as the machine's speed wanders by some percent from minute to minute. Every log lies
+in the folder; a check whose logs are all there starts nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from exp.workload import Workload
 
 START_S = 25.0
 """What a server takes to start; only the time left is told by it."""
-_DRAIN_S = 3.0
+_DRAIN_S = 2.0
 _BURST_REQUESTS = 48
-_VIRTUAL_SEEDS = 3
+_VIRTUAL_SEEDS = 8
 _LIMIT_FACTOR, _LIMIT_EXTRA_S = 4.0, 120.0
 """A part that takes longer than this is given up."""
 
@@ -64,7 +65,7 @@ class ModelCheck:
         """Seconds that are still to come, roughly."""
         if self._complete:
             return 1.0
-        runs = len(self.plan.cells) * len(self.plan.runs)
+        runs = len(self.plan.cells) * (self.plan.real_runs + self.plan.emulated_runs)
         return 2 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
 
     async def run(self) -> list[CellResult]:
@@ -77,7 +78,7 @@ class ModelCheck:
 
     @property
     def _complete(self) -> bool:
-        logs = [self._path(cell, name) for cell in self.plan.cells for name in self.plan.runs]
+        logs = [self._path(cell, name) for cell in self.plan.cells for name in self._runs]
         return all(path.exists() for path in (self.pack_path, *logs))
 
     def _clear(self) -> None:
@@ -92,7 +93,7 @@ class ModelCheck:
 
     @property
     def _recording(self) -> Recording:
-        sweep = Sweep(self.plan.record_s, self.plan.seed)
+        sweep = Sweep(self.plan.record_s, self.plan.seed, self.plan.rounds)
         return Recording(self.folder / "recording", sweep, self.engine.max_model_len, self.data)
 
     def _loads(self, pack: StepPack, clock: VirtualClock) -> dict[Cell, Load]:
@@ -115,16 +116,23 @@ class ModelCheck:
         recording = self._recording
         settings = {"record": {"journal": str(recording.journal)}}
         async with self._server("recording", settings) as real:
-            await recording.run(real, self.progress)
-            await asyncio.to_thread(recording.finish, self.pack_path)
-            loads = await asyncio.to_thread(lambda: self._loads(*self._recorded()))
-            emulation = {"emulation": {"latency": str(self.pack_path)}}
-            async with self._server("emulated", emulation) as emulated:
-                await emulated.warm_up(self.engine.max_model_len)
-                for cell, load in loads.items():
-                    for name in self.plan.runs:
-                        server = emulated if name.startswith("emulated") else real
-                        await self._measure_one(server, cell, load, name)
+            await real.warm_up(self.engine.max_model_len)
+            for turn in range(self.plan.rounds):
+                await recording.run_round(turn, real, self.progress)
+                if turn < self.plan.real_runs:
+                    await asyncio.to_thread(recording.finish, self.pack_path)
+                    await self._measure_cells(real, f"real-{turn}")
+        await asyncio.to_thread(recording.finish, self.pack_path)
+        emulation = {"emulation": {"latency": str(self.pack_path)}}
+        async with self._server("emulated", emulation) as emulated:
+            await emulated.warm_up(self.engine.max_model_len)
+            for turn in range(self.plan.emulated_runs):
+                await self._measure_cells(emulated, f"emulated-{turn}")
+
+    async def _measure_cells(self, server: TrialServer, name: str) -> None:
+        loads = await asyncio.to_thread(lambda: self._loads(*self._recorded()))
+        for cell, load in loads.items():
+            await self._measure_one(server, cell, load, name)
 
     async def _measure_one(self, server: TrialServer, cell: Cell, load: Load, name: str) -> None:
         clock: Clock = "emulated" if name.startswith("emulated") else "real"
@@ -140,7 +148,7 @@ class ModelCheck:
         return running(plan, self.engine.served_name, self._writer, starting)
 
     def _result(self, cell: Cell, load: Load, pack: StepPack, clock: VirtualClock) -> CellResult:
-        logs = {name: RunLog.load(self._path(cell, name)) for name in self.plan.runs}
+        logs = {name: RunLog.load(self._path(cell, name)) for name in self._runs}
         workload = self._workload(load)
         seeds = range(_VIRTUAL_SEEDS)
         virtual = [clock.run(workload, _sampled(StepOracle(pack, seed))) for seed in seeds]
@@ -156,6 +164,11 @@ class ModelCheck:
             # The median: the first run may meet cold caches.
             virtual_s=sorted(log.header.wall_s for log in virtual)[len(virtual) // 2],
         )
+
+    @property
+    def _runs(self) -> list[str]:
+        counts = {"real": self.plan.real_runs, "emulated": self.plan.emulated_runs}
+        return [f"{clock}-{turn}" for clock, count in counts.items() for turn in range(count)]
 
     def _path(self, cell: Cell, name: str) -> Path:
         return self.folder / f"{cell.seed}-{cell.name.replace(' ', '-').replace('%', '')}-{name}.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -28,7 +29,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Examples: block-exp emulation-check | block-exp emulation-check --full --report docs")
+@app.command(epilog="Example: block-exp emulation-check; or block-exp emulation-check --full --report docs")
 def emulation_check(
     model: Annotated[
         list[str] | None, typer.Option(help="A folder of config/models with weights; may be repeated.")
@@ -48,8 +49,8 @@ def emulation_check(
 ) -> None:
     """Record a tiny model's real forward passes, emulate it, and compare both on held-out loads.
 
-    The truth is vLLM's CPU backend, run twice for the noise floor; emulated runs alternate with it and
-    get the same requests at the same times. Ten minutes; the last line is JSON: signed relative errors of
+    The truth is vLLM's CPU backend, run twice for the noise floor; emulated runs get the same requests at
+    the same times. Ten minutes; the last line is JSON: signed relative errors of
     the worst held-out cell as fractions, and how much faster virtual time is.
     """
     models = tuple(model or MODELS[: None if whole else 1])
@@ -66,7 +67,7 @@ def emulation_check(
         raise typer.Exit(130)
     Console().print(result_table(results))
     if report is not None:
-        write_report(results, report, summary(results))
+        write_report(results, report, summary(results), shlex.join(["block-exp", *sys.argv[1:]]))
     print(json.dumps(summary(results)), flush=True)
 
 

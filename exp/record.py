@@ -34,7 +34,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
-    epilog="Examples: block-exp record --model deep-llama --out deep.npz | "
+    epilog="Example: block-exp record --model deep-llama --out deep.npz; or "
     "block-exp record --model /models/llama --port 8000 --folder run/record/llama --out llama.npz"
 )
 def record(

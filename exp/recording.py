@@ -7,14 +7,14 @@ journal loses nothing to an interruption: the engine writes each batch when it h
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from block.errors import StateError
 from block.latency.journal import pack_from_journal, read_journal
-from block.latency.pack import StepPack, save_pack
+from block.latency.pack import COLUMNS, StepPack, save_pack
 from exp.host_overheads import HostOverheads, StepTimes, measure_overheads
 from exp.load import Load, capacity_per_s
 from exp.run_log import RunLog
@@ -22,9 +22,11 @@ from exp.sweep import BURSTS, Sweep
 from exp.time_left import TimeLeft
 from exp.trial_server import TrialServer
 
-BURST_S = 8.0
+BURST_S = 4.0
 """What a burst takes on the machine this was made on; only the time left is told by it."""
-_DRAIN_S = 3.0
+_DRAIN_S = 2.0
+_LATE_S = 0.05
+"""The last batch of a load may end this much after its last token was seen elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,27 @@ class Recording:
     @property
     def planned_s(self) -> float:
         """Seconds that the whole sweep will take, roughly."""
-        return len(BURSTS) * BURST_S + self.sweep.seconds + _DRAIN_S * len(BURSTS)
+        return self.sweep.rounds * self.round_s
+
+    @property
+    def round_s(self) -> float:
+        """The same of one round."""
+        loads = self.sweep.loads(0, dict.fromkeys(BURSTS, 1.0))
+        return len(BURSTS) * BURST_S + sum(load.duration_s + _DRAIN_S for load in loads)
 
     async def run(self, server: TrialServer, progress: TimeLeft) -> None:
         """All loads that are not in the folder yet; raises StateError if requests fail."""
         await server.warm_up(self.room)
-        capacities = {}
-        for load in self.sweep.bursts():
-            capacities[load.mix] = capacity_per_s(await self._run(server, load, progress, BURST_S))
-        for load in self.sweep.loads(capacities):
+        for turn in range(self.sweep.rounds):
+            await self.run_round(turn, server, progress)
+
+    async def run_round(self, turn: int, server: TrialServer, progress: TimeLeft) -> None:
+        """One round of them; the first one tells the capacities for all."""
+        bursts = [await self._run(server, load, progress, BURST_S) for load in self.sweep.bursts(turn)]
+        if turn > 0:
+            bursts = [RunLog.load(self._path(load)) for load in self.sweep.bursts(0)]
+        capacities = {mix: capacity_per_s(run) for mix, run in zip(BURSTS, bursts, strict=True)}
+        for load in self.sweep.loads(turn, capacities):
             await self._run(server, load, progress, load.duration_s + _DRAIN_S)
 
     def logs(self) -> list[RunLog]:
@@ -62,16 +76,24 @@ class Recording:
         return [RunLog.load(path) for path in sorted(self.folder.glob("load-*.jsonl"))]
 
     def finish(self, out: Path, notes: str = "") -> tuple[StepPack, HostOverheads]:
-        """Write the pack, and beside it the host's overheads."""
-        pack = pack_from_journal(self.journal, notes)
-        overheads = measure_overheads(self.logs(), self._step_times())
+        """Write the pack of the loads' batches, and beside it the host's overheads.
+
+        What else the engine did meanwhile, to warm up or for others, is left out.
+        """
+        pack, steps, logs = pack_from_journal(self.journal, notes), self._step_times(), self.logs()
+        recorded = np.zeros(len(pack), dtype=bool)
+        for log in logs:
+            begin_s = log.header.start_monotonic_s
+            end_s = begin_s + max(request.token_s[-1] for request in log.good) + _LATE_S
+            recorded |= (steps.submit_s >= begin_s) & (steps.submit_s <= end_s)
+        pack = replace(pack, **{name: getattr(pack, name)[recorded] for name in COLUMNS})
+        overheads = measure_overheads(logs, steps)
         save_pack(out, pack)
         overheads.save(HostOverheads.beside(out))
         return pack, overheads
 
     async def _run(self, server: TrialServer, load: Load, progress: TimeLeft, seconds: float) -> RunLog:
-        # By its seed alone: the rate hangs on a measured capacity and would differ after an interruption.
-        path = self.folder / f"load-{load.seed:04d}-{load.mix}.jsonl"
+        path = self._path(load)
         if path.exists():
             async with progress.part(f"{load.mix}: recorded before", seconds):
                 return RunLog.load(path)
@@ -81,6 +103,10 @@ class Recording:
             raise StateError(f"{load.name}: {len(errors)} requests failed, the first: {errors[0]}")
         await asyncio.to_thread(run.save, path)
         return run
+
+    def _path(self, load: Load) -> Path:
+        # By its seed alone: the rate hangs on a measured capacity and would differ after an interruption.
+        return self.folder / f"load-{load.seed:04d}-{load.mix}.jsonl"
 
     def _step_times(self) -> StepTimes:
         rows = [row for session in read_journal(self.journal) for row in session.rows]

@@ -1,7 +1,8 @@
 """The loads that a recording runs through, so that its steps cover what an engine can be asked to do.
 
-First bursts, which fill the batch and tell the engine's capacity for each length mix; then loads at shares
-of that capacity, from nearly idle to full.
+In rounds of the same kind: bursts, which fill the batch and tell the engine's capacity for each length mix,
+then loads at shares of that capacity, from nearly idle to full. A machine has slow and fast minutes; with
+several rounds these meet every kind of batch alike.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from exp.load import Load, burst
 
-BURSTS: Mapping[str, int] = {"sharegpt": 40, "short": 64, "deep": 16, "prompts": 12}
+BURSTS: Mapping[str, int] = {"sharegpt": 24, "short": 32, "deep": 10, "prompts": 6}
 """Length mix -> requests at once."""
 _SHARES = (
     ("sharegpt", 0.5, 0.22),
@@ -23,6 +24,7 @@ _SHARES = (
     ("short", 0.05, 0.08),
 )
 """Length mix, share of its capacity, share of the time."""
+_SEEDS_PER_ROUND = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +32,22 @@ class Sweep:
     """How long to record, and which requests."""
 
     seconds: float
-    """Of the loads after the bursts."""
+    """Of the loads after the bursts, all rounds together."""
     seed: int = 0
+    rounds: int = 3
 
-    def bursts(self) -> list[Load]:
-        """What to begin with."""
-        return [burst(mix, count, self.seed + 100 + i) for i, (mix, count) in enumerate(BURSTS.items())]
+    def bursts(self, turn: int) -> list[Load]:
+        """What a round begins with; rounds count from 0."""
+        first = self._first_seed(turn)
+        return [burst(mix, count, first + index) for index, (mix, count) in enumerate(BURSTS.items())]
 
-    def loads(self, capacity_per_s: Mapping[str, float]) -> list[Load]:
-        """What follows; capacities as the bursts have shown them."""
+    def loads(self, turn: int, capacity_per_s: Mapping[str, float]) -> list[Load]:
+        """What follows; capacities as the first bursts have shown them."""
+        first, seconds = self._first_seed(turn) + len(BURSTS), self.seconds / self.rounds
         return [
-            self._load(index, mix, share * capacity_per_s[mix], part)
+            Load(mix, share * capacity_per_s[mix], part * seconds, first + index)
             for index, (mix, share, part) in enumerate(_SHARES)
         ]
 
-    def _load(self, index: int, mix: str, rate_per_s: float, part: float) -> Load:
-        return Load(mix, rate_per_s, part * self.seconds, self.seed + 200 + index)
+    def _first_seed(self, turn: int) -> int:
+        return self.seed + _SEEDS_PER_ROUND * (turn + 1)

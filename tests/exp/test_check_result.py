@@ -57,10 +57,11 @@ def test_failed_requests_show() -> None:
 def test_the_report_is_a_page_with_its_figures(tmp_path: Path) -> None:
     console = Console(width=200, record=True, quiet=True)
     console.print(result_table(RESULTS))
-    write_report(RESULTS, tmp_path, summary(RESULTS))
+    write_report(RESULTS, tmp_path, summary(RESULTS), "block-exp emulation-check --seed 7")
     page = (tmp_path / "emulation-validation.md").read_text()
     assert "| deep-llama | sharegpt 20% Poisson |" in page
     assert json.dumps(summary(RESULTS)) in page
+    assert "`block-exp emulation-check --seed 7`" in page
     for name in ("emulation-errors", "emulation-latencies"):
         assert f"figures/{name}.svg" in page
         assert (tmp_path / "figures" / f"{name}.svg").read_text().startswith("<?xml")

@@ -59,7 +59,7 @@ async def test_what_was_recorded_is_not_run_again(recording: Recording) -> None:
     shown = await record(recording, second)
     assert "recorded before" in shown
     assert not set(first.sources) & set(second.sources)
-    total = len(BURSTS) + len(Sweep(20.0).loads(dict.fromkeys(BURSTS, 1.0)))
+    total = 3 * (len(BURSTS) + len(Sweep(20.0).loads(0, dict.fromkeys(BURSTS, 1.0))))
     assert len(first.sources) + len(second.sources) == total == len(recording.logs())
     await record(recording, third)
     assert third.sources == []
@@ -80,12 +80,14 @@ async def test_failed_requests_end_a_recording_and_leave_no_log_of_it(recording:
     assert recording.logs() == []
 
 
-def test_the_loads_cover_idle_to_full_and_all_mixes() -> None:
-    capacity = {"sharegpt": 4.0, "short": 12.0, "deep": 1.0, "prompts": 2.0}
-    loads = Sweep(100.0).loads(capacity)
-    shares = [load.rate_per_s / capacity[load.mix] for load in loads]
-    assert min(shares) < 0.1
-    assert max(shares) >= 0.9
-    assert {load.mix for load in loads} == set(capacity) == set(BURSTS)
-    assert sum(load.duration_s for load in loads) == pytest.approx(100.0)
-    assert len({load.seed for load in [*loads, *Sweep(100.0).bursts()]}) == len(loads) + len(BURSTS)
+def test_the_loads_cover_idle_to_full_and_all_mixes_in_every_round() -> None:
+    capacity, sweep = {"sharegpt": 4.0, "short": 12.0, "deep": 1.0, "prompts": 2.0}, Sweep(100.0, rounds=2)
+    rounds = [sweep.loads(turn, capacity) for turn in range(2)]
+    for loads in rounds:
+        shares = [load.rate_per_s / capacity[load.mix] for load in loads]
+        assert min(shares) < 0.1
+        assert max(shares) >= 0.9
+        assert {load.mix for load in loads} == set(capacity) == set(BURSTS)
+        assert sum(load.duration_s for load in loads) == pytest.approx(50.0)
+    everything = [load for turn in range(2) for load in (*sweep.bursts(turn), *rounds[turn])]
+    assert len({load.seed for load in everything}) == len(everything)
