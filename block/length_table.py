@@ -86,7 +86,8 @@ class LengthTable:
         """Straight lines between the knots ``(known, values)``."""
         left = self._row_starts + np.minimum(np.maximum(before, 0), self._last - 1)
         x, y = known.take(left), values.take(left)
-        return (values.take(left + 1) - y) / (known.take(left + 1) - x) * (at - x) + y
+        joined: Floats = (values.take(left + 1) - y) / (known.take(left + 1) - x) * (at - x) + y
+        return joined
 
 
 def _count_up_to(knots: Floats, values: Floats) -> Ints:

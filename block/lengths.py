@@ -125,7 +125,8 @@ def scenario_levels(request_id: str, scenarios: int) -> Floats:
 
     The order depends on the id alone, so a request has the same lengths wherever it is asked about.
     """
-    return scenario_levels_of([request_id], scenarios)[0]
+    levels: Floats = scenario_levels_of([request_id], scenarios)[0]
+    return levels
 
 
 def scenario_levels_of(request_ids: Iterable[str], scenarios: int) -> Floats:

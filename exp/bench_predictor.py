@@ -59,7 +59,8 @@ class BusyPredictor:
 
     @cached_property
     def _messages(self) -> list[tuple[_Message, float]]:
-        feed, messages = SimulatedFeed(), []
+        feed = SimulatedFeed()
+        messages: list[tuple[_Message, float]] = []
         for state in self._states():
             message = feed.delta(state) if messages else feed.snapshot(state)
             messages.append((_Message.of(message), state.time_s))
