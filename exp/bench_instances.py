@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
+from exp.cores import Cores
 from exp.free_port import free_port
 from exp.load import Load
 from exp.prompt import PromptWriter
@@ -25,7 +26,7 @@ from exp.run_log import RunLog
 from exp.serving_metrics import ServingMetrics
 from exp.time_left import TimeLeft
 from exp.trial_engine import TrialEngine
-from exp.trial_server import Cores, TrialServer, running
+from exp.trial_server import TrialServer, running
 
 START_S = 12.0
 DRAIN_S = 12.0
