@@ -12,6 +12,9 @@ from rich.console import Console
 
 from exp.cli import main
 
+TABLE_WIDTH = 132
+"""Of the router table: also where the output is no terminal."""
+
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, epilog="Example: block-exp bench what-if --calls 5000"
 )
@@ -63,7 +66,7 @@ def router(
 
     bench = RouterBench(peer or (), rounds, requests, streams)
     bench.run()
-    Console().print(bench.table())
+    Console(width=TABLE_WIDTH).print(bench.table())
     for summary in bench.summaries():
         print(json.dumps(summary), flush=True)
 
