@@ -13,13 +13,10 @@ from rich.console import Console
 from block.errors import ConfigError
 from exp.cli import main
 
-<<<<<<< HEAD
 _ROOT = Path(__file__).resolve().parent.parent
 _LATENCY = _ROOT / "config" / "latency" / "a30-llama-2-7b.yaml"
-=======
 TABLE_WIDTH = 132
 """Of the router table: also where the output is no terminal."""
->>>>>>> bytepath
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, epilog="Example: block-exp bench what-if --calls 5000"
