@@ -53,7 +53,7 @@ def prediction(
     *,
     backend: Annotated[str, typer.Option(help=f"{' or '.join(BACKENDS)}.")] = "real-cpu",
     seconds: Annotated[
-        float, typer.Option(min=1.0, help="How long requests keep coming, per load and run.")
+        float, typer.Option(min=1.0, help="How long requests that are judged keep coming, per load and run.")
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Of lengths, arrivals and prompts.")] = 0,
     data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(

@@ -68,7 +68,7 @@ class LevelReport:
     @classmethod
     def of(cls, runs: LevelRuns) -> LevelReport:
         """Judge one level; a measure without a single prediction is left out."""
-        outcomes = [outcome for run in runs.runs for outcome in run]
+        outcomes = [outcome for run in runs.judged for outcome in run]
         good = [outcome for outcome in outcomes if not outcome.error]
         judged = [outcome for outcome in good if outcome.predicted_e2e_s is not None]
         errors = {measure.name: _errors(measure, judged, runs) for measure in MEASURES} if judged else {}
@@ -137,9 +137,9 @@ def _errors(measure: Measure, judged: Sequence[Outcome], runs: LevelRuns) -> Err
 
 
 def _floor(measure: Measure, runs: LevelRuns) -> float:
-    if len(runs.runs) == 1:
+    if len(runs.judged) == 1:
         return 0.0
-    pairs = [pair for pair in zip(*runs.runs, strict=True) if not any(outcome.error for outcome in pair)]
+    pairs = [pair for pair in zip(*runs.judged, strict=True) if not any(outcome.error for outcome in pair)]
     first, second = (_values(measure.real, side) for side in zip(*pairs, strict=True))
     return float(np.median(np.abs(first - second) / second))
 

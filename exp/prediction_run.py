@@ -29,6 +29,8 @@ _BURST = 64
 """Requests sent at once to find the engine's capacity."""
 _SIMULATED_REQUESTS = 500
 _FEWEST = 12
+LEAD_S = 10.0
+"""Of each run, not judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,15 @@ class LevelRuns:
     level: Level
     rate_per_s: float
     runs: tuple[tuple[Outcome, ...], ...]
+    lead_s: float = 0.0
+    """Requests that came before this are not judged: the load had just jumped."""
+
+    @property
+    def judged(self) -> tuple[tuple[Outcome, ...], ...]:
+        """The runs without their lead."""
+        return tuple(
+            tuple(outcome for outcome in run if outcome.request.arrival_s >= self.lead_s) for run in self.runs
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class PredictionRun:
     plan: ClusterPlan
     traffic: Traffic
     seconds: float
-    """How long requests keep coming in one run of a level."""
+    """How long requests that are judged keep coming in one run of a level."""
     levels: Sequence[Level] = LEVELS
 
     async def run(self, on_progress: Callable[[str, float], None]) -> list[LevelRuns]:
@@ -118,7 +129,7 @@ class PredictionRun:
             for run in range(RUNS):
                 on_progress(f"{level.name} {run + 1}", (RUNS * part + run) / (RUNS * len(self.levels)))
                 runs.append(tuple(await client.run(workload, POLICY)))
-            results.append(LevelRuns(level, rate_per_s, tuple(runs)))
+            results.append(LevelRuns(level, rate_per_s, tuple(runs), LEAD_S))
         return results
 
     async def _capacity_per_s(self, client: LoadClient) -> float:
@@ -131,7 +142,8 @@ class PredictionRun:
         return (_BURST // 2) / (ends[3 * _BURST // 4] - ends[_BURST // 4])
 
     def _workload(self, rate_per_s: float, part: int) -> Workload:
-        return self.traffic.workload(max(_FEWEST, round(rate_per_s * self.seconds)), rate_per_s, part)
+        count = max(_FEWEST, round(rate_per_s * (LEAD_S + self.seconds)))
+        return self.traffic.workload(count, rate_per_s, part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from block.messages import RequestFacts
 from block.simulation.background import Background
 from block.simulation.memory import Ints
 
-WINDOW_S = 20.0
+WINDOW_S = 30.0
 """Arrivals older than this say nothing of the rate."""
+RECENT = 40
+"""Nor do those before the latest so many: where many come, a change shows sooner."""
 HORIZON_S = 60.0
 """How far ahead arrivals are expected."""
 MOST = 128
@@ -66,10 +69,10 @@ class ArrivalProcess:
         if self._since_s is None:
             return 0.0
         start_s = max(now_s - WINDOW_S, self._since_s)
-        if len(self._seen) == MOST:
-            start_s = max(start_s, self._seen[0].seen_s)
-        recent = sum(seen.seen_s > start_s for seen in self._seen)
-        return recent / (now_s - start_s) if recent >= _FEWEST else 0.0
+        recent = [seen.seen_s for seen in islice(reversed(self._seen), RECENT + 1) if seen.seen_s > start_s]
+        if len(recent) > RECENT:
+            start_s = recent.pop()
+        return len(recent) / (now_s - start_s) if len(recent) >= _FEWEST and now_s > start_s else 0.0
 
     def expected(self, now_s: float) -> Background:
         """Evenly spaced arrivals at the present rate from ``now_s`` on; none if hardly any were seen."""
