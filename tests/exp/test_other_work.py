@@ -19,7 +19,8 @@ WATCHED_S = 1.5
 @pytest.fixture
 def elsewhere() -> int:
     """A busy process that is nobody's child here."""
-    starter = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SPIN!r}]).pid)"
+    command = f"subprocess.Popen([sys.executable, '-c', {SPIN!r}], stdout=subprocess.DEVNULL)"
+    starter = f"import subprocess, sys; print({command}.pid)"
     done = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
