@@ -68,7 +68,7 @@ def quick(models: tuple[str, ...], seed: int) -> CheckPlan:
         (HELD_OUT_MIX, 0.6, 1.0),
         ("sharegpt", 1.3, 1.0),
     )
-    return CheckPlan(models, 60.0, 15.0, _cells(cells, seed), seed=seed)
+    return CheckPlan(models, 54.0, 13.0, _cells(cells, seed), seed=seed)
 
 
 def full(models: tuple[str, ...], seed: int) -> CheckPlan:

@@ -26,6 +26,8 @@ class CellResult:
     """Wall time of one emulated run, on average."""
     virtual_s: float
     """The same of one virtual run."""
+    other_cores: float = 0.0
+    """The most that other work took of the machine during a run."""
 
     @property
     def errors(self) -> dict[str, float]:
@@ -56,6 +58,7 @@ def summary(results: Sequence[CellResult]) -> dict[str, Any]:
         "virtual": _worst([result.virtual_errors for result in results]),
         "speedup_virtual": round(min(result.speedup for result in results), 1),
         "cells": len(results),
+        "other_cores": round(max(result.other_cores for result in results), 2),
         "failed": sum(m.failed for result in results for m in (*result.real, *result.emulated)),
     }
 

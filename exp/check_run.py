@@ -57,8 +57,13 @@ class ModelCheck:
 
     @property
     def pack_path(self) -> Path:
-        """What the recording leaves."""
+        """What the recording leaves, once the real engine's part is done."""
         return self.folder / f"{self.engine.served_name}.npz"
+
+    @property
+    def _first_pack_path(self) -> Path:
+        """Of the rounds so far: enough to tell capacities from."""
+        return self.folder / "recording" / "so-far.npz"
 
     @property
     def planned_s(self) -> float:
@@ -69,11 +74,13 @@ class ModelCheck:
         return 2 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
 
     async def run(self) -> list[CellResult]:
-        """Everything anew unless the folder has it all, then the results."""
-        if not self._complete:
+        """What the folder lacks, then the results; an unfinished real part begins anew."""
+        if not self.pack_path.exists():
             self._clear()
-            await self._measure()
-        pack, clock = self._recorded()
+            await self._measure_real()
+        if not self._complete:
+            await self._measure_emulated()
+        pack, clock = _recorded(self.pack_path)
         return [self._result(cell, load, pack, clock) for cell, load in self._loads(pack, clock).items()]
 
     @property
@@ -86,10 +93,6 @@ class ModelCheck:
         for path in sorted(self.folder.rglob("*")):
             if path.suffix in (".jsonl", ".json", ".npz", ".journal"):
                 path.unlink()
-
-    def _recorded(self) -> tuple[StepPack, VirtualClock]:
-        pack, host = load_pack(self.pack_path), HostOverheads.load(HostOverheads.beside(self.pack_path))
-        return pack, VirtualClock(pack.header.limits, host)
 
     @property
     def _recording(self) -> Recording:
@@ -112,7 +115,7 @@ class ModelCheck:
             path.write_bytes(msgspec.json.encode(capacity))
         return {cell: cell.load(capacity[cell.mix], self.plan.cell_s) for cell in self.plan.cells}
 
-    async def _measure(self) -> None:
+    async def _measure_real(self) -> None:
         recording = self._recording
         settings = {"record": {"journal": str(recording.journal)}}
         async with self._server("recording", settings) as real:
@@ -120,17 +123,19 @@ class ModelCheck:
             for turn in range(self.plan.rounds):
                 await recording.run_round(turn, real, self.progress)
                 if turn < self.plan.real_runs:
-                    await asyncio.to_thread(recording.finish, self.pack_path)
-                    await self._measure_cells(real, f"real-{turn}")
+                    await asyncio.to_thread(recording.finish, self._first_pack_path)
+                    await self._measure_cells(real, f"real-{turn}", self._first_pack_path)
         await asyncio.to_thread(recording.finish, self.pack_path)
-        emulation = {"emulation": {"latency": str(self.pack_path)}}
-        async with self._server("emulated", emulation) as emulated:
+
+    async def _measure_emulated(self) -> None:
+        settings = {"emulation": {"latency": str(self.pack_path)}}
+        async with self._server("emulated", settings) as emulated:
             await emulated.warm_up(self.engine.max_model_len)
             for turn in range(self.plan.emulated_runs):
-                await self._measure_cells(emulated, f"emulated-{turn}")
+                await self._measure_cells(emulated, f"emulated-{turn}", self.pack_path)
 
-    async def _measure_cells(self, server: TrialServer, name: str) -> None:
-        loads = await asyncio.to_thread(lambda: self._loads(*self._recorded()))
+    async def _measure_cells(self, server: TrialServer, name: str, pack: Path) -> None:
+        loads = await asyncio.to_thread(lambda: self._loads(*_recorded(pack)))
         for cell, load in loads.items():
             await self._measure_one(server, cell, load, name)
 
@@ -163,6 +168,7 @@ class ModelCheck:
             emulated_s=sum(log.header.wall_s for log in emulated) / len(emulated),
             # The median: the first run may meet cold caches.
             virtual_s=sorted(log.header.wall_s for log in virtual)[len(virtual) // 2],
+            other_cores=max(log.header.other_cores for log in logs.values()),
         )
 
     @property
@@ -182,6 +188,11 @@ class ModelCheck:
     @property
     def _writer(self) -> PromptWriter:
         return PromptWriter(self.engine.model / "tokenizer.json")
+
+
+def _recorded(path: Path) -> tuple[StepPack, VirtualClock]:
+    pack, host = load_pack(path), HostOverheads.load(HostOverheads.beside(path))
+    return pack, VirtualClock(pack.header.limits, host)
 
 
 def _mean(oracle: StepOracle) -> Callable[[BatchShape], float]:

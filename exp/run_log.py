@@ -48,6 +48,8 @@ class RunHeader(msgspec.Struct, frozen=True):
     kv_use_mean: float
     """Share of the KV blocks in use, over the run."""
     kv_use_max: float
+    other_cores: float = 0.0
+    """Busy cores of this machine that were no part of the run."""
     format: int = FORMAT
 
 

@@ -24,6 +24,7 @@ from deploy.process import ManagedProcess
 from deploy.readiness import late, wait_until_ready
 from exp.cores import Cores, pinned_here
 from exp.engine_gauges import EngineGauges
+from exp.other_work import OtherWork
 from exp.prompt import PromptWriter
 from exp.run_log import Clock, RunHeader, RunLog
 from exp.stream_client import StreamClient, Target
@@ -49,10 +50,10 @@ class TrialServer:
         requests = workload.requests
         prompts = [self.writer.write(r.prompt_tokens, seed=i) for i, r in enumerate(requests)]
         client = StreamClient(Target("127.0.0.1", self.port, self.model))
-        before_s = time.monotonic()
+        before_s, others = time.monotonic(), OtherWork()
         async with EngineGauges(self.port) as gauges:
             start_s, logs = await client.run(workload, prompts, on_done)
-            wall_s = time.monotonic() - before_s
+            wall_s, other_cores = time.monotonic() - before_s, others.cores
         header = RunHeader(
             clock=clock,
             name=workload.source,
@@ -61,6 +62,7 @@ class TrialServer:
             preemptions=gauges.preemptions,
             kv_use_mean=gauges.kv_use_mean,
             kv_use_max=gauges.kv_use_max,
+            other_cores=other_cores,
         )
         return RunLog(header, tuple(logs))
 
