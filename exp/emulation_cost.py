@@ -54,12 +54,12 @@ class MeasuredServing:
         self._engine = _engine(running, steps, overlap)
         self._executor = _executor(running, overlap, journal)
         self._calls = Stopwatch(self._executor, "execute_model", "sample_tokens")
-        self._recorder = Stopwatch(self._executor._recorder, "submitted", "ready")
+        self._recorder = Stopwatch(self._executor._recorder, "submitted", "ready", "write")
 
     def run(self) -> dict[str, float]:
         """Serve until every request is done; returns microseconds per step."""
         steps = self._serve()
-        timer_s = _timer_thread_s()
+        timer_s = _cpu_s(self._executor._timer._thread)
         lateness_us = np.array(self._executor._timer.lateness_s()) * MICROSECONDS
         self._executor.shutdown()
         self._engine.close()
@@ -138,9 +138,8 @@ def _executor(running: int, overlap: bool, journal: Path) -> Any:
     return executor
 
 
-def _timer_thread_s() -> float:
-    """CPU seconds of the emulated GPU's thread so far."""
-    (thread,) = (item for item in threading.enumerate() if item.name == "emulated-gpu")
+def _cpu_s(thread: threading.Thread) -> float:
+    """CPU seconds of a running thread so far."""
     return time.clock_gettime(time.pthread_getcpuclockid(thread.ident or 0))
 
 

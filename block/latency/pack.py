@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from block.errors import PackError
 from block.latency.dimensions import ModelDimensions
@@ -171,7 +172,7 @@ class StepPack:
                 f" used {use.limits.async_scheduling}: durations hold, the engine's own time may not"
             )
 
-    def _impossible(self) -> Iterator[tuple[str, Integers]]:
+    def _impossible(self) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
         for name in _COUNTS:
             yield name, getattr(self, name) < 0
         for name in (*_TIMES, "duration_s"):
@@ -209,8 +210,9 @@ def load_pack(path: Path) -> StepPack:
     missing = [name for name in COLUMNS if name not in stored]
     if missing:
         raise PackError(f"{path}: lacks the column {missing[0]}")
+    columns: dict[str, Any] = {name: _decoded(name, stored[name]) for name in COLUMNS}
     try:
-        return StepPack(header, **{name: _decoded(name, stored[name]) for name in COLUMNS})
+        return StepPack(header, **columns)
     except PackError as error:
         raise PackError(f"{path}: {error}") from error
 

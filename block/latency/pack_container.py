@@ -72,7 +72,7 @@ def _verify(path: Path, data: bytes) -> None:
         raise PackError(f"{path}: is no pack: begins with {data[:8]!r}, a pack begins with {MAGIC!r}")
     body, tail = data[:-_TAIL], data[-_TAIL:]
     if not tail.startswith(_SIGNATURE):
-        longer = _SIGNATURE in data[:-_TAIL]
+        longer = _SIGNATURE in data and len(data) - data.rindex(_SIGNATURE) > _TAIL
         why = "has bytes after its signature" if longer else "is cut short, or a zip file that is no pack"
         raise PackError(f"{path}: {why}: its end is not {_SIGNATURE.decode()}...; make or copy it anew")
     if hashlib.sha256(body).hexdigest().encode() != tail[len(_SIGNATURE) :]:

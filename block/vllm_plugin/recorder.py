@@ -52,14 +52,20 @@ class Recording(Executor):
 
     def execute_model(self, scheduler_output: SchedulerOutput, non_block: bool = False) -> Any:
         """Note the submission; a batch without tokens is none."""
-        if self._recorder is None or not scheduler_output.total_num_scheduled_tokens:
+        recorder = self._recorder
+        if recorder is None:
             return super().execute_model(scheduler_output, non_block=non_block)
-        self._recorder.submitted(scheduler_output)
+        has_tokens = scheduler_output.total_num_scheduled_tokens > 0
+        if has_tokens:
+            recorder.submitted(scheduler_output)
         try:
-            return super().execute_model(scheduler_output, non_block=non_block)
+            output = super().execute_model(scheduler_output, non_block=non_block)
         except BaseException:
-            self._recorder.dropped()
+            if has_tokens:
+                recorder.dropped()
             raise
+        recorder.write()
+        return output
 
     def sample_tokens(self, grammar_output: GrammarOutput | None, non_block: bool = False) -> Any:
         """Note the end, which is when the tokens are there, not when they were asked for."""
@@ -74,8 +80,10 @@ class Recording(Executor):
     def shutdown(self) -> None:
         """Close the journal behind the last batch."""
         super().shutdown()
-        if getattr(self, "_journal", None) is not None:
-            self._stop()
+        recorder = getattr(self, "_recorder", None)
+        if recorder is not None:
+            recorder.write()
+        self._stop()
 
     def _note_end(self, _: Any = None) -> None:
         if self._recorder is not None:
@@ -91,7 +99,8 @@ class Recording(Executor):
             self._stop()
 
     def _stop(self) -> None:
-        journal, self._journal, self._recorder = self._journal, None, None
+        journal = getattr(self, "_journal", None)
+        self._journal = self._recorder = None
         if journal is not None:
             journal.close()
 

@@ -62,7 +62,7 @@ class SampledTimes:
         self.name = name
         self.uncovered = 0
         self.kv_blocks = kv_blocks
-        self.gpu = None
+        self.gpu: Gpu | None = None
 
     def seconds(self, shape: BatchShape) -> float:
         """Of the next step."""

