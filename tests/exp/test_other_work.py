@@ -19,7 +19,9 @@ WATCHED_S = 1.5
 @pytest.fixture
 def elsewhere() -> int:
     """A busy process that is nobody's child here."""
-    command = f"subprocess.Popen([sys.executable, '-c', {SPIN!r}], stdout=subprocess.DEVNULL)"
+    # Without the starter's pipes, whose end the starter's own parent waits for.
+    silent = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    command = f"subprocess.Popen([sys.executable, '-c', {SPIN!r}], {silent})"
     starter = f"import subprocess, sys; print({command}.pid)"
     done = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, check=True)
     return int(done.stdout)
