@@ -70,7 +70,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"known here: llama-2-7b, .*tiny-llama"):
+    with pytest.raises(ConfigError, match=r"known here: .*llama-2-7b, .*tiny-llama"):
         make_local_model("gpt-5", tmp_path / "model")
     assert main(["gpt-5", "--out", str(tmp_path / "model")]) == 1
     assert "gpt-5" in capsys.readouterr().err
