@@ -28,7 +28,7 @@ from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import send_error, send_whole
 from global_scheduler.router import GENERATION_PATHS, Router
-from length_estimation.estimator import EstimatorSettings, make_estimator
+from length_estimation.factory import EstimatorSettings, make_estimator
 from length_estimation.token_counter import make_token_counter
 
 KEEP_ALIVE_S = 4.0

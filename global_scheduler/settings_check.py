@@ -10,7 +10,7 @@ from collections.abc import Callable
 from block.config import SchedulerSettings
 from block.errors import ConfigError
 from global_scheduler.policies import POLICIES
-from length_estimation.estimator import ESTIMATORS
+from length_estimation.factory import ESTIMATORS
 
 
 def check_settings(settings: SchedulerSettings, place: Callable[[str], str]) -> None:
