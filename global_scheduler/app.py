@@ -28,7 +28,8 @@ from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import send_error, send_whole
 from global_scheduler.router import GENERATION_PATHS, Router
-from length_estimation.factory import EstimatorSettings, make_estimator
+from length_estimation.length_service import LengthService
+from length_estimation.service_factory import make_length_service, make_source
 from length_estimation.token_counter import make_token_counter
 
 KEEP_ALIVE_S = 4.0
@@ -50,9 +51,7 @@ class SchedulerApp:
         make_policy(settings.policy)
         self._settings = settings
         self._policies = {name: make_policy(name) for name in POLICIES}
-        self._estimator = make_estimator(
-            settings.estimator, EstimatorSettings(settings.constant_output_tokens)
-        )
+        self._lengths = make_source(settings)
         self._counter = make_token_counter(settings.tokenizer)
         self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s)
         self._metrics = SchedulerMetrics(self._fleet)
@@ -118,16 +117,20 @@ class SchedulerApp:
         monitor = HealthMonitor(session, self._fleet, settings.health_interval_s)
         self._resources.push_async_callback(monitor.stop)
         await monitor.start()
-        self._router = self._make_router(session, ledger, prober)
+        lengths = make_length_service(self._lengths, settings, session)
+        self._resources.push_async_callback(lengths.close)
+        self._router = self._make_router(session, ledger, prober, lengths)
 
-    def _make_router(self, session: aiohttp.ClientSession, ledger: Ledger, prober: Prober) -> Router:
+    def _make_router(
+        self, session: aiohttp.ClientSession, ledger: Ledger, prober: Prober, lengths: LengthService
+    ) -> Router:
         settings = self._settings
         decider = Decider(
             fleet=self._fleet,
             prober=prober,
             policies=self._policies,
             default_policy=settings.policy,
-            estimator=self._estimator,
+            lengths=lengths,
             counter=self._counter,
             unbounded_tokens=settings.constant_output_tokens,
         )

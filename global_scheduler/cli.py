@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from block.config import SchedulerConfig, load_config
-from block.errors import ConfigError
+from block.errors import BlockError
 from global_scheduler.app import create_app
 from global_scheduler.settings_check import check_settings
 
@@ -46,7 +46,7 @@ def serve(
         settings = load_config(config, SchedulerConfig)
         check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
         service = create_app(settings)
-    except ConfigError as error:
+    except BlockError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     _run(service, settings)

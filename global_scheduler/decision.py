@@ -16,7 +16,8 @@ from global_scheduler.inquiry import Inquiry
 from global_scheduler.policies import Candidate, Policy, RoutingRequest
 from global_scheduler.policies.least_request import LeastRequest
 from global_scheduler.probe import Prober
-from length_estimation.estimator import EstimationRequest, Estimator
+from length_estimation.estimator import EstimationRequest
+from length_estimation.length_service import LengthService
 from length_estimation.token_counter import TokenCounter
 
 COMPLETION_MAX_TOKENS = 16
@@ -48,7 +49,7 @@ class Decider:
         prober: Prober,
         policies: Mapping[str, Policy],
         default_policy: str,
-        estimator: Estimator,
+        lengths: LengthService,
         counter: TokenCounter,
         unbounded_tokens: int,
     ) -> None:
@@ -57,7 +58,7 @@ class Decider:
         self._prober = prober
         self._policies = policies
         self._default_policy = default_policy
-        self._estimator = estimator
+        self._lengths = lengths
         self._counter = counter
         self._unbounded_tokens = unbounded_tokens
         self._sequence = itertools.count()
@@ -79,7 +80,7 @@ class Decider:
         started_s = time.perf_counter()
         name = self.policy_name(inquiry)
         eligible = self._fleet.eligible(inquiry.model)
-        request = self._describe(inquiry, eligible)
+        request = await self._describe(inquiry, eligible)
         candidate = _candidate(request)
         policy = self._policies[name]
         answers: dict[str, PredictResponse] = {}
@@ -100,11 +101,19 @@ class Decider:
             took_s=time.perf_counter() - started_s,
         )
 
-    def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance]) -> RoutingRequest:
+    async def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance]) -> RoutingRequest:
         prompt_tokens = self._prompt_tokens(inquiry)
         max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
-        estimate = self._estimator.estimate(
-            EstimationRequest(prompt_tokens, max_tokens, inquiry.declared_output_tokens, inquiry.prompt_json)
+        estimate = await self._lengths.estimate(
+            inquiry.id,
+            EstimationRequest(
+                prompt_tokens,
+                max_tokens,
+                inquiry.declared_output_tokens,
+                inquiry.prompt_json,
+                inquiry.model,
+                inquiry.temperature,
+            ),
         )
         sequence = next(self._sequence)
         return RoutingRequest(

@@ -20,6 +20,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | Annotated[float, msg
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _FIELD_IN_ERROR = re.compile(r"`\$\.(\w+)")
 MAX_DECLARED_TOKENS = MAX_COUNT
+MAX_TEMPERATURE = 100.0
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -32,6 +33,7 @@ class _Body(msgspec.Struct, frozen=True):
     stream: bool | None = None
     n: _Count | None = None
     priority: _Int64 | None = None
+    temperature: msgspec.Raw = msgspec.Raw(b"")
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -58,6 +60,8 @@ class Inquiry:
     """From the ``x-block-policy`` header; not checked yet."""
     declared_output_tokens: int | None
     """From the ``x-block-output-tokens`` header."""
+    temperature: float | None = None
+    """None if it is not given, or is nothing that sampling could use: the instance judges that."""
 
 
 def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[str, str]) -> Inquiry:
@@ -77,6 +81,7 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         priority=fields.priority or 0,
         policy=headers.get("x-block-policy"),
         declared_output_tokens=_declared_tokens(headers.get("x-block-output-tokens")),
+        temperature=_temperature(bytes(fields.temperature)),
     )
 
 
@@ -116,6 +121,14 @@ def _check_prompt(first_byte: bytes, *, chat: bool) -> None:
         raise RequestError("messages: must be given, as a list", param="messages")
     if not chat and first_byte not in (b"", b"n", b'"', b"["):
         raise RequestError("prompt: must be a string or a list", param="prompt")
+
+
+def _temperature(raw: bytes) -> float | None:
+    try:
+        given = float(raw)
+    except ValueError:
+        return None
+    return given if 0 <= given <= MAX_TEMPERATURE else None
 
 
 def _declared_tokens(header: str | None) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from block.config import SchedulerSettings
 from block.errors import ConfigError
 from global_scheduler.policies import POLICIES
-from length_estimation.factory import ESTIMATORS
+from length_estimation.service_factory import SERVED
 
 
 def check_settings(settings: SchedulerSettings, place: Callable[[str], str]) -> None:
@@ -20,7 +20,7 @@ def check_settings(settings: SchedulerSettings, place: Callable[[str], str]) -> 
     """
     for field, value, known in (
         ("policy", settings.policy, POLICIES),
-        ("estimator", settings.estimator, ESTIMATORS),
+        ("estimator", settings.estimator, SERVED),
     ):
         if value not in known:
             raise ConfigError(f"{place(field)} = {value!r}: unknown; known: {', '.join(known)}")

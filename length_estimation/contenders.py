@@ -28,7 +28,7 @@ class Contender:
     recalibrate: bool = False
     """Whether it is also judged with recalibration around it."""
     warm: bool = False
-    """Whether the recalibrated one learns from the training examples: fair where nothing was fitted to them."""
+    """Whether recalibration learns from the training examples: fair where nothing was fitted to them."""
 
 
 def _constant(examples: Sequence[Example], _seed: int) -> Estimator:

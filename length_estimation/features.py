@@ -53,9 +53,9 @@ class FeaturesModel:
         row.append(self.score(hashed_words(words, request.model)))
         return np.array(row)
 
-    def score(self, bag: dict[int, float]) -> float:
-        """The linear model's log tokens."""
-        return self.intercept + sum(float(self.words[bucket]) * weight for bucket, weight in bag.items())
+    def score(self, buckets: list[int]) -> float:
+        """The linear model's log tokens: each bucket weighs the same, and all together are of length 1."""
+        return self.intercept + float(self.words.take(buckets).sum()) / math.sqrt(len(buckets))
 
     def save(self, path: Path) -> None:
         """Write the arrays."""

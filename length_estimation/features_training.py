@@ -126,6 +126,7 @@ class _Boosting:
             max_iter=options.iterations,
             learning_rate=options.learning_rate,
             max_leaf_nodes=options.leaves,
+            max_depth=5,
             min_samples_leaf=options.smallest_leaf,
             l2_regularization=1.0,
             max_features=0.5,
@@ -169,8 +170,8 @@ def _bags(examples: Sequence[Example]) -> Any:
     starts, columns, values = [0], [], []
     for example in examples:
         bag = hashed_words(words_of(read_prompt(example.request.prompt_json)), example.request.model)
-        columns += bag.keys()
-        values += bag.values()
+        columns += bag
+        values += [len(bag) ** -0.5] * len(bag)
         starts.append(len(columns))
     return csr_matrix((values, columns, starts), shape=(len(examples), BUCKETS))
 

@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """One sum of trees per output. A node's children lie side by side in ``children``; leaves are their own."""
+    """One sum of trees per output. A node's children lie side by side; leaves are their own children."""
 
     feature: Ints
     """Column that a node looks at, shape (nodes,)."""

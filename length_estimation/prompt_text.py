@@ -13,8 +13,8 @@ import msgspec
 
 MOST_JSON_BYTES: Final = 32_768
 """Longer JSON is not parsed; its ends are read as they stand."""
-HEAD: Final = 1536
-TAIL: Final = 768
+HEAD: Final = 1100
+TAIL: Final = 500
 """Characters of the text's start and end that are kept. Instructions stand at either end."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -60,48 +61,68 @@ class ResidualWindow:
             self._shifts = shifts * known**2 / (known**2 + _CAUTION**2)
 
 
-class Recalibrated:
-    """An estimator and the corrections to it; passes completions on to an estimator that learns."""
+class Recalibration:
+    """Corrections to one estimator, for each served model apart."""
 
-    def __init__(self, inner: Estimator) -> None:
-        self._inner = inner
+    def __init__(self) -> None:
         self._windows: OrderedDict[str, ResidualWindow] = OrderedDict()
 
-    def estimate(self, request: EstimationRequest) -> LengthEstimate:
-        """The inner estimate, its quantiles shifted."""
-        said = self._inner.estimate(request)
+    def correct(self, said: LengthEstimate, request: EstimationRequest) -> LengthEstimate:
+        """What was said, its quantiles shifted; the same if nothing is known of the model."""
         window = self._windows.get(request.model)
-        if window is None:
+        if window is None or not said.unbounded:
             return said
         levels, tokens = _spread(said)
         shifted = np.exp(np.log(tokens) + window.shifts).tolist()
         version = f"{said.version}+r{window.count}"
         made = LengthEstimate.of(levels, shifted, request.max_tokens, said.source, version)
-        # What is learned from is always the inner estimate, whatever the shifts were at the time.
-        return LengthEstimate(made.mean_tokens, made.quantiles, made.source, version, said.unbounded)
+        # What is learned from is always the estimate itself, whatever the shifts were at the time.
+        return replace(made, unbounded=said.unbounded)
 
     def learn(self, completion: Completion) -> None:
-        """Note how far off the inner estimate was; one without tokens says nothing."""
-        if isinstance(self._inner, Learner):
-            self._inner.learn(completion)
+        """Note how far off the uncorrected estimate was; a completion without tokens says nothing."""
         if completion.output_tokens < 1 or not completion.estimate.unbounded:
             return
         levels, tokens = _spread(completion.estimate)
         model = completion.request.model
-        window = self._windows.setdefault(model, ResidualWindow(levels))
+        window = self._windows.get(model)
+        if window is None or len(window.shifts) != len(levels):
+            window = self._windows[model] = ResidualWindow(levels)
         self._windows.move_to_end(model)
         if len(self._windows) > MODELS:
             self._windows.popitem(last=False)
         window.add(math.log(completion.output_tokens) - np.log(tokens))
 
     def reset(self, model: str | None = None) -> None:
-        """Forget the corrections of one model, or all; also what the inner estimator has learned."""
-        if isinstance(self._inner, Learner):
-            self._inner.reset(model)
+        """Forget the corrections of one model, or all."""
         if model is None:
             self._windows.clear()
         else:
             self._windows.pop(model, None)
+
+
+class Recalibrated:
+    """An estimator and the corrections to it; passes completions on to an estimator that learns."""
+
+    def __init__(self, inner: Estimator) -> None:
+        self._inner = inner
+        self._recalibration = Recalibration()
+
+    def estimate(self, request: EstimationRequest) -> LengthEstimate:
+        """The inner estimate, corrected."""
+        return self._recalibration.correct(self._inner.estimate(request), request)
+
+    def learn(self, completion: Completion) -> None:
+        """Teach the corrections, and the inner estimator if it learns."""
+        if isinstance(self._inner, Learner):
+            self._inner.learn(completion)
+        self._recalibration.learn(completion)
+
+    def reset(self, model: str | None = None) -> None:
+        """Forget the corrections, and what the inner estimator has learned."""
+        if isinstance(self._inner, Learner):
+            self._inner.reset(model)
+        self._recalibration.reset(model)
 
 
 def conformal_shifts(residuals: Floats, levels: Floats) -> Floats:
@@ -124,4 +145,4 @@ def _spread(estimate: LengthEstimate) -> tuple[tuple[float, ...], Floats]:
     """Levels and unbounded tokens; a point is the same at all levels."""
     if len(estimate.quantiles) == 1:
         return LEVELS, np.full(len(LEVELS), max(estimate.unbounded[0], 1.0))
-    return tuple(level for level, _ in estimate.quantiles), np.array(estimate.unbounded)
+    return tuple(level for level, _ in estimate.quantiles), np.maximum(estimate.unbounded, 1.0)
