@@ -58,7 +58,7 @@ def data_file(path: Path) -> Path:
 def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
     """All examples of a folder or file, in its order. Raises PackError that names the line."""
     examples: list[Example] = []
-    prompts: dict[tuple[str, str], Any] = {}
+    prompts: Prompts = {}
     for place, row in read_rows(data_file(path)):
         try:
             examples += _examples(row, counter, prompts)
@@ -90,34 +90,54 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise PackError(f"{path}: not JSON or JSON lines ({error})") from error
 
 
-def _examples(
-    row: dict[str, Any], counter: TokenCounter, prompts: dict[tuple[str, str], Any]
-) -> Iterator[Example]:
+Prompts = dict[tuple[str, str], Any]
+"""Prompts that were given, by id and model: further samples of one may leave it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A prompt or the messages of a row, and what is known of the answer."""
+
+    prompt: Any
+    """Text, or a list of messages."""
+    request: EstimationRequest
+    response: str | None
+    """None where it is not given; its length may be."""
+
+
+def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Exchange]:
+    """All exchanges of a row. Raises TypeError, ValueError or AttributeError for what is no such row."""
     model = str(row.get("model") or "")
-    identity = str(row.get("id", row.get("conversation_id", "")))
-    keys = (f"id {identity}",) if identity else ()
-    for prompt, response in _exchanges(row, prompts, (identity, model)):
-        tokens = _output_tokens(row, response, counter)
-        if tokens is None:
-            continue
-        chat = isinstance(prompt, list)
+    for prompt, response in _turns(row, prompts, (_identity(row), model)):
         prompt_json = json.dumps(prompt).encode()
-        counted = counter.messages(prompt_json) if chat else counter.prompt(prompt_json)
+        counted = counter.messages if isinstance(prompt, list) else counter.prompt
         request = EstimationRequest(
-            prompt_tokens=counted,
+            prompt_tokens=counted(prompt_json),
             max_tokens=int(row.get("max_tokens") or UNLIMITED),
             prompt_json=prompt_json,
             model=model,
             temperature=_number(row.get("temperature")),
         )
-        cut = row.get("finish_reason") == "length" or row.get("ended") is False
-        yield Example(request, max(1, tokens), (*keys, f"prompt {_normal(prompt)}"), cut)
+        yield Exchange(prompt, request, response)
 
 
-def _exchanges(
-    row: dict[str, Any], prompts: dict[tuple[str, str], Any], place: tuple[str, str]
-) -> Iterator[tuple[Any, str | None]]:
-    """``(prompt or messages, response)``; the response is None where only its length is known."""
+def _examples(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
+    identity = _identity(row)
+    keys = (f"id {identity}",) if identity else ()
+    cut = row.get("finish_reason") == "length" or row.get("ended") is False
+    for exchange in exchanges_of(row, counter, prompts):
+        tokens = _output_tokens(row, exchange.response, counter)
+        if tokens is not None:
+            own = (*keys, f"prompt {_normal(exchange.prompt)}")
+            yield Example(exchange.request, max(1, tokens), own, cut)
+
+
+def _identity(row: dict[str, Any]) -> str:
+    return str(row.get("id", row.get("conversation_id", "")))
+
+
+def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Iterator[tuple[Any, str | None]]:
+    """``(prompt or messages, response)``; the response is None where it is not given."""
     turns = row.get("conversations", row.get("messages"))
     response = next((row[name] for name in _RESPONSES if isinstance(row.get(name), str)), None)
     if isinstance(turns, list):

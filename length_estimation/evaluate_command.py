@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from block.errors import ConfigError
 from length_estimation.contenders import CONTENDERS, Contender
 from length_estimation.dataset import read_examples
 from length_estimation.evaluation import Evaluation, EvaluationOptions, evaluate
 from length_estimation.evaluation_report import draw, report_table
+from length_estimation.saved_training import roberta_contender
 from length_estimation.token_counter import make_token_counter
+
+if TYPE_CHECKING:
+    from length_estimation.roberta_training import RobertaOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class EvaluateCommand:
     seed: int
     encoder: str | None
     epochs: int
+    learning_rate: float
 
     def run(self, data: Sequence[Path], tokenizer: Path | None, progress: Progress) -> dict[str, Evaluation]:
         """Evaluations by data set's name. Raises PackError or ConfigError."""
@@ -41,9 +47,8 @@ class EvaluateCommand:
         for path in data:
             name = path.resolve().name
             task = progress.add_task(name, total=self.rounds or self.folds)
-            examples = read_examples(path, counter)
             done[name] = evaluate(
-                examples, options, table, lambda part, _, task=task: progress.update(task, completed=part)
+                read_examples(path, counter), options, table, partial(_tell, progress, task)
             )
         return done
 
@@ -65,6 +70,13 @@ class EvaluateCommand:
             return CONTENDERS
         if self.encoder is None:
             raise ConfigError("roberta: needs --encoder, the encoder to train from")
-        from length_estimation.roberta_training import contender
+        return {**CONTENDERS, "roberta": roberta_contender(self._roberta_options)}
 
-        return {**CONTENDERS, "roberta": contender(self.encoder, self.epochs)}
+    def _roberta_options(self, seed: int) -> RobertaOptions:
+        from length_estimation.roberta_training import RobertaOptions
+
+        return RobertaOptions(self.encoder or "", self.epochs, learning_rate=self.learning_rate, seed=seed)
+
+
+def _tell(progress: Progress, task: TaskID, done: int, _all: int) -> None:
+    progress.update(task, completed=done)

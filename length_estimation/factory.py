@@ -9,6 +9,7 @@ from pathlib import Path
 from block.errors import ConfigError
 from length_estimation.estimator import ConstantEstimator, Estimator, MaxTokensEstimator, OracleEstimator
 from length_estimation.history import HistoryEstimator
+from length_estimation.model_folder import peek_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ def make_estimator(name: str, settings: EstimatorSettings) -> Estimator:
     if factory is None:
         raise ConfigError(f"estimator = {name!r}: unknown; known: {', '.join(ESTIMATORS)}")
     return factory(settings)
+
+
+def load_trained(folder: Path) -> Estimator:
+    """The estimator in a trained model's folder, whichever its kind. Raises PackError or ConfigError."""
+    return make_estimator(peek_card(folder).kind, EstimatorSettings(1, folder))
 
 
 def _folder(name: str, settings: EstimatorSettings) -> Path:

@@ -21,14 +21,12 @@ from length_estimation.lexicon import BUCKETS, hashed_words, words_of
 from length_estimation.prompt_text import read_prompt
 from length_estimation.quantiles import LEVELS
 from length_estimation.recalibration import conformal_shifts
-from length_estimation.split import folds_of
+from length_estimation.split import folds_of, held_out
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 LEAST_EXAMPLES: Final = 50
-_HELD_OUT: Final = 7
-"""One part of so many."""
 _INNER_FOLDS: Final = 4
 _ALPHAS: Final = (0.5, 2.0, 8.0, 32.0)
 """Penalties of the linear model that are tried."""
@@ -60,31 +58,31 @@ def train_features(
 
     if len(examples) < LEAST_EXAMPLES:
         raise PackError(f"{len(examples)} examples are too few to train on; {LEAST_EXAMPLES} at least")
-    held_out = folds_of(groups, _HELD_OUT, options.seed) == 0
+    kept_back = held_out(groups, options.seed)
     target = np.log([example.output_tokens for example in examples])
     with threadpool_limits(1):  # small data: threads would only wait for one another
         on_step("words", 0.0)
-        words = _WordModel(examples, groups, target, held_out, options.seed)
+        words = _WordModel(examples, groups, target, kept_back, options.seed)
         blank = _blank(examples, words)
         rows = np.array([blank.row(example.request) for example in examples])
         rows[:, -1] = words.honest
-        boosting = _Boosting(rows, target, held_out, options)
+        boosting = _Boosting(rows, target, kept_back, options)
         outputs = []
         for i, level in enumerate(LEVELS):
             on_step(f"quantile {level}", (i + 1) / (len(LEVELS) + 1))
             outputs.append(boosting.fit(level))
-    return replace(blank, forest=_calibrated(Forest.compiled(outputs), rows[held_out], target[held_out]))
+    return replace(blank, forest=_calibrated(Forest.compiled(outputs), rows[kept_back], target[kept_back]))
 
 
 class _WordModel:
     """Ridge regression of log tokens on hashed words."""
 
     def __init__(
-        self, examples: Sequence[Example], groups: Ints, target: Floats, held_out: Any, seed: int
+        self, examples: Sequence[Example], groups: Ints, target: Floats, kept_back: Any, seed: int
     ) -> None:
         bags = _bags(examples)
         # Held-out rows have fold -1, so that no model that answers for others has seen them.
-        folds = np.where(held_out, -1, folds_of(groups, _INNER_FOLDS, seed + 1))
+        folds = np.where(kept_back, -1, folds_of(groups, _INNER_FOLDS, seed + 1))
         answers = {alpha: self._honest_answers(alpha, bags, target, folds) for alpha in _ALPHAS}
         known = folds >= 0
         errors = {alpha: float(np.mean((answers[alpha] - target)[known] ** 2)) for alpha in _ALPHAS}
@@ -110,9 +108,9 @@ class _WordModel:
 class _Boosting:
     """Boosted trees for one quantile after another, on the same rows."""
 
-    def __init__(self, rows: Floats, target: Floats, held_out: Any, options: FeaturesOptions) -> None:
-        self._rows, self._target = rows[~held_out], target[~held_out]
-        self._judge, self._truth = rows[held_out], target[held_out]
+    def __init__(self, rows: Floats, target: Floats, kept_back: Any, options: FeaturesOptions) -> None:
+        self._rows, self._target = rows[~kept_back], target[~kept_back]
+        self._judge, self._truth = rows[kept_back], target[kept_back]
         self._options = options
 
     def fit(self, level: float) -> tuple[float, list[Any]]:
@@ -165,7 +163,7 @@ def _blank(examples: Sequence[Example], words: _WordModel) -> FeaturesModel:
 
 def _bags(examples: Sequence[Example]) -> Any:
     """Hashed words as a sparse matrix, shape (examples, BUCKETS)."""
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
     starts, columns, values = [0], [], []
     for example in examples:

@@ -49,13 +49,13 @@ class LengthHistogram:
         """Probability of each bin, shape (BINS,); ``prior`` counts as that many responses."""
         ended = self._ended + prior_weight * prior
         if not self._cut.any():
-            total: float = ended.sum()
-            return ended / total
+            plain: Floats = ended / ended.sum()
+            return plain
         # A response cut in a bin was at risk in that bin, and is lost from view after it.
-        at_risk = np.cumsum((ended + self._cut)[::-1])[::-1]
+        at_risk: Floats = np.cumsum((ended + self._cut)[::-1])[::-1]
         hazard = np.divide(ended, at_risk, out=np.zeros(BINS), where=at_risk > 0)
-        survival = np.cumprod(1.0 - hazard)
-        shares = -np.diff(survival, prepend=1.0)
+        survival: Floats = np.cumprod(1.0 - hazard)
+        shares: Floats = -np.diff(survival, prepend=1.0)
         shares[-1] += survival[-1]
         return shares
 
@@ -71,8 +71,9 @@ def quantiles_of(shares: Floats, levels: Floats) -> Floats:
 def log_normal_shares(median: float, sigma: float) -> Floats:
     """Probabilities of the bins under a log-normal distribution; shape (BINS,)."""
     reached = [_normal((math.log(edge) - math.log(median)) / sigma) for edge in EDGES]
-    shares: Floats = np.diff(np.array(reached))
-    return shares / shares.sum()
+    shares = np.diff(np.array(reached))
+    normal: Floats = shares / shares.sum()
+    return normal
 
 
 def _bin(tokens: int) -> int:

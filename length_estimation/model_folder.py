@@ -56,7 +56,7 @@ def write_card(
     card = Card(
         format=FORMAT,
         kind=kind,
-        model=hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:8],
+        model=_brief(digests),
         made=made,
         data=dict(data),
         settings=dict(settings),
@@ -64,8 +64,14 @@ def write_card(
         versions={"python": platform.python_version(), **_versions(packages)},
         files=digests,
     )
-    (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1))
-    return card
+    return _put(folder, card)
+
+
+def with_files(folder: Path, files: tuple[str, ...]) -> Card:
+    """The folder's card, written anew with further files of the same model."""
+    card = peek_card(folder)
+    digests = {**card.files, **{name: file_digest(folder / name) for name in files}}
+    return _put(folder, msgspec.structs.replace(card, files=digests, model=_brief(digests)))
 
 
 def read_card(folder: Path, kind: str) -> Card:
@@ -103,6 +109,15 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _put(folder: Path, card: Card) -> Card:
+    (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1))
+    return card
+
+
+def _brief(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(digests[name] for name in sorted(digests)).encode()).hexdigest()[:8]
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:

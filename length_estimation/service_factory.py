@@ -64,9 +64,9 @@ def make_length_service(
     )
 
 
-def batcher_of(estimator: Estimator) -> Batcher:
-    """Batches for what knows batches, else one by one."""
-    return Batcher(estimator if isinstance(estimator, BatchEstimator) else OneByOne(estimator))
+def batcher_of(estimator: Estimator, most: int = 32) -> Batcher:
+    """Batches of at most so many for what knows batches, else one by one."""
+    return Batcher(estimator if isinstance(estimator, BatchEstimator) else OneByOne(estimator), most)
 
 
 def _slow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from block.errors import PackError
 
 Ints = npt.NDArray[np.intp]
+
+HELD_OUT_PARTS: Final = 7
 
 
 def groups_of(keys: Sequence[tuple[str, ...]]) -> Ints:
@@ -47,3 +50,9 @@ def folds_of(groups: Ints, folds: int, seed: int) -> Ints:
         fold_of_group[group] = fold
         loads[fold] += sizes[group]
     return fold_of_group[groups]
+
+
+def held_out(groups: Ints, seed: int) -> npt.NDArray[np.bool_]:
+    """Which examples a training keeps for stopping and calibrating, shape (examples,): one seventh."""
+    mask: npt.NDArray[np.bool_] = folds_of(groups, HELD_OUT_PARTS, seed) == 0
+    return mask
