@@ -202,6 +202,20 @@ def serve(
     uvicorn.run(service, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
 
 
+@app.command(epilog="Example: block-length bench --model models/lengths")
+def bench(
+    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="Data set with prompts; words drawn at random without one.")
+    ] = None,
+    calls: Annotated[int, typer.Option(min=10, help="Timed estimates of each size.")] = 100,
+) -> None:
+    """Time a trained model on one core: single prompts of several sizes, and batches of 32."""
+    from length_estimation.bench import bench as run
+
+    print(json.dumps(run(model, prompts, calls)), flush=True)
+
+
 def main() -> None:
     """Run a command; an error of ours is one line and exit status 1."""
     try:

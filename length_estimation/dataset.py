@@ -124,7 +124,8 @@ def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -
 def _examples(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
     identity = _identity(row)
     keys = (f"id {identity}",) if identity else ()
-    cut = row.get("finish_reason") == "length" or row.get("ended") is False
+    # Where the limit is not known, the length that was recorded is all there is to predict.
+    cut = row.get("max_tokens") is not None and row.get("finish_reason") == "length"
     for exchange in exchanges_of(row, counter, prompts):
         tokens = _output_tokens(row, exchange.response, counter)
         if tokens is not None:

@@ -81,4 +81,5 @@ def _draw_errors(axis: Any, answers: Mapping[str, Answers]) -> None:
         errors = [float(np.abs(said.truth - said.tokens[:, MIDDLE])[rows].mean()) for rows in classes]
         axis.plot(centres, errors, marker=".", label=name)
     axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(lambda _value, _place: "")
     axis.set_xlabel("real tokens (classes of equal size)")
