@@ -82,8 +82,8 @@ def numbers_of(
 
 def hashed_words(words: list[str], model: str) -> list[int]:
     """Buckets of words, of pairs of the first ones, of the first three by place, and of the model."""
-    keys = set(words)
-    keys.update(map(" ".join, pairwise(words[:_PAIRS])))
-    keys.update(f"{place}^{word}" for place, word in enumerate(words[:3]))
-    keys.add(f"model={model}")
+    keys = dict.fromkeys(words)  # a set that keeps its order, so that sums are the same in every process
+    keys.update(dict.fromkeys(map(" ".join, pairwise(words[:_PAIRS]))))
+    keys.update(dict.fromkeys(f"{place}^{word}" for place, word in enumerate(words[:3])))
+    keys[f"model={model}"] = None
     return [crc32(key.encode("utf-8", "surrogatepass")) % BUCKETS for key in keys]

@@ -130,18 +130,18 @@ async def test_the_scheduler_s_settings_make_the_service(features_folder):
 
 
 async def test_who_asks_during_a_batch_is_in_the_next_one():
-    class Counting(OneByOne):
-        sizes: list[int] = []
+    sizes = []
 
+    class Counting(OneByOne):
         def estimate_all(self, requests):
-            self.sizes.append(len(requests))
+            sizes.append(len(requests))
             time.sleep(0.05)
             return super().estimate_all(requests)
 
     batcher = Batcher(Counting(ConstantEstimator(5)), most=8)
     answers = await asyncio.gather(*(batcher.estimate(ask(max_tokens=1 + i % 4)) for i in range(20)))
     assert [int(answer.mean_tokens) for answer in answers] == [1, 2, 3, 4] * 5
-    assert Counting.sizes == [8, 8, 4]
+    assert sizes == [8, 8, 4]
     await batcher.close()
 
 
@@ -167,8 +167,9 @@ async def test_the_service_answers_over_http_what_the_model_says(features_folder
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://lengths") as client:
-            body = {"requests": [{"prompt": "Name tea, item 7.", "max_tokens": 1000, "model": "m", "prompt_tokens": 3},
-                                 {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}]}  # fmt: skip
+            prompt = {"prompt": "Name tea, item 7.", "max_tokens": 1000, "model": "m", "prompt_tokens": 3}
+            chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+            body = {"requests": [prompt, chat]}
             answer = (await client.post("/v1/estimate", json=body)).json()["estimates"]
             broken = b'{"requests": [{"max_tokens": 5, "prompt": "\xff\xfe"}]}'
             assert (await client.post("/v1/estimate", content=broken)).status_code == 200
