@@ -80,18 +80,20 @@ class Batcher:
             try:
                 asked = [request for request, _ in batch]
                 answers = await loop.run_in_executor(self._thread, self._inner.estimate_all, asked)
-            except asyncio.CancelledError:
-                for _, future in batch:
-                    future.cancel()
-                raise
             except (RuntimeError, ValueError) as error:  # what numerical libraries raise
                 _fail(batch, PredictorError(f"the length estimator failed: {error}"))
-                continue
-            self.batches += 1
-            self.answered += len(batch)
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            else:
+                self._hand_out(batch, answers)
+            finally:
+                for _, future in batch:
+                    future.cancel()  # does nothing to those that have their answer
+
+    def _hand_out(self, batch: list[_Waiting], answers: list[LengthEstimate]) -> None:
+        self.batches += 1
+        self.answered += len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
 
 
 def _fail(batch: list[_Waiting], error: PredictorError) -> None:

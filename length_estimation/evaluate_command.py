@@ -45,7 +45,7 @@ class EvaluateCommand:
         options = EvaluationOptions(self.names, self.folds, self.rounds, self.resamples, self.seed)
         done = {}
         for path in data:
-            name = path.resolve().name
+            name = path.resolve().name if path.resolve().name not in done else str(path)
             task = progress.add_task(name, total=self.rounds or self.folds)
             done[name] = evaluate(
                 read_examples(path, counter), options, table, partial(_tell, progress, task)

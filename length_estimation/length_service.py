@@ -151,6 +151,8 @@ class LengthService:
         if not done:
             self.tally.late += 1
             return None
+        if task.cancelled():  # the estimator is being closed
+            return None
         answer = task.result()
         return None if answer is None else _bounded(answer, request)
 

@@ -142,13 +142,27 @@ def onnx_network(path: Path, threads: int) -> Network:
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        _reraise_unless_onnx(error)
+        raise PackError(f"{path}: onnxruntime refuses it ({error}); export the model anew") from error
 
     def run(ids: Ints, mask: Ints) -> Floats:
-        (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        try:
+            (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        except Exception as error:
+            _reraise_unless_onnx(error)
+            raise RuntimeError(f"onnxruntime failed: {error}") from error
         return np.asarray(found, dtype=np.float64)
 
     return run
+
+
+def _reraise_unless_onnx(error: Exception) -> None:
+    """The library's own errors have no common root but the module that they come from."""
+    if not type(error).__module__.startswith("onnxruntime"):
+        raise error
 
 
 def torch_network(folder: Path, threads: int) -> Network:
