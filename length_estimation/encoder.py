@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, RobertaConfig
@@ -100,7 +101,7 @@ def load_regressor(folder: Path) -> LengthRegressor:
         config = AutoConfig.for_model(**_config_of(folder / "encoder.json"))
         regressor = LengthRegressor(AutoModel.from_config(config, attn_implementation="eager"))
         regressor.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise PackError(f"{folder}: its weights do not fit its dimensions ({error})") from error
     regressor.eval()
     return regressor

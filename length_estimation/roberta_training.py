@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from block.errors import PackError
@@ -191,7 +192,7 @@ class _Run:
             self._network.load_state_dict(load_file(folder / _WEIGHTS))
             self.best = load_file(folder / _BEST)
             _restore(self._optimizer, load_file(folder / _OPTIMIZER))
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise PackError(f"{folder}: damaged checkpoint ({error}); remove it") from error
         return state
 
