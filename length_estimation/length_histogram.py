@@ -54,8 +54,8 @@ class LengthHistogram:
         # A response cut in a bin was at risk in that bin, and is lost from view after it.
         at_risk: Floats = np.cumsum((ended + self._cut)[::-1])[::-1]
         hazard = np.divide(ended, at_risk, out=np.zeros(BINS), where=at_risk > 0)
-        survival: Floats = np.cumprod(1.0 - hazard)
-        shares: Floats = -np.diff(survival, prepend=1.0)
+        survival = np.cumprod(1.0 - hazard)
+        shares = np.asarray(-np.diff(survival, prepend=1.0), dtype=np.float64)
         shares[-1] += survival[-1]
         return shares
 
