@@ -120,6 +120,22 @@ class InstanceConfig(Settings):
     predictor_url: Url | None = Field(None, description="Its predictor, if any.")
 
 
+class LengthSettings(Settings):
+    """How response lengths are estimated, beside the estimator's name."""
+
+    model: Path | None = Field(None, description="Folder of a trained model, for features and roberta.")
+    url: Url | None = Field(None, description="A `block-length serve` to ask, for remote.")
+    deadline_s: Seconds = Field(
+        0.01, description="What roberta and remote may take; later, history answers in their place."
+    )
+    cache_entries: Whole = Field(
+        4096, ge=0, le=10_000_000, description="Estimates of features, roberta and remote kept by prompt."
+    )
+    recalibrate: Flag = Field(
+        True, description="Correct the estimates of features, roberta and remote by completed requests."
+    )
+
+
 class SchedulerSettings(Settings):
     """How the global scheduler routes; the same for all its copies."""
 
@@ -158,9 +174,13 @@ class SchedulerSettings(Settings):
         1, ge=1, le=64, description="Scenarios of response lengths that a predictor averages over."
     )
     estimator: str = Field(
-        "max_tokens", description="Response-length estimator: constant, max_tokens, oracle."
+        "max_tokens",
+        description="Response lengths: constant, max_tokens, oracle, history, features, roberta or remote.",
     )
-    constant_output_tokens: Whole = Field(256, ge=1, description="What the constant estimator says.")
+    constant_output_tokens: Whole = Field(
+        256, ge=1, description="What the constant estimator says, and history before it has seen anything."
+    )
+    lengths: LengthSettings = Field(default_factory=LengthSettings)
     tokenizer: Path | None = Field(
         None, description="tokenizer.json used to count prompt tokens; None estimates from bytes."
     )

@@ -25,7 +25,8 @@ from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import error_body, error_headers
 from global_scheduler.router import Router
-from length_estimation.estimator import EstimatorSettings, make_estimator
+from length_estimation.length_service import LengthService
+from length_estimation.service_factory import make_length_service, make_source
 from length_estimation.token_counter import make_token_counter
 
 REST_S = 4.0
@@ -48,9 +49,7 @@ class SchedulerApp:
         self.limits = Limits(max_body_bytes=settings.max_body_bytes, idle_s=settings.idle_timeout_s)
         self._settings = settings
         self._policies = make_policies(settings)
-        self._estimator = make_estimator(
-            settings.estimator, EstimatorSettings(settings.constant_output_tokens)
-        )
+        self._lengths = make_source(settings)
         self._counter = make_token_counter(settings.tokenizer)
         self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s)
         self._metrics = SchedulerMetrics(self._fleet, worker)
@@ -71,7 +70,9 @@ class SchedulerApp:
         courier = Courier(http)
         self._resources.push_async_callback(courier.close)
         ledger = Ledger(courier)
-        self._router = self._make_router(http, courier, ledger)
+        lengths = make_length_service(self._lengths, settings, http)
+        self._resources.push_async_callback(lengths.close)
+        self._router = self._make_router(http, courier, ledger, lengths)
         monitor = HealthMonitor(http, self._fleet, settings.health_interval_s)
         self._resources.push_async_callback(monitor.stop)
         await monitor.start()
@@ -104,20 +105,21 @@ class SchedulerApp:
         else:
             _refuse(exchange, error)
 
-    def _make_router(self, http: Client, courier: Courier, ledger: Ledger) -> Router:
+    def _make_router(self, http: Client, courier: Courier, ledger: Ledger, lengths: LengthService) -> Router:
         settings = self._settings
         decider = Decider(
             fleet=self._fleet,
             prober=_make_prober(courier, ledger, self._metrics, settings),
             policies=self._policies,
-            estimator=self._estimator,
+            lengths=lengths,
             counter=self._counter,
             settings=settings,
         )
-        dispatcher = Dispatcher(Relay(http, settings), ledger, self._metrics, settings.attempts)
+        relay = Relay(http, settings)
+        dispatcher = Dispatcher(relay, ledger, self._metrics, lengths, settings.attempts)
         receipts = Receipts(self._metrics)
         self._resources.callback(receipts.flush)
-        return Router(decider, dispatcher, receipts)
+        return Router(decider, dispatcher, receipts, lengths)
 
 
 def _make_prober(

@@ -7,14 +7,13 @@ sockets. Does not choose instances, and does not decide what a failure leads to.
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
 from block.errors import TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
-from block.http.exchange import Exchange
 from block.http.message import Headers, first_value
 from global_scheduler.event_stream import EventCutter, engine_failure
 from global_scheduler.headers import forwarded_response
@@ -51,6 +50,27 @@ class Failure(msgspec.Struct, frozen=True):
 Answer = Whole | Stream | Failure
 
 
+class Outlet(Protocol):
+    """Where a stream goes: an exchange, or what stands before one."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client reads too slowly at the moment."""
+        ...
+
+    def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+        """The head, and the first events."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """More events."""
+        ...
+
+    def finish(self, data: bytes = b"") -> None:
+        """The last ones."""
+        ...
+
+
 class Attempt:
     """Receives one answer."""
 
@@ -68,7 +88,7 @@ class Attempt:
         self._parts: list[bytes] = []
         self._size = 0
         self._cutter: EventCutter | None = None
-        self._exchange: Exchange | None = None
+        self._outlet: Outlet | None = None
         self._ended: asyncio.Future[None] | None = None
         self._over = False
         self._error: Exception | None = None
@@ -79,14 +99,14 @@ class Attempt:
         answer = await self._answer
         return answer or Stream(self._status, forwarded_response(self._headers), self)
 
-    async def pass_on(self, status: int, headers: Headers, exchange: Exchange) -> None:
+    async def pass_on(self, status: int, headers: Headers, outlet: Outlet) -> None:
         """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks."""
-        exchange.start(status, headers, b"".join(self._parts))
+        outlet.start(status, headers, b"".join(self._parts))
         self._parts.clear()
-        self._exchange = exchange
+        self._outlet = outlet
         if not self._over:
             self.deadline_s = self._loop.time() + self._idle_s
-            if exchange.paused:
+            if outlet.paused:
                 self.pause()
             self._ended = self._loop.create_future()
             await self._ended
@@ -102,7 +122,7 @@ class Attempt:
 
     def drop(self) -> None:
         """Nobody wants it any more."""
-        self._exchange = None
+        self._outlet = None
         if not self._over:
             self._over = True
             self._connection.abort()
@@ -139,12 +159,12 @@ class Attempt:
             self._collect(data)
             return
         events = cutter.feed(data)
-        if self._exchange is not None:
+        if self._outlet is not None:
             self.deadline_s = self._loop.time() + self._idle_s
             if last:
                 self._parts.append(events)  # goes out with the end
             elif events:
-                self._exchange.write(events)
+                self._outlet.write(events)
         elif events:
             self._parts.append(events)
             if not self._answer.done():
@@ -154,7 +174,7 @@ class Attempt:
         """The answer has ended in order."""
         self._over = True
         self.deadline_s = NEVER_S
-        if self._exchange is not None:
+        if self._outlet is not None:
             self._finish_stream()
             self._settle_end()
         elif not self._answer.done():
@@ -217,9 +237,9 @@ class Attempt:
             self._answer.set_result(Failure(reason, answer))
 
     def _finish_stream(self) -> None:
-        if self._exchange is not None and self._cutter is not None:
+        if self._outlet is not None and self._cutter is not None:
             self._parts.append(self._cutter.rest())
-            self._exchange.finish(b"".join(self._parts))
+            self._outlet.finish(b"".join(self._parts))
 
     def _settle_end(self) -> None:
         if self._ended is not None and not self._ended.done():

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from block.config import SchedulerConfig, load_config
-from block.errors import ConfigError
+from block.errors import BlockError
 from block.http.run import Binding, run
 from global_scheduler.app import create_app
 from global_scheduler.settings_check import check_settings
@@ -53,7 +53,7 @@ def serve(
             GRACE_S,
             workers or settings.settings.workers,
         )
-    except ConfigError as error:
+    except BlockError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 

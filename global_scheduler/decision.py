@@ -25,7 +25,8 @@ from global_scheduler.policies.least_request import LeastRequest
 from global_scheduler.prefixes import prefix_digests
 from global_scheduler.quorum import Quorum
 from global_scheduler.traffic import Burden
-from length_estimation.estimator import EstimationRequest, Estimator
+from length_estimation.estimator import EstimationRequest, LengthEstimate
+from length_estimation.length_service import LengthService
 from length_estimation.token_counter import TokenCounter, guess_tokens
 
 COMPLETION_MAX_TOKENS = 16
@@ -69,7 +70,7 @@ class Decider:
         fleet: Fleet,
         prober: Asker,
         policies: Mapping[str, Policy],
-        estimator: Estimator,
+        lengths: LengthService,
         counter: TokenCounter,
         settings: SchedulerSettings,
     ) -> None:
@@ -77,7 +78,7 @@ class Decider:
         self._fleet = fleet
         self._prober = prober
         self._policies = policies
-        self._estimator = estimator
+        self._lengths = lengths
         self._counter = counter
         self._settings = settings
         self._sequence = itertools.count()
@@ -100,7 +101,7 @@ class Decider:
         name = self.policy_name(inquiry)
         policy = self._policies[name]
         eligible = self._fleet.eligible(inquiry.model)
-        request = self._describe(inquiry, eligible, policy.needs)
+        request = await self._describe(inquiry, eligible, policy.needs)
         question = _question(request)
         answers: dict[str, PredictResponse] = {}
         if policy.needs.answers:
@@ -144,14 +145,15 @@ class Decider:
         settings = self._settings
         return Quorum(needs.probes, settings.probe_quorum, settings.probe_grace_s, settings.probe_minimum)
 
-    def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
+    async def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
         settings = self._settings
         exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
         prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
         max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
-        estimate = self._estimator.estimate(
-            EstimationRequest(prompt_tokens, max_tokens, inquiry.declared_output_tokens, inquiry.prompt_json)
-        )
+        if exact:
+            estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
+        else:
+            estimate = LengthEstimate.point(min(settings.constant_output_tokens, max_tokens), "constant")
         sequence = next(self._sequence)
         return RoutingRequest(
             id=inquiry.id,
@@ -168,6 +170,17 @@ class Decider:
             slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,
             slo_e2e_s=inquiry.slo_e2e_s or settings.slo_e2e_s,
         )
+
+    async def _estimate(self, inquiry: Inquiry, prompt_tokens: int, max_tokens: int) -> LengthEstimate:
+        request = EstimationRequest(
+            prompt_tokens,
+            max_tokens,
+            inquiry.declared_output_tokens,
+            inquiry.prompt_json,
+            inquiry.model,
+            inquiry.temperature,
+        )
+        return await self._lengths.estimate(inquiry.id, request)
 
     def _prompt_tokens(self, inquiry: Inquiry) -> int:
         if inquiry.chat:

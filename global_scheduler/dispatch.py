@@ -8,14 +8,17 @@ import msgspec
 
 from block.errors import RequestError
 from block.http.message import Headers
-from global_scheduler.attempt import Failure, Stream, Whole
+from global_scheduler.attempt import Failure, Outlet, Stream, Whole
 from global_scheduler.client import Client
+from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment, Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.receipts import Receipt
 from global_scheduler.relay import Forward, Relay
+from length_estimation.answer_tokens import AnswerTokens
+from length_estimation.length_service import LengthService
 
 _DOUBTFUL = frozenset({"reset", "empty", "engine", "timeout"})
 """Failures that call for a health poll at once; a refused connection needs none."""
@@ -33,10 +36,18 @@ class Errand(msgspec.Struct, frozen=True):
 class Dispatcher:
     """Sends requests; owns the retry rule."""
 
-    def __init__(self, relay: Relay, ledger: Ledger, metrics: SchedulerMetrics, attempts: int) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        ledger: Ledger,
+        metrics: SchedulerMetrics,
+        lengths: LengthService,
+        attempts: int,
+    ) -> None:
         self._relay = relay
         self._ledger = ledger
         self._metrics = metrics
+        self._lengths = lengths
         self._attempts = attempts
 
     async def dispatch(self, errand: Errand) -> None:
@@ -91,10 +102,23 @@ class Dispatcher:
     async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
         if isinstance(answer, Whole):
             _send_whole(answer, errand)
-            return
-        errand.receipt.status = answer.status
-        headers = [*answer.headers, *_headers(errand)]
-        errand.receipt.broken = not await self._relay.deliver(answer, headers, errand.client)
+            if self._lengths.learns:
+                self._learn(errand, AnswerTokens.of(answer.body))
+        elif self._lengths.learns:
+            counted = CountedExchange(errand.client.exchange)
+            await self._stream(answer, errand, counted)
+            self._learn(errand, counted.answer)
+        else:
+            await self._stream(answer, errand, errand.client.exchange)
+
+    async def _stream(self, stream: Stream, errand: Errand, outlet: Outlet) -> None:
+        errand.receipt.status = stream.status
+        headers = [*stream.headers, *_headers(errand)]
+        errand.receipt.broken = not await self._relay.deliver(stream, headers, errand.client, outlet)
+
+    def _learn(self, errand: Errand, answer: AnswerTokens) -> None:
+        if answer.ended and answer.tokens is not None:
+            self._lengths.completed(errand.decision.candidate.id, answer.tokens, cut=answer.cut)
 
     def _note(self, instance: Instance, failure: Failure) -> None:
         self._metrics.retries.labels(failure.reason).inc()

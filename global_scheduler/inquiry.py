@@ -21,6 +21,7 @@ _FIELD_IN_ERROR = re.compile(r"`\$\.(\w+)")
 MAX_DECLARED_TOKENS = MAX_COUNT
 MAX_SLO_MS = 86_400_000
 _MILLISECONDS = re.compile(r"[0-9]{1,8}(\.[0-9]{1,6})?")
+MAX_TEMPERATURE = 100.0
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ class _Body(msgspec.Struct, frozen=True):
     n: _Count | None = None
     priority: _Int64 | None = None
     user: msgspec.Raw = msgspec.Raw(b"")
+    temperature: msgspec.Raw = msgspec.Raw(b"")
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -65,6 +67,8 @@ class Inquiry(msgspec.Struct, frozen=True):
     """From the ``x-block-slo-ttft-ms`` header."""
     slo_e2e_s: float | None = None
     """From the ``x-block-slo-e2e-ms`` header."""
+    temperature: float | None = None
+    """None if it is not given, or is nothing that sampling could use: the instance judges that."""
 
 
 def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[str, str]) -> Inquiry:
@@ -87,6 +91,7 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         session=headers.get("x-block-session") or _user(bytes(fields.user)),
         slo_ttft_s=_slo_s("x-block-slo-ttft-ms", headers),
         slo_e2e_s=_slo_s("x-block-slo-e2e-ms", headers),
+        temperature=_temperature(bytes(fields.temperature)),
     )
 
 
@@ -142,6 +147,14 @@ def _slo_s(name: str, headers: Mapping[str, str]) -> float | None:
             f"{name}: must be milliseconds above 0 and up to {MAX_SLO_MS}, not {text[:32]!r}", param=name
         )
     return slo_ms / 1000
+
+
+def _temperature(raw: bytes) -> float | None:
+    try:
+        given = float(raw)
+    except ValueError:
+        return None
+    return given if 0 <= given <= MAX_TEMPERATURE else None
 
 
 def _declared_tokens(header: str | None) -> int | None:

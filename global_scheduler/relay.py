@@ -14,7 +14,7 @@ from block.config import SchedulerSettings
 from block.errors import ConnectError, RequestError, TransportError
 from block.http.client import Client as HttpClient
 from block.http.message import Headers, request_head
-from global_scheduler.attempt import Answer, Attempt, Failure, Stream
+from global_scheduler.attempt import Answer, Attempt, Failure, Outlet, Stream
 from global_scheduler.client import Client
 from global_scheduler.fleet import Instance
 from global_scheduler.replies import error_event
@@ -65,14 +65,16 @@ class Relay:
                 self.close(attempt)
         return answer
 
-    async def deliver(self, stream: Stream, headers: Headers, client: Client) -> bool:
+    async def deliver(self, stream: Stream, headers: Headers, client: Client, outlet: Outlet) -> bool:
         """Pass a stream on to its end; False if it broke and ended with an error event.
+
+        ``outlet`` leads to the client.
 
         A cancellation that is not the client's leaving is the server's shutdown: it breaks the stream.
         """
         client.source = stream.attempt
         try:
-            await stream.attempt.pass_on(stream.status, headers, client.exchange)
+            await stream.attempt.pass_on(stream.status, headers, outlet)
         except (TransportError, TimeoutError) as error:
             cause = "stalled" if isinstance(error, TimeoutError) else "failed"
             _bid_farewell(client, f"the instance {cause} in mid-stream", "instance_failed")

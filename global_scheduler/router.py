@@ -17,6 +17,7 @@ from global_scheduler.inquiry import Inquiry
 from global_scheduler.receipts import Receipt, Receipts
 from global_scheduler.relay import Forward
 from global_scheduler.replies import error_body, error_headers
+from length_estimation.length_service import LengthService
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,13 @@ logger = logging.getLogger(__name__)
 class Router:
     """Serves the endpoints that are passed on."""
 
-    def __init__(self, decider: Decider, dispatcher: Dispatcher, receipts: Receipts) -> None:
+    def __init__(
+        self, decider: Decider, dispatcher: Dispatcher, receipts: Receipts, lengths: LengthService
+    ) -> None:
         self._decider = decider
         self._dispatcher = dispatcher
         self._receipts = receipts
+        self._lengths = lengths
 
     def serve(self, exchange: Exchange) -> None:
         """Start on one request; its path is among the endpoints."""
@@ -65,6 +69,7 @@ class Router:
             else:
                 exchange.cut()
         finally:
+            self._lengths.abandoned(receipt.fleet_id)  # unless it is completed
             self._receipts.file(receipt)
 
     async def _route(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from block.config import SchedulerSettings
 from block.errors import ConfigError
 from global_scheduler.policies import make_policies
-from length_estimation.estimator import ESTIMATORS
+from length_estimation.service_factory import SERVED
 
 
 def check_settings(settings: SchedulerSettings, place: Callable[[str], str]) -> None:
@@ -19,6 +19,6 @@ def check_settings(settings: SchedulerSettings, place: Callable[[str], str]) -> 
     ``place`` tells for a field's name where it stands: the source and the dotted name.
     """
     make_policies(settings, place)
-    if settings.estimator not in ESTIMATORS:
-        known = ", ".join(ESTIMATORS)
+    if settings.estimator not in SERVED:
+        known = ", ".join(SERVED)
         raise ConfigError(f"{place('estimator')} = {settings.estimator!r}: unknown; known: {known}")

@@ -1,17 +1,18 @@
-"""Response-length estimators: a request in, a distribution of its output length out.
+"""The contract of response-length estimators: a request in, a distribution of its output length out.
 
-Knows nothing of HTTP or of instances. An estimator is chosen by name from ``ESTIMATORS``.
+Knows nothing of HTTP or of instances. An estimator is quick, never raises on any content, and never
+says more than the request allows; one that also learns from completed requests is a ``Learner``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
-from block.errors import ConfigError
+from length_estimation.quantiles import Quantiles, mean_of, within
 
 
 class EstimationRequest(msgspec.Struct, frozen=True):
@@ -24,21 +25,55 @@ class EstimationRequest(msgspec.Struct, frozen=True):
     """Output length that the client declared (experiments replaying a trace); None if it did not."""
     prompt_json: bytes = b""
     """The prompt or the messages as the JSON that came; empty if there was none."""
+    model: str = ""
+    """Name that the client asked for; empty if it named none."""
+    temperature: float | None = None
+    """Sampling temperature; None if the client left it to the engine."""
 
 
 class LengthEstimate(msgspec.Struct, frozen=True):
     """Distribution of a response's length."""
 
     mean_tokens: float
-    quantiles: tuple[tuple[float, float], ...]
+    quantiles: Quantiles
     """``(probability, tokens)`` in rising order."""
     source: str
     """Name of the estimator that this came from."""
+    version: str = ""
+    """Which model, at which state of learning; empty where there is only one."""
+    unbounded: tuple[float, ...] = ()
+    """The quantiles' tokens as they were before the request's limit: what recalibration learns from."""
 
     @classmethod
-    def point(cls, tokens: float, source: str) -> LengthEstimate:
+    def point(cls, tokens: float, source: str) -> Self:
         """All weight on one length."""
-        return cls(tokens, ((0.5, tokens),), source)
+        return cls(tokens, ((0.5, tokens),), source, unbounded=(tokens,))
+
+    @classmethod
+    def of(
+        cls, levels: Sequence[float], tokens: Sequence[float], most: int, source: str, version: str = ""
+    ) -> Self:
+        """Quantiles ``tokens`` at ``levels`` (rising, within (0, 1)), cut at the limit ``most``."""
+        unbounded = within(tokens, float(2**31))
+        bounded = within(unbounded, most)
+        mean = mean_of(levels, unbounded, most)
+        return cls(max(1.0, mean), tuple(zip(levels, bounded, strict=True)), source, version, unbounded)
+
+    @property
+    def median_tokens(self) -> float:
+        """The quantile nearest to one half."""
+        return min(self.quantiles, key=lambda pair: abs(pair[0] - 0.5))[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A request that is over: what was asked, what had been expected, what came."""
+
+    request: EstimationRequest
+    estimate: LengthEstimate
+    output_tokens: int
+    cut: bool = False
+    """Ended at its limit: the response would have gone on."""
 
 
 class Estimator(Protocol):
@@ -46,6 +81,23 @@ class Estimator(Protocol):
 
     def estimate(self, request: EstimationRequest) -> LengthEstimate:
         """Tokens of the response, never more than ``request.max_tokens``."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An estimator that completed requests improve."""
+
+    def estimate(self, request: EstimationRequest) -> LengthEstimate:
+        """As every estimator."""
+        ...
+
+    def learn(self, completion: Completion) -> None:
+        """Take note of what became of a request."""
+        ...
+
+    def reset(self, model: str | None = None) -> None:
+        """Forget what was learned about ``model``; None forgets everything."""
         ...
 
 
@@ -78,25 +130,3 @@ class OracleEstimator:
         if request.declared_output_tokens is None:
             return LengthEstimate.point(request.max_tokens, "max_tokens")
         return LengthEstimate.point(min(request.declared_output_tokens, request.max_tokens), "oracle")
-
-
-@dataclass(frozen=True, slots=True)
-class EstimatorSettings:
-    """What the factories need."""
-
-    constant_output_tokens: int
-
-
-ESTIMATORS: Mapping[str, Callable[[EstimatorSettings], Estimator]] = {
-    "constant": lambda settings: ConstantEstimator(settings.constant_output_tokens),
-    "max_tokens": lambda _: MaxTokensEstimator(),
-    "oracle": lambda _: OracleEstimator(),
-}
-
-
-def make_estimator(name: str, settings: EstimatorSettings) -> Estimator:
-    """Build the estimator of that name. Raises ConfigError that lists the known ones."""
-    factory = ESTIMATORS.get(name)
-    if factory is None:
-        raise ConfigError(f"estimator = {name!r}: unknown; known: {', '.join(ESTIMATORS)}")
-    return factory(settings)

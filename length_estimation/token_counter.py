@@ -113,6 +113,10 @@ class TokenCounter:
             + TOKENS_PER_CHAT
         )
 
+    def text(self, text: str) -> int:
+        """Tokens of a bare text, such as a response."""
+        return self._texts([text], special=False)
+
     def _texts(self, texts: list[str], *, special: bool) -> int:
         if len(texts) <= EXACT_TEXTS and sum(map(len, texts)) <= EXACT_CHARACTERS:
             return sum(self._tokenizer.count(text, special=special) for text in texts)

@@ -83,7 +83,8 @@ class Needs:
     prefixes: bool = False
     """Digest the prompt's leading blocks, and look up who has seen them."""
     lengths: bool = True
-    """Count the prompt's tokens; if not, and nobody else needs them, they are guessed from its size."""
+    """Count the prompt's tokens and estimate the response's; if not, and nobody else needs them, the ones
+    are guessed by size, and the others are what the settings say for all."""
     probes: int | None = None
     """Predictors to ask, drawn by the request's seed; None leaves it to the settings."""
 

@@ -20,7 +20,8 @@ from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import read_inquiry
 from global_scheduler.policies import Choice, Needs, make_policies
 from global_scheduler.quorum import Quorum
-from length_estimation.estimator import EstimatorSettings, make_estimator
+from length_estimation.estimator import OracleEstimator
+from length_estimation.length_service import LengthService
 from length_estimation.token_counter import make_token_counter
 
 IDLE = EngineLoad(0, 0, 0, 1000, 1000, 0, 0)
@@ -77,7 +78,7 @@ class Bench:
             fleet=self.fleet,
             prober=self.predictors,
             policies=make_policies(self.settings) | (own or {}),
-            estimator=make_estimator("oracle", EstimatorSettings(256)),
+            lengths=LengthService(quick=OracleEstimator()),
             counter=make_token_counter(None),
             settings=self.settings,
         )

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from block.errors import ConfigError
-from length_estimation.estimator import ESTIMATORS, EstimationRequest, EstimatorSettings, make_estimator
+from length_estimation.estimator import EstimationRequest
+from length_estimation.factory import EstimatorSettings, make_estimator
+
+UNTRAINED = ("constant", "max_tokens", "oracle", "history")
 
 SETTINGS = EstimatorSettings(constant_output_tokens=100)
 requests = st.builds(
@@ -19,7 +22,7 @@ requests = st.builds(
 )
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", UNTRAINED)
 @given(request_=requests)
 def test_estimates_stay_within_the_request(name, request_):
     estimate = make_estimator(name, SETTINGS).estimate(request_)
@@ -43,5 +46,11 @@ def test_what_each_says(name, declared, tokens, source):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="'roberta': unknown; known: constant, max_tokens, oracle"):
-        make_estimator("roberta", SETTINGS)
+    with pytest.raises(ConfigError, match="'bert': unknown; known: constant, max_tokens, oracle, history"):
+        make_estimator("bert", SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["features", "roberta"])
+def test_a_trained_estimator_asks_for_its_model(name):
+    with pytest.raises(ConfigError, match="needs a trained model; name its folder"):
+        make_estimator(name, SETTINGS)

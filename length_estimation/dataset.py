@@ -1,0 +1,184 @@
+"""Examples for training and judging: a request, and how many tokens its response had.
+
+Reads JSON lines or a JSON list of prompt/response rows, ShareGPT conversations or OpenAI-style
+messages, and what ``block-length sample`` records. Of a conversation, each answer is an example with
+all that came before as its prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from block.errors import PackError
+from length_estimation.estimator import EstimationRequest
+from length_estimation.token_counter import TokenCounter
+
+DATA_FILE: Final = "data.jsonl"
+UNLIMITED: Final = 2**31 - 1
+_ROLES: Final = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+}
+_RESPONSES: Final = ("response", "completion", "output", "answer")
+_LENGTHS: Final = ("output_tokens", "response_tokens", "completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One answered request."""
+
+    request: EstimationRequest
+    output_tokens: int
+    keys: tuple[str, ...]
+    """Examples that share a key (a conversation, a prompt) belong to the same side of any split."""
+    cut: bool = False
+    """The response was ended by its limit."""
+
+
+Messages = list[dict[str, Any]]
+
+
+def data_file(path: Path) -> Path:
+    """A folder's data file, or the file itself. Raises PackError if there is none."""
+    found = path / DATA_FILE if path.is_dir() else path
+    if not found.is_file():
+        raise PackError(f"{found}: not there; name a folder with {DATA_FILE}, or a .json or .jsonl file")
+    return found
+
+
+def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
+    """All examples of a folder or file, in its order. Raises PackError that names the line."""
+    examples: list[Example] = []
+    prompts: Prompts = {}
+    for place, row in read_rows(data_file(path)):
+        try:
+            examples += _examples(row, counter, prompts)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise PackError(f"{place}: not a row of prompt and response ({error})") from error
+    if not examples:
+        raise PackError(f"{path}: no prompt with a response in it")
+    return examples
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``(place, row)`` of a JSON list or of JSON lines."""
+    try:
+        with path.open("rb") as file:
+            first = next((line for line in file if line.strip()), b"")
+            file.seek(0)
+            listed = first.lstrip().startswith(b"[")
+            lines: Iterable[Any] = msgspec.json.decode(file.read()) if listed else file
+            for number, line in enumerate(lines, 1):
+                if not listed and not line.strip():
+                    continue
+                row = line if listed else msgspec.json.decode(line)
+                if not isinstance(row, dict):
+                    raise PackError(f"{path}:{number}: a row must be an object")
+                yield f"{path}:{number}", row
+    except OSError as error:
+        raise PackError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise PackError(f"{path}: not JSON or JSON lines ({error})") from error
+
+
+Prompts = dict[tuple[str, str], Any]
+"""Prompts that were given, by id and model: further samples of one may leave it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A prompt or the messages of a row, and what is known of the answer."""
+
+    prompt: Any
+    """Text, or a list of messages."""
+    request: EstimationRequest
+    response: str | None
+    """None where it is not given; its length may be."""
+
+
+def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Exchange]:
+    """All exchanges of a row. Raises TypeError, ValueError or AttributeError for what is no such row."""
+    model = str(row.get("model") or "")
+    for prompt, response in _turns(row, prompts, (_identity(row), model)):
+        prompt_json = json.dumps(prompt).encode()
+        counted = counter.messages if isinstance(prompt, list) else counter.prompt
+        request = EstimationRequest(
+            prompt_tokens=counted(prompt_json),
+            max_tokens=int(row.get("max_tokens") or UNLIMITED),
+            prompt_json=prompt_json,
+            model=model,
+            temperature=_number(row.get("temperature")),
+        )
+        yield Exchange(prompt, request, response)
+
+
+def _examples(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
+    identity = _identity(row)
+    keys = (f"id {identity}",) if identity else ()
+    # Where the limit is not known, the length that was recorded is all there is to predict.
+    cut = row.get("max_tokens") is not None and row.get("finish_reason") == "length"
+    for exchange in exchanges_of(row, counter, prompts):
+        tokens = _output_tokens(row, exchange.response, counter)
+        if tokens is not None:
+            own = (*keys, f"prompt {_normal(exchange.prompt)}")
+            yield Example(exchange.request, max(1, tokens), own, cut)
+
+
+def _identity(row: dict[str, Any]) -> str:
+    return str(row.get("id", row.get("conversation_id", "")))
+
+
+def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Iterator[tuple[Any, str | None]]:
+    """``(prompt or messages, response)``; the response is None where it is not given."""
+    turns = row.get("conversations", row.get("messages"))
+    response = next((row[name] for name in _RESPONSES if isinstance(row.get(name), str)), None)
+    if isinstance(turns, list):
+        messages = [_message(turn) for turn in turns]
+        if response is not None or any(row.get(name) is not None for name in _LENGTHS):
+            yield messages, response
+            return
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant" and i > 0:
+                yield messages[:i], str(message["content"] or "")
+        return
+    prompt = row.get("prompt", row.get("instruction"))
+    if prompt is None:
+        prompt = prompts.get(place)  # further samples of a prompt that was given once
+    if prompt is None:
+        raise ValueError("no prompt, messages or conversations")
+    prompts[place] = prompt
+    yield prompt, response
+
+
+def _message(turn: dict[str, Any]) -> dict[str, Any]:
+    role = str(turn.get("role", turn.get("from", "user")))
+    return {"role": _ROLES.get(role, role), "content": turn.get("content", turn.get("value"))}
+
+
+def _output_tokens(row: dict[str, Any], response: str | None, counter: TokenCounter) -> int | None:
+    """Recorded, or counted; of a row that has neither, None."""
+    known = next((row[name] for name in _LENGTHS if row.get(name) is not None), None)
+    if known is not None:
+        return int(known)
+    return None if response is None else counter.text(response)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _normal(prompt: Any) -> str:
+    """The same for prompts that differ in case and white space only."""
+    if isinstance(prompt, list):
+        users = [message for message in prompt if isinstance(message, dict) and message.get("role") == "user"]
+        prompt = json.dumps([message.get("content") for message in users] or prompt)
+    return " ".join(str(prompt).lower().split())

@@ -1,0 +1,262 @@
+"""Trains the encoder behind ``roberta``: pinball loss for the quantiles, Huber loss for the mean.
+
+On a CPU or a GPU (bfloat16 there). Every epoch leaves a checkpoint from which a run goes on as if it
+had never stopped: shuffling and dropout follow from seed and epoch alone. Stops when the held-out
+loss has not fallen for ``patience`` epochs, and keeps the best epoch's weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from block.errors import PackError
+from length_estimation.dataset import Example
+from length_estimation.encoder import Encoder, open_encoder, save_weights
+from length_estimation.prompt_text import read_prompt
+from length_estimation.quantiles import LEVELS
+from length_estimation.recalibration import conformal_shifts
+from length_estimation.roberta import InputForm, PromptEncoding, encoder_text
+from length_estimation.split import held_out
+
+Ints = npt.NDArray[np.intp]
+
+_WEIGHTS: Final = "checkpoint.safetensors"
+_BEST: Final = "best.safetensors"
+_OPTIMIZER: Final = "optimizer.safetensors"
+_STATE: Final = "state.json"
+_WARM_UP: Final = 0.06
+"""Share of all steps over which the learning rate rises."""
+
+
+@dataclass(frozen=True, slots=True)
+class RobertaOptions:
+    """How to train."""
+
+    encoder: str = "roberta-base"
+    epochs: int = 20
+    batch: int = 32
+    learning_rate: float = 1e-5
+    most_tokens: int = 256
+    patience: int = 4
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After an epoch."""
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    held_out_loss: float
+    best_loss: float
+
+
+class _State(msgspec.Struct):
+    """Of an interrupted run; its options must be the same."""
+
+    options: dict[str, Any]
+    examples: int
+    epoch: int = 0
+    """Epochs done."""
+    best_loss: float = math.inf
+    best_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRoberta:
+    """What training makes."""
+
+    encoder: Encoder
+    form: InputForm
+    epochs: int
+    best_epoch: int
+    held_out_loss: float
+
+
+def train_roberta(
+    examples: Sequence[Example],
+    groups: Ints,
+    options: RobertaOptions,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Progress], None] = lambda _: None,
+) -> TrainedRoberta:
+    """Fit; ``checkpoint`` is a folder where the run's state is kept and taken up again.
+
+    Raises ConfigError if the encoder cannot be had, PackError for a checkpoint of another run.
+    """
+    torch.set_num_threads(options.threads)
+    texts = (encoder_text(read_prompt(e.request.prompt_json), e.request.model) for e in examples)
+    encoder = open_encoder(options.encoder, texts, options.seed)
+    form = InputForm(encoder.pad_id, min(options.most_tokens, encoder.most_tokens))
+    run = _Run(encoder, form, examples, held_out(groups, options.seed), options)
+    state = run.resumed(checkpoint)
+    while state.epoch < options.epochs and state.epoch - state.best_epoch < options.patience:
+        trained = run.train_epoch(state.epoch)
+        judged = run.judge()
+        state.epoch += 1
+        if judged < state.best_loss:
+            state.best_loss, state.best_epoch = judged, state.epoch
+            run.best = {
+                name: tensor.detach().clone() for name, tensor in encoder.regressor.state_dict().items()
+            }
+        run.keep(checkpoint, state)
+        on_epoch(Progress(state.epoch, options.epochs, trained, judged, state.best_loss))
+    encoder.regressor.load_state_dict(run.best)
+    form = msgspec.structs.replace(form, shifts=run.shifts())
+    encoder.regressor.to("cpu").eval()
+    return TrainedRoberta(encoder, form, state.epoch, state.best_epoch, state.best_loss)
+
+
+class _Run:
+    """A network, its optimizer and its examples."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        form: InputForm,
+        examples: Sequence[Example],
+        kept_back: Any,
+        options: RobertaOptions,
+    ) -> None:
+        self._options = options
+        self._examples = len(examples)
+        self._device = _device(options.device)
+        self._encoding = PromptEncoding(encoder.tokenizer, form)
+        self._rows = [self._encoding.ids(example.request) for example in examples]
+        self._target = np.log([example.output_tokens for example in examples])
+        self._training, self._held_out = np.flatnonzero(~kept_back), np.flatnonzero(kept_back)
+        self._network = encoder.regressor.to(self._device)
+        self._network.centre.fill_(float(self._target[self._training].mean()))
+        self._network.spread.fill_(max(float(self._target[self._training].std()), 1e-3))
+        self._optimizer: Any = torch.optim.AdamW(self._network.parameters(), lr=options.learning_rate)
+        self.best: dict[str, Any] = {}
+
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over the training part; mean loss."""
+        torch.manual_seed(self._options.seed * 100_003 + epoch)
+        self._network.train()
+        batches = list(self._batches(self._training, np.random.default_rng([self._options.seed, epoch])))
+        total = 0.0
+        for number, rows in enumerate(batches):
+            self._set_rate(epoch * len(batches) + number, self._options.epochs * len(batches))
+            loss = self._loss(rows)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+            self._optimizer.step()
+            total += float(loss.detach()) * len(rows)
+        return total / len(self._training)
+
+    def judge(self) -> float:
+        """Mean loss on what is held out."""
+        self._network.eval()
+        with torch.inference_mode():
+            losses = [float(self._loss(rows)) * len(rows) for rows in self._batches(self._held_out, None)]
+        return sum(losses) / len(self._held_out)
+
+    def shifts(self) -> tuple[float, ...]:
+        """What makes the quantiles cover the held-out part."""
+        self._network.eval()
+        with torch.inference_mode():
+            said = [
+                self._outputs(rows).double().cpu().numpy() for rows in self._batches(self._held_out, None)
+            ]
+            order = np.concatenate(list(self._batches(self._held_out, None)))
+        residuals = self._target[order][:, None] - np.concatenate(said)[:, 1:]
+        return tuple(conformal_shifts(residuals, np.array(LEVELS)).tolist())
+
+    def resumed(self, folder: Path | None) -> _State:
+        """The state to go on from; a new one if there is no checkpoint."""
+        fresh = _State(asdict(self._options), self._examples)
+        if folder is None or not (folder / _STATE).is_file():
+            return fresh
+        try:
+            state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
+            if (state.options, state.examples) != (fresh.options, fresh.examples):
+                raise PackError(f"{folder}: a checkpoint of other options or data; remove it or name another")
+            self._network.load_state_dict(load_file(folder / _WEIGHTS))
+            self.best = load_file(folder / _BEST)
+            _restore(self._optimizer, load_file(folder / _OPTIMIZER))
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise PackError(f"{folder}: damaged checkpoint ({error}); remove it") from error
+        return state
+
+    def keep(self, folder: Path | None, state: _State) -> None:
+        """Write a checkpoint; the state comes last, so that a half-written one is not taken up."""
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _STATE).unlink(missing_ok=True)
+        save_weights(self._network.state_dict(), folder / _WEIGHTS)
+        save_weights(self.best, folder / _BEST)
+        save_weights(_flattened(self._optimizer), folder / _OPTIMIZER)
+        (folder / _STATE).write_bytes(msgspec.json.encode(state))
+
+    def _loss(self, rows: Ints) -> Any:
+        """Pinball plus half of Huber, both in spreads of the target."""
+        target = torch.tensor(self._target[rows], dtype=torch.float32, device=self._device).unsqueeze(1)
+        errors = (target - self._outputs(rows).float()) / self._network.spread
+        levels = torch.tensor(LEVELS, device=self._device)
+        pinball = torch.maximum(levels * errors[:, 1:], (levels - 1) * errors[:, 1:]).mean()
+        huber = torch.nn.functional.smooth_l1_loss(errors[:, 0], torch.zeros_like(errors[:, 0]))
+        return pinball + 0.5 * huber
+
+    def _outputs(self, rows: Ints) -> Any:
+        ids, mask = self._encoding.padded([self._rows[row] for row in rows])
+        moved = (torch.from_numpy(array).to(self._device) for array in (ids, mask))
+        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._device == "cuda"):
+            return self._network(*moved)
+
+    def _batches(self, rows: Ints, random: np.random.Generator | None) -> Iterator[Ints]:
+        """Of similar lengths, which saves padding; in random order if ``random`` is given."""
+        order = rows if random is None else random.permutation(rows)
+        pool = 16 * self._options.batch
+        for start in range(0, len(order), pool):
+            near = sorted(order[start : start + pool], key=lambda row: len(self._rows[row]))
+            batches = [near[i : i + self._options.batch] for i in range(0, len(near), self._options.batch)]
+            for i in range(len(batches)) if random is None else random.permutation(len(batches)):
+                yield np.array(batches[i], dtype=np.intp)
+
+    def _set_rate(self, step: int, steps: int) -> None:
+        rising = (step + 1) / max(1.0, _WARM_UP * steps)
+        falling = 1 - step / steps
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._options.learning_rate * min(1.0, rising, falling)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _flattened(optimizer: Any) -> dict[str, Any]:
+    """AdamW's state as tensors by name."""
+    return {
+        f"{number}.{name}": torch.as_tensor(value)
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def _restore(optimizer: Any, flat: dict[str, Any]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in flat.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,204 @@
+"""``block-length sample``: prompts with the real lengths of their answers, as training data.
+
+Lengths come from recorded answers, or from a running endpoint that the prompts are sent to. What has
+been written is not asked again, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import numpy as np
+from rich.progress import Progress
+
+from block.errors import InstanceError, PackError
+from length_estimation.dataset import Exchange, Prompts, data_file, exchanges_of, read_rows
+from length_estimation.token_counter import TokenCounter, make_token_counter
+
+_PATIENCE_S: Final = 600.0
+_MOST_FAILURES: Final = 20
+"""In a row; then the endpoint is taken for down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where prompts are sent, and how."""
+
+    url: str
+    model: str
+    max_tokens: int
+    temperature: float
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    key: str
+    """Digest of conversation, prompt and model; the id of the row that is written."""
+    conversation: str
+    exchange: Exchange
+
+
+def sample(
+    data: Sequence[Path],
+    out: Path,
+    endpoint: Endpoint | None,
+    count: int | None,
+    seed: int,
+    tokenizer: Path | None,
+    progress: Progress,
+) -> dict[str, int]:
+    """Append rows to ``out``; returns how many were written, were there, and failed.
+
+    Raises PackError for unreadable data, InstanceError for an endpoint that is down.
+    """
+    counter = make_token_counter(tokenizer)
+    asked = _questions(data, counter, endpoint.model if endpoint else "")
+    if count is not None and count < len(asked):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(asked))[:count])
+        asked = [asked[i] for i in chosen]
+    known = _known(out)
+    left = [question for question in asked if question.key not in known]
+    task = progress.add_task("sample", total=len(left))
+    with out.open("ab") as file:
+        writing = _Writing(file, progress, task)
+        if endpoint is None:
+            for question in left:
+                writing.put(_recorded(question, counter))
+        else:
+            asyncio.run(_ask_all(endpoint, left, writing))
+    return {"written": writing.written, "known": len(asked) - len(left), "failed": writing.failed}
+
+
+class _Writing:
+    """Rows to a file, with counts; None stands for a failure."""
+
+    def __init__(self, file: Any, progress: Progress, task: Any) -> None:
+        self._file = file
+        self._progress = progress
+        self._task = task
+        self.written = 0
+        self.failed = 0
+        self.failed_in_a_row = 0
+
+    def put(self, row: dict[str, Any] | None) -> None:
+        """Write and flush, so that nothing paid for is lost."""
+        if row is None:
+            self.failed += 1
+            self.failed_in_a_row += 1
+        else:
+            self._file.write(msgspec.json.encode(row) + b"\n")
+            self._file.flush()
+            self.written += 1
+            self.failed_in_a_row = 0
+        self._progress.advance(self._task)
+
+
+def _questions(data: Sequence[Path], counter: TokenCounter, model: str) -> list[_Question]:
+    found: dict[str, _Question] = {}
+    for path in data:
+        prompts: Prompts = {}
+        for place, row in read_rows(data_file(path)):
+            conversation = f"{path.resolve().name}/{row.get('id', place.rpartition(':')[2])}"
+            try:
+                exchanges = list(exchanges_of(row, counter, prompts))
+            except (TypeError, ValueError, AttributeError) as error:
+                raise PackError(f"{place}: not a row with a prompt ({error})") from error
+            for exchange in exchanges:
+                parts = (conversation, exchange.request.prompt_json, model or exchange.request.model)
+                key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+                found.setdefault(key, _Question(key, conversation, exchange))
+    return list(found.values())
+
+
+def _known(out: Path) -> set[str]:
+    if not out.is_file():
+        return set()
+    return {str(row.get("key")) for _, row in read_rows(out)}
+
+
+def _row(question: _Question, model: str, output_tokens: int) -> dict[str, Any]:
+    prompt = question.exchange.prompt
+    return {
+        "key": question.key,
+        "id": question.conversation,
+        "model": model,
+        "messages" if isinstance(prompt, list) else "prompt": prompt,
+        "output_tokens": output_tokens,
+    }
+
+
+def _recorded(question: _Question, counter: TokenCounter) -> dict[str, Any] | None:
+    response = question.exchange.response
+    if response is None:
+        return None
+    return _row(question, question.exchange.request.model, max(1, counter.text(response)))
+
+
+async def _ask_all(endpoint: Endpoint, questions: list[_Question], writing: _Writing) -> None:
+    waiting = iter(questions)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PATIENCE_S)) as session:
+
+        async def work() -> None:
+            for question in waiting:
+                writing.put(await _ask(session, endpoint, question))
+                if writing.failed_in_a_row >= _MOST_FAILURES:
+                    raise InstanceError(
+                        f"{endpoint.url}: {_MOST_FAILURES} requests failed in a row; is it up?"
+                    )
+
+        workers = [asyncio.create_task(work()) for _ in range(endpoint.concurrency)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: int
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage
+    choices: list[_Choice] = []
+
+
+async def _ask(
+    session: aiohttp.ClientSession, endpoint: Endpoint, question: _Question
+) -> dict[str, Any] | None:
+    """The row, or None if there was no usable answer."""
+    prompt = question.exchange.prompt
+    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    body = {
+        "model": endpoint.model,
+        "messages": messages,
+        "max_tokens": endpoint.max_tokens,
+        "temperature": endpoint.temperature,
+    }
+    try:
+        url = f"{endpoint.url.rstrip('/')}/v1/chat/completions"
+        async with session.post(url, json=body) as response:
+            if response.status != 200:
+                return None
+            answer = msgspec.json.decode(await response.read(), type=_Answer)
+    except (aiohttp.ClientError, OSError, ValueError):
+        return None
+    reason = answer.choices[0].finish_reason if answer.choices else None
+    return _row(question, endpoint.model, answer.usage.completion_tokens) | {
+        "finish_reason": reason,
+        "max_tokens": endpoint.max_tokens,
+        "temperature": endpoint.temperature,
+    }

@@ -1,0 +1,65 @@
+"""Examples whose lengths follow from their prompts, and models trained on them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from length_estimation.dataset import read_examples
+from length_estimation.features_training import FeaturesOptions
+from length_estimation.saved_training import train_and_save_features
+from length_estimation.token_counter import make_token_counter
+
+TOPICS = [
+    "rivers",
+    "clocks",
+    "a dragon",
+    "the tax code",
+    "bread",
+    "sorting",
+    "Vienna",
+    "glass",
+    "wolves",
+    "tea",
+]
+TASKS = {
+    "Write a long essay about": 400,
+    "Name": 8,
+    "Explain in detail": 200,
+    "Say in one word what you think of": 3,
+}
+
+
+def synthetic_rows(count: int, seed: int) -> list[dict[str, object]]:
+    """The task decides the length, with noise; each topic and number makes a prompt of its own."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        task, tokens = draw.choice(list(TASKS.items()))
+        length = max(1, round(tokens * draw.lognormvariate(0, 0.2)))
+        prompt = f"{task} {draw.choice(TOPICS)}, item {number}."
+        model = draw.choice(["small", "large"])
+        rows.append({"id": number, "model": model, "prompt": prompt, "response": "word " * (4 * length // 5)})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data.jsonl."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = [json.dumps(row) for row in synthetic_rows(400, 1)]
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def features_folder(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
+    """A trained features model."""
+    folder = tmp_path_factory.mktemp("models") / "features"
+    examples = read_examples(data_folder, make_token_counter(None))
+    options = FeaturesOptions(iterations=40)
+    train_and_save_features(examples, {"sha256": {}}, folder, options, lambda _what, _share: None)
+    return folder

@@ -1,0 +1,126 @@
+"""train, tag and sample, as they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from typer.testing import CliRunner
+
+from length_estimation.cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_help_has_examples():
+    for command in ("evaluate", "train", "tag", "sample", "serve", "export", "bench"):
+        result = run(command, "--help")
+        assert result.exit_code == 0
+        assert "Example: block-length" in result.output
+
+
+def test_train_writes_a_card_and_does_not_overwrite_strangers(data_folder, tmp_path):
+    result = run("train", "features", "--data", data_folder, "--out", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    card = json.loads(result.stdout.splitlines()[-1])
+    assert (card["kind"], card["data"]["rows"]) == ("features", 400)
+    assert card["data"]["sha256"].keys() == {data_folder.name}
+    assert card["metrics"]["kendall_tau"] > 0.5
+    assert "scikit-learn" in card["versions"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("dear")
+    refused = run("train", "features", "--data", data_folder, "--out", tmp_path / "mine")
+    assert "holds something else" in str(refused.exception)
+    assert run("train", "magic", "--data", data_folder, "--out", tmp_path / "x").exit_code == 2
+
+
+def test_tag_adds_predictions_and_leaves_the_rest(features_folder, tmp_path):
+    chat = {
+        "conversations": [{"from": "human", "value": "Name tea."}, {"from": "gpt", "value": "tea"}],
+        "x": [1],
+    }
+    rows = [{"prompt": "Write a long essay about tea.", "mark": "kept"}, chat]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = run(
+        "tag", "--model", features_folder, "--data", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl"
+    )
+    assert result.exit_code == 0, result.output
+    tagged = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert tagged[0]["mark"] == "kept"
+    assert tagged[0]["predicted_tokens"] > 200
+    assert tagged[0]["predicted_by"].startswith("features-")
+    assert tagged[1]["conversations"] == chat["conversations"]
+    assert len(tagged[1]["predicted_tokens"]) == 1
+
+
+def test_sample_converts_recorded_conversations(tmp_path):
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a" * 40}] * 2
+    (tmp_path / "sharegpt.json").write_text(json.dumps([{"id": "c", "conversations": turns}]))
+    arguments = ("sample", "--data", tmp_path / "sharegpt.json", "--out", tmp_path / "data.jsonl")
+    assert json.loads(run(*arguments).stdout) == {"written": 2, "known": 0, "failed": 0}
+    assert json.loads(run(*arguments).stdout) == {"written": 0, "known": 2, "failed": 0}
+    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
+    assert [row["output_tokens"] for row in rows] == [10, 10]
+    assert [len(row["messages"]) for row in rows] == [1, 3]
+    assert {row["id"] for row in rows} == {"sharegpt.json/c"}
+
+
+@pytest.fixture
+def endpoint(local_port):
+    """An OpenAI server whose answers are as long as the prompt, and which fails now and then."""
+    served = FastAPI()
+    seen = []
+
+    @served.post("/v1/chat/completions")
+    async def answer(body: dict) -> dict:
+        seen.append(body)
+        text = body["messages"][-1]["content"]
+        usage = {"prompt_tokens": 1, "completion_tokens": 1 if text == "bad" else len(text)}
+        await asyncio.sleep(0.01)
+        return {"choices": [{"finish_reason": "stop"}], "usage": None if text == "bad" else usage}
+
+    server = uvicorn.Server(uvicorn.Config(served, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [local_port]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{local_port.getsockname()[1]}", seen
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def local_port():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as made:
+        yield made
+
+
+def test_sample_asks_a_running_endpoint_once_for_each_prompt(endpoint, tmp_path):
+    url, seen = endpoint
+    rows = [{"id": i, "prompt": "x" * (i + 1)} for i in range(12)] + [{"id": 99, "prompt": "bad"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ("sample", "--data", tmp_path / "in.jsonl", "--out", tmp_path / "data.jsonl", "--url", url)
+    first = run(*arguments, "--model", "m", "--max-tokens", 50, "--temperature", 0.5)
+    assert json.loads(first.stdout) == {"written": 12, "known": 0, "failed": 1}
+    assert {body["temperature"] for body in seen} == {0.5}
+    again = run(*arguments, "--model", "m", "--max-tokens", 50)
+    assert json.loads(again.stdout) == {"written": 0, "known": 12, "failed": 1}
+    written = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
+    assert all(row["output_tokens"] == len(row["prompt"]) and row["max_tokens"] == 50 for row in written)
+
+
+def test_sample_gives_up_on_an_endpoint_that_is_down(tmp_path, local_port):
+    port = local_port.getsockname()[1]
+    local_port.close()
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"prompt": f"p{i}"}) for i in range(60)))
+    result = run(
+        *("sample", "--data", tmp_path / "in.jsonl", "--out", tmp_path / "o.jsonl"),
+        *("--url", f"http://127.0.0.1:{port}"),
+    )
+    assert "failed in a row; is it up?" in str(result.exception)

@@ -1,0 +1,182 @@
+"""Data, split, scores and the evaluate command: nothing straddles, and the figures are what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+from typer.testing import CliRunner
+
+from block.errors import PackError
+from length_estimation.cli import app
+from length_estimation.contenders import BASELINES
+from length_estimation.dataset import UNLIMITED, read_examples
+from length_estimation.evaluation import EvaluationOptions, evaluate
+from length_estimation.quantiles import LEVELS
+from length_estimation.scores import Answers, Scores, gain_interval, intervals
+from length_estimation.split import folds_of, groups_of
+from length_estimation.token_counter import make_token_counter
+
+ROOT = Path(__file__).parents[2]
+COUNTER = make_token_counter(None)
+
+
+def read(tmp_path, *rows, name="data.jsonl"):
+    (tmp_path / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return read_examples(tmp_path / name, COUNTER)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_whatever_shares_a_key_lies_in_one_fold(seed):
+    draw = random.Random(seed)
+    keys = [tuple(draw.choices("abcdefghijklmnop", k=draw.randint(0, 2))) for _ in range(40)]
+    groups = groups_of(keys)
+    if groups.max() < 3:
+        return
+    folds = folds_of(groups, 3, seed)
+    for i, own in enumerate(keys):
+        for j, other in enumerate(keys):
+            if set(own) & set(other):
+                assert folds[i] == folds[j]
+    assert set(folds) == {0, 1, 2}
+
+
+def test_duplicate_prompts_and_turns_of_a_conversation_share_a_group(tmp_path):
+    examples = read(
+        tmp_path,
+        {"id": 1, "model": "a", "prompt": "What  is TEA?", "response": "x"},
+        {"id": 2, "model": "b", "prompt": "what is tea?", "response": "x"},
+        {"conversations": [{"from": "human", "value": "What is tea?"}, {"from": "gpt", "value": "y"},
+                           {"from": "human", "value": "And milk?"}, {"from": "gpt", "value": "z"}], "id": 3},
+        {"id": 4, "prompt": "other", "response": "x"},
+    )  # fmt: skip
+    assert len(examples) == 5
+    groups = groups_of([example.keys for example in examples])
+    assert groups[2] == groups[3]
+    assert groups[0] == groups[1]
+    assert groups[4] not in groups[:4]
+
+
+def test_all_the_formats_are_read(tmp_path):
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a" * 40}]
+    recorded = {"messages": chat[:1], "output_tokens": 7, "finish_reason": "length", "max_tokens": 7}
+    sample = {"id": "q", "prompt": None, "response": "b" * 8}
+    examples = read(
+        tmp_path, {"messages": chat}, recorded, {"id": "q", "prompt": "p", "response": "é"}, sample
+    )
+    assert [(e.output_tokens, e.cut, e.request.max_tokens) for e in examples] == [
+        (10, False, UNLIMITED),
+        (7, True, 7),
+        (1, False, UNLIMITED),
+        (2, False, UNLIMITED),
+    ]
+    (tmp_path / "list.json").write_text(json.dumps([{"prompt": "p", "response": "abcde"}]))
+    assert read_examples(tmp_path / "list.json", COUNTER)[0].output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"prompt": "a"', "not JSON"),
+        ('{"response": "a"}', r"data\.jsonl:1: .*no prompt"),
+        ("[1]", "must be an object"),
+        ('{"prompt": "a"}', "no prompt with a response"),
+        ('{"prompt": "a", "response": "b", "max_tokens": "many"}', r"data\.jsonl:1"),
+    ],
+)
+def test_bad_data_says_where_and_what(tmp_path, text, complaint):
+    (tmp_path / "data.jsonl").write_text(text)
+    with pytest.raises(PackError, match=complaint):
+        read_examples(tmp_path, COUNTER)
+    with pytest.raises(PackError, match="not there"):
+        read_examples(tmp_path / "nowhere", COUNTER)
+
+
+def test_scores_are_those_of_the_textbook():
+    truth = np.array([10.0, 100.0, 200.0, 30.0])
+    said = np.array([20.0, 90.0, 80.0, 25.0])
+    tokens = np.outer(said, [0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 4.0])
+    scores = Scores.of(Answers(tokens, truth, np.arange(4)))
+    losses = [
+        max(level * (y - q), (level - 1) * (y - q))
+        for y, row in zip(truth, tokens, strict=True)
+        for level, q in zip(LEVELS, row, strict=True)
+    ]
+    assert scores.pinball == pytest.approx(np.mean(losses))
+    assert (scores.mae, scores.acc50, scores.acc100) == (36.25, 0.75, 0.75)
+    assert scores.mae_over_mean == pytest.approx(36.25 / 85)
+    assert scores.coverage80 == 0.75  # 10 lies on its lower bound, 200 is out
+    assert scores.kendall_tau == pytest.approx(kendalltau(said, truth).statistic)
+    residual, spread = np.log(truth) - np.log(said), np.var(np.log(truth))
+    assert scores.r2_log == pytest.approx(1 - np.mean(residual**2) / spread)
+
+
+def test_bootstrap_intervals_hold_the_score_and_see_a_real_gain():
+    draw = np.random.default_rng(0)
+    truth = draw.lognormal(4, 0.6, 600)
+    good = np.exp(4 + 0.6 * np.array([-1.64, -1.28, -0.67, 0, 0.67, 1.28, 1.64]))
+    answers = Answers(np.tile(good, (600, 1)), truth, np.arange(600) // 2)
+    worse = Answers(answers.tokens * 1.5, truth, answers.groups)
+    for name, (low, high) in intervals(answers, 50, 0).items():
+        assert low <= getattr(Scores.of(answers), name) <= high
+    assert gain_interval(answers, worse, 50, 0)[0] > 0
+
+
+def test_nothing_is_learned_from_prompts_that_are_judged(tmp_path):
+    """Lengths that only the prompt itself could tell: with duplicates across the split this would be easy."""
+    draw = random.Random(3)
+    rows = []
+    for number in range(60):
+        response = "a" * draw.choice([4, 4000])
+        rows += [{"prompt": f"{draw.random()} {number}", "response": response}] * 5
+    options = EvaluationOptions(("features",), folds=3, resamples=0)
+    scores = evaluate(read(tmp_path, *rows), options).scores
+    assert scores["features"].r2_log < 0.2
+
+
+def run_cli(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "length_estimation.cli", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_evaluate_ends_with_its_figures(data_folder, tmp_path):
+    code, out, error = run_cli(
+        "evaluate", "--data", data_folder, "--folds", 2, "--resamples", 20, "--figure", tmp_path / "f.png"
+    )
+    assert code == 0, error
+    found = json.loads(out.splitlines()[-1])
+    assert found["rows"] == 400
+    assert set(found["estimators"]) == {*BASELINES, "features", "features+recalibrated"}
+    for scores in found["estimators"].values():
+        assert {"mae", "mae_over_mean", "pinball", "coverage80", "kendall_tau"} <= set(scores)
+    assert found["best"].startswith("features")
+    assert found["gain"]["interval95"][0] > 0.3
+    assert 0.72 < found["estimators"]["features+recalibrated"]["coverage80"] < 0.88
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--estimators", "magic"), "'magic': unknown here; known: constant"),
+        (("--estimators", "roberta"), "needs --encoder"),
+        (("--rounds", "9"), "there are 5 parts"),
+        (("--folds", "5000"), "cannot be split into 5000 parts"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_do(data_folder, arguments, complaint):
+    result = CliRunner().invoke(app, ["evaluate", "--data", str(data_folder), *arguments])
+    assert result.exit_code == 1
+    assert complaint in str(result.exception)

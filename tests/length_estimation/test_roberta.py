@@ -1,0 +1,145 @@
+"""The roberta path on a tiny encoder made here: trains, resumes, saves, exports, and never raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from block.errors import ConfigError, PackError
+from length_estimation.dataset import read_examples
+from length_estimation.estimator import EstimationRequest
+from length_estimation.factory import load_trained
+from length_estimation.model_folder import read_card
+from length_estimation.quantiles import LEVELS
+from length_estimation.roberta import load_roberta
+from length_estimation.split import groups_of
+from length_estimation.token_counter import make_token_counter
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_cli(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "length_estimation.cli", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def roberta_folder(tmp_path_factory, data_folder):
+    folder = tmp_path_factory.mktemp("roberta") / "model"
+    card = run_cli(
+        *("train", "roberta", "--encoder", "tiny", "--data", data_folder, "--out", folder),
+        *("--epochs", 4, "--learning-rate", 3e-3, "--most-tokens", 64, "--batch", 16),
+    )
+    assert card["metrics"]["rows"] > 40
+    assert set(card["files"]) == {"encoder.json", "input.json", "model.safetensors", "tokenizer.json"}
+    return folder
+
+
+def ask(prompt, max_tokens=4096):
+    return EstimationRequest(5, max_tokens, prompt_json=json.dumps(prompt).encode(), model="small")
+
+
+def test_it_learns_that_the_task_decides_the_length(roberta_folder):
+    estimator = load_trained(roberta_folder)
+    essay, word = estimator.estimate_all(
+        [
+            ask("Write a long essay about tea, item 1000."),
+            ask("Say in one word what you think of tea, item 1000."),
+        ]
+    )
+    assert essay.source == "roberta"
+    assert essay.median_tokens > 5 * word.median_tokens
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "x", "🙂" * 500, "\ud800", "a b " * 300_000, [1, 2, 3], {"no": "prompt"}]
+)
+def test_any_prompt_gets_an_estimate(roberta_folder, prompt):
+    tokens = [value for _, value in load_roberta(roberta_folder).estimate(ask(prompt, 77)).quantiles]
+    assert len(tokens) == len(LEVELS)
+    assert tokens == sorted(tokens)
+    assert 1 <= tokens[0] <= tokens[-1] <= 77
+
+
+def test_onnx_says_the_same_in_any_batch(roberta_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(roberta_folder, folder)
+    exported = run_cli("export", "--model", folder)
+    assert exported["worst_log_tokens"] < 1e-4
+    assert "model.onnx" in read_card(folder, "roberta").files
+    requests = [ask("Name tea."), ask("Write a long essay about the tax code, item 3, " * 9), ask("x")]
+    torch_said = load_roberta(roberta_folder).estimate_all(requests)
+    onnx_said = [load_roberta(folder).estimate(request) for request in requests]
+    for one, other in zip(torch_said, onnx_said, strict=True):
+        assert one.unbounded == pytest.approx(other.unbounded, rel=1e-3)
+    timed = run_cli("bench", "--model", folder, "--calls", 10)
+    assert timed["16 words"]["p50_ms"] > 0
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder):
+    from length_estimation.roberta_training import RobertaOptions, train_roberta
+
+    examples = read_examples(data_folder, make_token_counter(None))[:90]
+    groups = groups_of([example.keys for example in examples])
+    options = RobertaOptions("tiny", epochs=3, learning_rate=1e-3, most_tokens=32, patience=9)
+
+    def stop(progress):
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = []
+    train_roberta(examples, groups, options, None, whole.append)
+    with pytest.raises(KeyboardInterrupt):
+        train_roberta(examples, groups, options, tmp_path / "run", stop)
+    rest = []
+    train_roberta(examples, groups, options, tmp_path / "run", rest.append)
+    assert [progress.epoch for progress in rest] == [3]
+    assert rest[0].held_out_loss == pytest.approx(whole[2].held_out_loss, rel=1e-5)
+    with pytest.raises(PackError, match="a checkpoint of other options or data"):
+        train_roberta(examples[:80], groups[:80], options, tmp_path / "run")
+    (tmp_path / "run" / "optimizer.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(PackError, match=r"damaged checkpoint .*; remove it"):
+        train_roberta(examples, groups, options, tmp_path / "run")
+
+
+def test_an_encoder_can_be_a_local_folder_and_must_be_there(tmp_path, roberta_folder):
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    from length_estimation.encoder import load_regressor, open_encoder
+
+    load_regressor(roberta_folder).encoder.save_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(roberta_folder / "tokenizer.json"), pad_token="<pad>"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    opened = open_encoder(str(tmp_path), [], seed=0)
+    before = AutoModel.from_pretrained(tmp_path).state_dict()
+    after = opened.regressor.encoder.state_dict()
+    assert all(bool((after[name] == tensor).all()) for name, tensor in before.items())
+    assert (opened.pad_id, opened.most_tokens) == (1, 512)
+    with pytest.raises(ConfigError, match=r"cannot be had .* or one of tiny, small, base"):
+        open_encoder(str(tmp_path / "nowhere"), [], seed=0)
+
+
+def test_weights_that_do_not_fit_are_refused(roberta_folder, tmp_path):
+    from length_estimation.encoder import load_regressor
+
+    shutil.copytree(roberta_folder, tmp_path / "model")
+    path = tmp_path / "model" / "encoder.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
+    with pytest.raises(PackError, match="do not fit"):
+        load_regressor(tmp_path / "model")
+    with pytest.raises(PackError, match=r"encoder\.json: damaged"):
+        load_roberta(tmp_path / "model")
