@@ -37,7 +37,12 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_readme_has_the_commands_that_are_checked_here() -> None:
-    assert {Path(command[0]).name for command in COMMANDS} == {"make", "block-deploy", "block-exp"}
+    assert {Path(command[0]).name for command in COMMANDS} == {
+        "make",
+        "block-deploy",
+        "block-exp",
+        "block-length",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
