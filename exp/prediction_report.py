@@ -70,7 +70,7 @@ class LevelReport:
         """Judge one level; a measure without a single prediction is left out."""
         outcomes = [outcome for run in runs.judged for outcome in run]
         good = [outcome for outcome in outcomes if not outcome.error]
-        judged = [outcome for outcome in good if outcome.predicted_e2e_s is not None]
+        judged = [o for o in good if None not in (o.predicted_e2e_s, o.predicted_ttft_s, o.ttft_s, o.e2e_s)]
         errors = {measure.name: _errors(measure, judged, runs) for measure in MEASURES} if judged else {}
         return cls(
             level=runs.level.name,
@@ -89,25 +89,24 @@ class PredictionReport:
     model: str
     levels: tuple[LevelReport, ...]
 
-    def worst(self, measure: str) -> Errors:
-        """The level whose median error lies highest above its floor."""
+    def worst(self, measure: str) -> Errors | None:
+        """The level whose median error lies highest above its floor; None if nothing was predicted."""
         errors = [level.errors[measure] for level in self.levels if measure in level.errors]
-        return max(errors, key=lambda error: error.above_floor)
+        return max(errors, key=lambda error: error.above_floor, default=None)
 
 
 def report_json(backend: str, reports: Sequence[PredictionReport]) -> dict[str, Any]:
     """Everything, and per measure the worst level of all models with whether it meets the goal."""
-    worst = {
-        name: max((report.worst(name) for report in reports), key=lambda error: error.above_floor)
-        for name in GOALS
-    }
+    worst = {name: _worst(name, reports) for name in GOALS}
     return {
         "backend": backend,
         "requests": sum(level.requests for report in reports for level in report.levels),
         "failed": sum(level.failed for report in reports for level in report.levels),
-        **{f"{name}_median_err": errors.p50 for name, errors in worst.items()},
-        **{f"{name}_floor": errors.floor for name, errors in worst.items()},
-        "goals_met": all(worst[name].above_floor <= goal for name, goal in GOALS.items()),
+        **{f"{name}_median_err": errors and errors.p50 for name, errors in worst.items()},
+        **{f"{name}_floor": errors and errors.floor for name, errors in worst.items()},
+        "goals_met": all(
+            errors is not None and errors.above_floor <= GOALS[name] for name, errors in worst.items()
+        ),
         "models": {report.model: [asdict(level) for level in report.levels] for report in reports},
     }
 
@@ -122,6 +121,11 @@ def report_table(reports: Iterable[PredictionReport]) -> Table:
             cells = [_cell(level.errors.get(name)) for name in ("ttft", "e2e")]
             table.add_row(report.model, level.level, f"{level.rate_per_s:.2f}", str(level.requests), *cells)
     return table
+
+
+def _worst(measure: str, reports: Sequence[PredictionReport]) -> Errors | None:
+    errors = [worst for report in reports if (worst := report.worst(measure)) is not None]
+    return max(errors, key=lambda error: error.above_floor, default=None)
 
 
 def _errors(measure: Measure, judged: Sequence[Outcome], runs: LevelRuns) -> Errors:
@@ -140,6 +144,8 @@ def _floor(measure: Measure, runs: LevelRuns) -> float:
     if len(runs.judged) == 1:
         return 0.0
     pairs = [pair for pair in zip(*runs.judged, strict=True) if not any(outcome.error for outcome in pair)]
+    if not pairs:
+        return 0.0
     first, second = (_values(measure.real, side) for side in zip(*pairs, strict=True))
     return float(np.median(np.abs(first - second) / second))
 

@@ -82,9 +82,8 @@ class SimulatedFeed:
         return _packed(self._handles[request.id] for request in requests)
 
     def _cached(self, requests: Sequence[RequestState]) -> dict[int, int]:
-        return {
-            self._handles[request.id]: request.cached_tokens for request in requests if request.cached_tokens
-        }
+        # Zeros too: a request that was preempted may find nothing the second time.
+        return {self._handles[request.id]: request.cached_tokens for request in requests}
 
 
 def _clock(state: EngineState, finished: tuple[StepRecord, ...]) -> Clockwork:

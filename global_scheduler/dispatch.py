@@ -89,7 +89,7 @@ class Dispatcher:
                 answer = await self._relay.attempt(instance, errand.forward)
                 if isinstance(answer, Failure):
                     return answer
-                _note_first_byte(errand, commitment)
+                _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
                 await self._pass_on(answer, errand)
                 served = answer.status < 400
                 return None
@@ -128,10 +128,11 @@ class Dispatcher:
             instance.doubted.set()
 
 
-def _note_first_byte(errand: Errand, commitment: Commitment) -> None:
+def _note_first_byte(errand: Errand, commitment: Commitment, *, streamed: bool) -> None:
+    """A whole answer's first byte comes with its last, and a refusal's says nothing of the engine."""
     receipt = errand.receipt
     receipt.first_byte_s = time.perf_counter()
-    if errand.forward.stream and receipt.attempts == 1 and receipt.dispatched_s is not None:
+    if streamed and receipt.attempts == 1 and receipt.dispatched_s is not None:
         # The predictors were asked at the beginning of the decision.
         commitment.served(receipt.first_byte_s - receipt.dispatched_s + errand.decision.took_s)
 

@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -30,6 +29,8 @@ MOST = 128
 KINDS = 32
 """Kinds of requests, by length, that are told apart."""
 _FEWEST = 3
+_LEAST_SPAN_S = 1.0
+"""Many that show at once, as after a gap in the feed, are no rate."""
 
 LengthOf = Callable[[str], LengthDistribution | None]
 
@@ -56,12 +57,15 @@ class ArrivalProcess:
 
     def note(self, arrivals: Iterable[RequestFacts], now_s: float) -> None:
         """These requests have come."""
-        if self._since_s is None:
-            # Who was there before the first look came at times unknown.
+        if self._since_s is None or now_s < self._since_s:
+            # Who was there before the first look, or before the clock was set back, came at times unknown.
             self._since_s = now_s
+            self._seen.clear()
             return
         for facts in arrivals:
-            self._seen.append(_Seen(facts, now_s))
+            seen = _Seen(facts, now_s)
+            self._output_tokens(seen)  # what is known of it is forgotten when it leaves
+            self._seen.append(seen)
             self.version += 1
 
     def rate_per_s(self, now_s: float) -> float:
@@ -69,10 +73,15 @@ class ArrivalProcess:
         if self._since_s is None:
             return 0.0
         start_s = max(now_s - WINDOW_S, self._since_s)
-        recent = [seen.seen_s for seen in islice(reversed(self._seen), RECENT + 1) if seen.seen_s > start_s]
-        if len(recent) > RECENT:
-            start_s = recent.pop()
-        return len(recent) / (now_s - start_s) if len(recent) >= _FEWEST and now_s > start_s else 0.0
+        recent = 0
+        for seen in reversed(self._seen):
+            enough = recent >= RECENT and now_s - seen.seen_s >= _LEAST_SPAN_S
+            if enough or recent == MOST - 1:
+                start_s = max(start_s, seen.seen_s)
+            if seen.seen_s <= start_s:
+                break
+            recent += 1
+        return recent / max(now_s - start_s, _LEAST_SPAN_S) if recent >= _FEWEST else 0.0
 
     def expected(self, now_s: float) -> Background:
         """Evenly spaced arrivals at the present rate from ``now_s`` on; none if hardly any were seen."""

@@ -14,6 +14,7 @@ REMEMBERED = 4096
 """Questions remembered until their outcome is told; most are asked elsewhere too and never come here."""
 SAMPLES = 64
 _FEWEST = 8
+_LONGEST_TTFT_S = 3600.0
 MOST_S = 1.0
 """Longer is no overhead but trouble, and not to be counted on."""
 
@@ -37,7 +38,7 @@ class OutsideTime:
     def served(self, request_id: str, ttft_s: float) -> None:
         """The first byte came ``ttft_s`` after the question; of no use if the question is not known."""
         engine_ttft_s = self._asked.pop(request_id, None)
-        if engine_ttft_s is None:
+        if engine_ttft_s is None or not 0.0 <= ttft_s <= _LONGEST_TTFT_S:
             return
         self._samples.append(ttft_s - engine_ttft_s)
         if len(self._samples) >= _FEWEST:

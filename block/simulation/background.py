@@ -60,6 +60,8 @@ class Background:
         rows[:, layout.PROMPT] = np.minimum(self.prompt_tokens, max(most - 1, 1))
         room = np.maximum(most - rows[:, layout.PROMPT], 1)
         rows[:, layout.STOP_TOKENS] = rows[:, layout.MAX_TOKENS] = np.clip(self.output_tokens, 1, room)
+        # No more urgent than anybody who is there: those who have come go first.
+        rows[:, layout.PRIORITY] = memory.requests[: -len(self), layout.PRIORITY].max(initial=0)
         rows[:, layout.RANK] = np.arange(memory.count - len(self), memory.count)
         memory.times[-len(self) :, layout.ARRIVAL] = self.arrival_s
         s = memory.s

@@ -46,7 +46,8 @@ def _request(memory: Memory, row: int, name: str, newest_tokens: int) -> Request
         in_flight_tokens=record[layout.IN_FLIGHT],
         newest_tokens=newest_tokens,
         output_placeholders=record[layout.PLACEHOLDERS],
-        cached_tokens=record[layout.HIT_TOKENS],
+        # A request that was preempted finds its own generated tokens again; nobody else has them.
+        cached_tokens=min(record[layout.HIT_TOKENS], record[layout.PROMPT]),
         priority=record[layout.PRIORITY],
     )
 

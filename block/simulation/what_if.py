@@ -74,6 +74,7 @@ class WhatIf:
         self._model = model
         self.scenarios = len(output_tokens)
         background = background or Background.none()
+        self._expecting = len(background) > 0
         self._others = len(columns.ids) + len(committed)
         spare = 1 + len(background)
         self._memory = resume(columns, model.kernel, {}, committed, spare).memory
@@ -138,7 +139,8 @@ class WhatIf:
 
     def _baseline_at(self, now_s: float) -> tuple[float, Floats, Ints]:
         """As of when it was run, finish times and preemptions."""
-        as_of_s = now_s if now_s > self._first_end_s else 0.0
+        # That nobody has come until a question is known, so what is expected moves with its time.
+        as_of_s = now_s if self._expecting or now_s > self._first_end_s else 0.0
         if self._baseline is None or self._baseline[0] != as_of_s:
             finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
             self._baseline = (as_of_s, finishes, preemptions)
@@ -227,6 +229,7 @@ def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> 
     i = s[layout.LAST_ARRIVAL]
     while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
         s[i] = s[i - 1]
+        s[s[i] + layout.PRIORITY] = max(s[s[i] + layout.PRIORITY], s[q + layout.PRIORITY])
         i -= 1
     s[i] = q
     s[layout.LAST_ARRIVAL] += 1

@@ -1,4 +1,4 @@
-"""Expected arrivals in what-ifs: if they come true, so does the prediction, to the last bit of the clock."""
+"""Expected arrivals in what-ifs: if they come true, so does the prediction."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_foreseen_future_comes_true(asynchronous: bool, blocks: int) -> None:
             continue  # somebody came between this state and the newcomer: a commitment's business
         # Exact only while the question's time is that of the baseline: a step is under way.
         now_s = requests[index].arrival_s
-        prediction = _ask(state, requests, index, _future(requests, index, state.time_s))
+        prediction = _ask(state, requests, index, _future(requests, index, now_s))
         fate = fates.outcomes()[index]
         assert prediction.ttft_s == pytest.approx(fate.first_token_s - now_s, abs=1e-9)
         assert prediction.e2e_s == pytest.approx(fate.finish_s - now_s, abs=1e-9)
