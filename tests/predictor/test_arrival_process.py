@@ -64,3 +64,26 @@ def test_requests_there_before_the_first_look_are_not_arrivals() -> None:
     process = ArrivalProcess(lambda _: None)
     process.note([_facts(i) for i in range(50)], 100.0)
     assert process.rate_per_s(101.0) == 0.0
+
+
+def test_many_that_show_at_once_are_no_rate() -> None:
+    process, _ = _process(0.5, 0)
+    process.note([_facts(i) for i in range(60)], 100.0)
+    assert process.rate_per_s(100.001) <= 60.0
+
+
+def test_a_clock_that_is_set_back_starts_anew() -> None:
+    process, now_s = _process(0.5, 40)
+    process.note([_facts(99)], now_s - 1000.0)
+    assert process.rate_per_s(now_s - 999.0) == 0.0
+    process.note((), now_s - 1000.5)
+
+
+def test_lengths_outlast_the_requests_they_belong_to() -> None:
+    known = {f"r{i}": LengthDistribution.point(20) for i in range(6)}
+    process = ArrivalProcess(known.get)
+    process.note((), 0.0)
+    for index in range(6):
+        process.note((_facts(index, max_tokens=4000),), 2.0 * (index + 1))
+        del known[f"r{index}"]
+    assert set(process.expected(12.0).output_tokens) == {20}

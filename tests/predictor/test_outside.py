@@ -38,3 +38,11 @@ def test_first_bytes_of_unknown_requests_are_ignored_and_forgotten_questions_too
     for index in range(8):
         outside.served(str(index), 0.9)
     assert outside.seconds == 0.0
+
+
+def test_times_that_cannot_be_are_ignored() -> None:
+    outside = _learned([0.02] * 10)
+    for index, ttft_s in enumerate([-5.0, 1e308, float("nan")] * 30):
+        outside.asked(f"x{index}", 0.1)
+        outside.served(f"x{index}", ttft_s)
+    assert abs(outside.seconds - 0.02) < 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from block.simulation.background import Background
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.loop import SCHEDULED, advance
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, BatchShape, EngineLimits, EngineState, Prediction
+from block.types import Arrival, BatchShape, EngineLimits, EngineState, Prediction, SchedulingPolicy
 
 KERNEL = KernelLatency((1.0, 512.0), (0.02, 0.06), per_context_token_s=2e-7)
 
@@ -126,6 +127,20 @@ def test_they_come_after_the_question_however_old_the_state() -> None:
     old, _ = what_if.ask(Newcomer.certain(Arrival("me", 1000.0, 50, 20, 20)))
     new, _ = WhatIf(idle, Model()).ask(Newcomer.certain(Arrival("me", 0.0, 50, 20, 20)))
     assert old.e2e_s == pytest.approx(new.e2e_s, abs=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_none_of_them_goes_before_who_has_come(policy: SchedulingPolicy) -> None:
+    """However long the step under way lasts, and whoever is more urgent."""
+    limits = replace(_limits(False, 400), policy=policy)
+    requests = [SimulatedRequest("first", 0.0, 256, 50, priority=3)]
+    engine = EngineSimulation(limits, KernelLatency((1.0, 512.0), (2.0, 2.1)), requests)
+    advance(engine.memory.s, engine.memory.f)
+    many = Background(np.arange(40) / 20.0, np.full(40, 200, np.int64), np.full(40, 50, np.int64))
+    me = Newcomer.certain(Arrival("me", 1.9, 50, 20, 20, priority=3))
+    with_many, _ = WhatIf(engine.state(), Model(), background=many).ask(me)
+    alone, _ = WhatIf(engine.state(), Model()).ask(me)
+    assert with_many.ttft_s < alone.ttft_s + 0.1
 
 
 def test_more_than_fits_is_cut_to_what_the_engine_takes() -> None:
