@@ -22,11 +22,11 @@ $(error MODEL is not a setting: the model is the cluster file's; name another wi
 endif
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: help install model demo up test test-slow lint clean
+.PHONY: help install model demo up test test-slow bench-what-if bench-router lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo "  Settings, e.g. make demo INSTANCES=4 RATE=8: INSTANCES PORT ENGINE_PORT PREDICTOR_PORT LATENCY"
 	@echo "  (the emulated GPU) REQUESTS RATE WORKLOAD DATA CLUSTER PYTHON"
 
@@ -58,6 +58,12 @@ test: $(READY) ## Run the test suite
 
 test-slow: $(READY) ## Run the tests that take minutes: whole clusters, emulated and computed
 	$(BIN)/python -m pytest -m slow
+
+bench-what-if: $(READY) ## Time what-ifs, decisions, plain simulation and a predictor's start
+	$(BIN)/block-exp bench what-if
+
+bench-router: $(READY) ## Measure what the router costs before mock instances
+	$(BIN)/block-exp bench router
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
