@@ -8,6 +8,8 @@ Requests are named by small handles after their first appearance.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from block.types import (
@@ -21,6 +23,10 @@ from block.types import (
 )
 
 FEED_VERSION = 1
+
+# What is beyond them would not fit the simulation's integers.
+Tokens = Annotated[int, msgspec.Meta(le=2**31 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class RequestFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -104,10 +110,10 @@ class CandidateRequest(msgspec.Struct, frozen=True):
     """The newcomer of a what-if, and of a commitment."""
 
     id: str
-    prompt_tokens: int
-    output_tokens: int
-    max_tokens: int
-    priority: int = 0
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    max_tokens: Tokens
+    priority: Int64 = 0
     output_quantiles: tuple[tuple[float, float], ...] = ()
     """Distribution of the response length as (probability, tokens); empty: exactly ``output_tokens``."""
 

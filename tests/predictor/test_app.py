@@ -133,6 +133,16 @@ async def test_bad_questions_are_refused(client, feed, body: bytes) -> None:
     assert "PredictRequest" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("field", ["prompt_tokens", "output_tokens", "max_tokens", "priority"])
+async def test_commitments_beyond_the_simulations_integers_are_refused(client, feed, field: str) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    answer = await client.post("/v1/commit", json={"candidate": {**CANDIDATE, field: 2**63}})
+    assert answer.status_code == 422
+    assert field in answer.json()["error"]["message"] or "out of range" in answer.json()["error"]["message"]
+    assert (await client.post("/v1/predict", json={"candidate": CANDIDATE})).status_code == 200
+
+
 async def test_impossible_candidates_are_refused(client, feed) -> None:
     await _publish(feed, [])
     await _ready(client)
