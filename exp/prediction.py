@@ -20,7 +20,13 @@ from deploy.plan import ClusterPlan
 from exp.cli import main
 from exp.free_port import free_port
 from exp.local_model import make_local_model
-from exp.prediction_report import LevelReport, PredictionReport, report_json, report_table
+from exp.prediction_report import (
+    LevelReport,
+    PredictionReport,
+    append_outcomes,
+    report_json,
+    report_table,
+)
 from exp.prediction_run import PredictionRun, SimulatedRun, Traffic
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -63,6 +69,7 @@ def prediction(
         list[str] | None, typer.Option(help="Only this model of the backend; may be given several times.")
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override, as FIELD=VALUE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write every judged request here, a JSON line each.")] = None,
 ) -> None:
     """Serve one engine behind the router at five loads, each twice, with known response lengths.
 
@@ -75,6 +82,8 @@ def prediction(
         raise ConfigError(f"--backend {backend}: unknown; known here: {', '.join(BACKENDS)}")
     chosen, console = BACKENDS[backend], Console()
     reports = []
+    if out is not None:
+        out.write_text("")
     for name in model or chosen.models:
         if name not in chosen.models:
             raise ConfigError(f"--model {name}: {backend} has {', '.join(chosen.models)}")
@@ -88,6 +97,8 @@ def prediction(
                 if served is None:
                     raise typer.Exit(130)
                 levels = served
+        if out is not None:
+            append_outcomes(out, name, levels)
         reports.append(PredictionReport(name, tuple(LevelReport.of(level) for level in levels)))
     console.print(report_table(reports))
     result = report_json(backend, reports)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,6 +123,16 @@ def report_table(reports: Iterable[PredictionReport]) -> Table:
             cells = [_cell(level.errors.get(name)) for name in ("ttft", "e2e")]
             table.add_row(report.model, level.level, f"{level.rate_per_s:.2f}", str(level.requests), *cells)
     return table
+
+
+def append_outcomes(path: Path, model: str, levels: Iterable[LevelRuns]) -> None:
+    """One JSON line per judged request: its model, level and run, and an ``Outcome``'s fields."""
+    with path.open("a") as file:
+        for level in levels:
+            for run, outcomes in enumerate(level.judged):
+                for outcome in outcomes:
+                    row = {"model": model, "level": level.level.name, "run": run, **asdict(outcome)}
+                    file.write(json.dumps(row) + "\n")
 
 
 def _worst(measure: str, reports: Sequence[PredictionReport]) -> Errors | None:

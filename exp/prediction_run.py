@@ -28,7 +28,7 @@ RUNS = 2
 _BURST = 64
 """Requests sent at once to find the engine's capacity."""
 _SIMULATED_REQUESTS = 500
-_FEWEST = 12
+_FEWEST = 30
 LEAD_S = 10.0
 """Of each run, not judged."""
 
