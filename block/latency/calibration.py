@@ -140,7 +140,7 @@ class OnlineCalibration:
             errors.extend((np.abs(kernel_seconds(kernel, shapes) - seconds) / seconds).tolist())
 
     def _publish(self, correction: Correction) -> bool:
-        rows, _, _ = self._window.contents()
+        rows, *_ = self._window.contents()
         before = rows @ self._published.terms
         change = np.abs(rows @ correction.terms - before) / np.maximum(before, 1e-9)
         if float(np.quantile(change, 0.9)) < _NOTICEABLE:

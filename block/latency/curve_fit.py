@@ -20,9 +20,9 @@ LARGEST_OFFSET_S = 0.25
 _SHORTEST_S = 1e-5
 _LARGEST_SLOPE = 64.0
 # How firmly, as one over the square of the deviation that is not surprising.
-_FACTOR, _OFFSET, _KNOT, _NEIGHBOUR, _SLOPE = 1 / 0.5**2, 1 / 0.15**2, 1 / 0.15**2, 1 / 0.075**2, 1 / 0.5**2
+_FACTOR, _OFFSET, _KNOT, _NEIGHBOUR, _SLOPE = 1 / 0.5**2, 1 / 0.15**2, 1 / 0.3**2, 1 / 0.15**2, 1 / 0.4**2
 # The first steps are all alike: until there are this many, the base is held to more firmly.
-_MANY_STEPS = 256
+_MANY_STEPS = 300
 # Where the base has no slope, one unit makes a step of this size this share of the shortest step dearer.
 _TYPICAL = np.array([16_384.0, 1_048_576.0, 256.0])
 _TYPICAL_SHARE = 0.1
@@ -69,11 +69,11 @@ class CurveFit:
 
     def refit(self, window: StepWindow, start: Correction) -> Correction:
         """The correction that explains the window best."""
-        rows, seconds, weights = window.contents()
+        rows, seconds, weights, cells = window.contents()
         ratio = np.median(seconds / np.maximum(rows @ start.terms, _SHORTEST_S))
         firmness = self._bounds.firmness * max(1.0, _MANY_STEPS / len(seconds))
         bounds = replace(self._bounds, firmness=firmness)
-        terms, _ = fit_relative(rows, seconds, bounds, start.terms * ratio, weights)
+        terms, _ = fit_relative(rows, seconds, bounds, start.terms * ratio, weights, cells)
         return Correction(terms)
 
     def kernel(self, correction: Correction, most_tokens: float) -> KernelLatency:

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 HUBER = 1.345
 """Residuals beyond this many noise scales count linearly; the usual 95 % efficiency under normal noise."""
 LARGEST_NOISE = 0.03
 """A larger misfit is taken for a wrong start, not for noise, and does not make expectations any firmer."""
 _SMALLEST_SCALE = 0.002
+_FEWEST_OF_A_GROUP = 3
 _MEDIAN_TO_SIGMA = 1.4826
 
 
@@ -71,12 +73,14 @@ def fit_relative(
     bounds: Bounds,
     start: Floats,
     weights: Floats | None = None,
+    groups: Ints | None = None,
     rounds: int = 4,
 ) -> tuple[Floats, float]:
     """Terms that explain ``seconds`` (rows,) by ``rows`` (rows, terms), and the relative noise left.
 
     ``start`` are terms to begin from, the closer the fewer ``rounds`` of reweighting; ``weights`` (rows,)
-    say how much each row counts.
+    say how much each row counts. ``groups`` (rows,) number what is of a kind: what a whole group misses by
+    is a wrong start and pulls in full; only what a row differs by from its group is distrusted.
     """
     terms, base = start, np.ones(len(seconds)) if weights is None else weights
     scale = 1.0
@@ -84,7 +88,7 @@ def fit_relative(
         predicted = rows @ terms
         # Dividing by a prediction rather than by the measurement keeps noise from biasing the fit low.
         unit = np.clip(predicted, seconds / 4, seconds * 4)
-        residual = np.abs(seconds - predicted) / unit
+        residual = np.abs(_apart((seconds - predicted) / unit, groups))
         scale = max(_MEDIAN_TO_SIGMA * float(np.median(residual)), _SMALLEST_SCALE)
         trust = base * np.minimum(1.0, HUBER * scale / np.maximum(residual, 1e-12)) / unit**2
         weighted = rows * trust[:, None]
@@ -93,6 +97,20 @@ def fit_relative(
         moment = weighted.T @ seconds + firmness @ bounds.expected
         terms = solve_within(gram, moment, bounds.lower, bounds.upper)
     return terms, scale
+
+
+def _apart(misses: Floats, groups: Ints | None) -> Floats:
+    """Misses less the median of their group; of groups too small to have one, as they are."""
+    if groups is None:
+        return misses
+    order = np.lexsort((misses, groups))
+    first = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    count = np.diff(first, append=len(order))
+    middle = misses[order][first + count // 2]
+    centre = np.where(count >= _FEWEST_OF_A_GROUP, middle, 0.0)
+    apart = np.empty_like(misses)
+    apart[order] = misses[order] - np.repeat(centre, count)
+    return apart
 
 
 def _solve_free(gram: Floats, moment: Floats, x: Floats, pinned: npt.NDArray[np.bool_]) -> Floats:

@@ -10,12 +10,12 @@ import math
 
 import numpy as np
 
-from block.latency.least_squares import Floats
+from block.latency.least_squares import Floats, Ints
 from block.latency.shapes import CONTEXT, DECODES, TOKENS
 
 CELLS = 24
 PER_CELL = 48
-HALF_LIFE_STEPS = 1024
+HALF_LIFE_STEPS = 16_384
 _CONTEXT_UNIT = 256.0
 
 
@@ -41,11 +41,11 @@ class StepWindow:
         self._taken_at[places] = np.arange(self._count - len(places), self._count)
         self.most_tokens = max(self.most_tokens, float(shapes[:, TOKENS].max()))
 
-    def contents(self) -> tuple[Floats, Floats, Floats]:
-        """Rows (steps, terms), seconds (steps,), and weights (steps,) in 0..1."""
-        held = self._taken_at >= 0
+    def contents(self) -> tuple[Floats, Floats, Floats, Ints]:
+        """Rows (steps, terms), seconds (steps,), weights (steps,) in 0..1, and their cells' numbers (steps,)."""
+        held = np.flatnonzero(self._taken_at >= 0)
         age = self._count - self._taken_at[held]
-        return self._rows[held], self._seconds[held], np.exp2(-age / HALF_LIFE_STEPS)
+        return self._rows[held], self._seconds[held], np.exp2(-age / HALF_LIFE_STEPS), held // PER_CELL
 
     def _place(self, shape: list[float]) -> int:
         key = (

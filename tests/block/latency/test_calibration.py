@@ -207,3 +207,18 @@ def test_a_step_costs_little(make: Callable[..., Traffic]) -> None:
         calibration.observe([record])
     # Tens of microseconds when measured alone; the bound leaves room for a busy machine.
     assert (time.process_time() - start_s) / len(records) < 300e-6
+
+
+@pytest.mark.parametrize("rate_per_s", [0.5, 1.5, 3.0])
+def test_rare_prompts_are_learned_among_many_decodes(rate_per_s: float) -> None:
+    """A GPU's base, and an engine whose decodes are faster and whose prompts are four times slower."""
+    truth = KernelLatency((1.0, 16.0, 256.0), (0.0115, 0.016, 0.15), 1e-6, 1e-8, 1e-4)
+    base = CalibratedLatency("gpu", KernelLatency((1.0, 64.0, 256.0), (0.0195, 0.0225, 0.0403)))
+    calibration, off = OnlineCalibration(base, "c0ffee", 256), []
+    traffic = Traffic(1, rate_per_s, prompt_tokens=60, output_tokens=130, chunk=256, noise=0.05)
+    for record in traffic.records(truth.seconds, 240, start_s=0.0):
+        if record.shape.prefill_tokens > 100 and record.submit_s > 120:
+            off.append(abs(calibration.current().seconds(record.shape) / truth.seconds(record.shape) - 1))
+        calibration.observe([record])
+    assert len(off) > 5
+    assert np.median(off) < 0.06
