@@ -35,8 +35,10 @@ REFIT_STEPS = 64
 FIRST_REFIT_STEPS = 8
 _GAPS_KEPT = 64
 _ERRORS_KEPT = 256
-# A new version is worth it when one in ten of the steps kept changes by this much.
+# A new version is worth it when one in ten of the steps kept changes by this much,
 _NOTICEABLE = 0.004
+# or any by this much: prompts can be rarer than that.
+_LARGE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class OnlineCalibration:
         rows, *_ = self._window.contents()
         before = rows @ self._published.terms
         change = np.abs(rows @ correction.terms - before) / np.maximum(before, 1e-9)
-        if float(np.quantile(change, 0.9)) < _NOTICEABLE:
+        if float(np.quantile(change, 0.9)) < _NOTICEABLE and float(change.max()) < _LARGE:
             return False
         self._changes += 1
         self._published = correction

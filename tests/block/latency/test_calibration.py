@@ -221,4 +221,18 @@ def test_rare_prompts_are_learned_among_many_decodes(rate_per_s: float) -> None:
             off.append(abs(calibration.current().seconds(record.shape) / truth.seconds(record.shape) - 1))
         calibration.observe([record])
     assert len(off) > 5
-    assert np.median(off) < 0.06
+    assert np.median(off) < 0.08  # with noise of 0.05
+
+
+def test_one_rare_kind_of_step_is_worth_a_new_model() -> None:
+    """Decodes as the base says, to the last digit; of every hundred steps one is a prompt, thrice as slow."""
+    calibration = OnlineCalibration(_base(), "c0ffee")
+    prompt, decode = BatchShape(256, 0, 256, 32_768, 1), BatchShape(0, 8, 3000, 0, 8)
+    now_s = 0.0
+    for step in range(3200):
+        shape = prompt if step % 100 == 99 else decode
+        seconds = TRUTH.seconds(shape) * (3 if shape is prompt else 1)
+        calibration.observe([StepRecord(step + 1, now_s, now_s + seconds, seconds, shape)])
+        now_s += seconds
+    assert calibration.current().seconds(prompt) == pytest.approx(3 * TRUTH.seconds(prompt), rel=0.05)
+    assert calibration.current().seconds(decode) == pytest.approx(TRUTH.seconds(decode), rel=0.01)
