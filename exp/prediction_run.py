@@ -22,15 +22,17 @@ from exp.cores import Cores, pin, pinned_here
 from exp.prompt import PromptWriter
 from exp.virtual_prediction import VirtualPredictions, capacity_per_s
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
+from predictor.arrival_process import WINDOW_S
 
 POLICY = "block"
 RUNS = 2
 _BURST = 64
 """Requests sent at once to find the engine's capacity."""
 _SIMULATED_REQUESTS = 500
-_FEWEST = 30
-LEAD_S = 10.0
-"""Of each run, not judged."""
+_FEWEST = 24
+"""Requests judged per run, roughly."""
+LEAD_S = WINDOW_S
+"""Of each run, not judged: the load has just jumped, and the rate that predictors expect is of both loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ class PredictionRun:
         return (_BURST // 2) / (ends[3 * _BURST // 4] - ends[_BURST // 4])
 
     def _workload(self, rate_per_s: float, part: int) -> Workload:
-        count = max(_FEWEST, round(rate_per_s * (LEAD_S + self.seconds)))
-        return self.traffic.workload(count, rate_per_s, part)
+        judged = max(_FEWEST, rate_per_s * self.seconds)
+        return self.traffic.workload(round(rate_per_s * LEAD_S + judged), rate_per_s, part)
 
 
 @dataclass(frozen=True, slots=True)
