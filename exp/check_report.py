@@ -19,7 +19,7 @@ PAGE = "emulation-validation.md"
 
 def result_table(results: Sequence[CellResult]) -> Table:
     """One row per cell: emulated against real, with the noise floor behind it."""
-    table = Table(title="emulated against real, mean (the second real run against the first)")
+    table = Table(title="emulated against real, mean (every second real run against the others)")
     table.add_column("load")
     for measure, _ in _SHOWN:
         table.add_column(measure.upper() if measure in MEASURES else measure, justify="right")
@@ -53,14 +53,14 @@ def _page(
         "Truth: vLLM 0.32's CPU backend,",
         "one thread, real forward passes of tiny random Llamas; recorded on one seed and other lengths,",
         "judged on the loads below. Rates are shares of the engine's capacity; bursty is gamma 0.25.",
-        "Each load was run twice for real, and emulated: the same requests at the same times. The real",
+        "Each load was run several times for real, and emulated: the same requests at the same times. The real",
         "engine is the very process that was recorded; rounds of recording lie before, between and after.",
         "",
     )
     for figure in figures:
         yield f"![{figure.stem}]({figure.as_posix()})"
     yield from ("", "## Errors of the means", "")
-    yield "Emulated against real; in brackets the second real run against the first."
+    yield "Emulated against real; in brackets every second real run against the others."
     yield ""
     yield from _errors(results)
     yield from ("", "Virtual time against real-time emulation:", "")

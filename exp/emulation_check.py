@@ -49,9 +49,9 @@ def emulation_check(
 ) -> None:
     """Record a tiny model's real forward passes, emulate it, and compare both on held-out loads.
 
-    The truth is vLLM's CPU backend, run twice for the noise floor; emulated runs get the same requests at
-    the same times. Ten minutes; the last line is JSON: signed relative errors of
-    the worst held-out cell as fractions, and how much faster virtual time is.
+    The truth is vLLM's CPU backend, run several times for the noise floor; emulated runs get the same
+    requests at the same times. Ten minutes; the last line is JSON: signed relative errors of the worst
+    held-out cell as fractions, and how much faster virtual time is.
     """
     models = tuple(model or MODELS[: None if whole else 1])
     plan = full(models, seed) if whole else quick(models, seed)

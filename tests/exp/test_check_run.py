@@ -21,7 +21,7 @@ from exp.trial_engine import TrialEngine
 from exp.workload import Workload
 
 CELLS = (Cell("sharegpt", 0.5, 1.0, 1000), Cell("long-prompts", 0.4, 1.0, 1001))
-PLAN = CheckPlan(("tiny-llama",), record_s=6.0, cell_s=2.0, cells=CELLS)
+PLAN = CheckPlan(("tiny-llama",), record_s=6.0, cell_s=2.0, cells=CELLS, real_runs=2, emulated_runs=2)
 
 
 @dataclass
