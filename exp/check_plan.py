@@ -46,7 +46,7 @@ class CheckPlan:
     cells: tuple[Cell, ...]
     real_runs: int = 4
     """Of each cell; recording rounds lie before, between and after them. A machine's speed wanders by some
-    percent from minute to minute: the more often both take turns, the more alike are the minutes they meet."""
+    percent from minute to minute: the more often both take turns, the more alike are their minutes."""
     emulated_runs: int = 2
     seed: int = 0
 

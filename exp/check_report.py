@@ -53,8 +53,8 @@ def _page(
         "Truth: vLLM 0.32's CPU backend,",
         "one thread, real forward passes of tiny random Llamas; recorded on one seed and other lengths,",
         "judged on the loads below. Rates are shares of the engine's capacity; bursty is gamma 0.25.",
-        "Each load was run several times for real, and emulated: the same requests at the same times. The real",
-        "engine is the very process that was recorded; rounds of recording lie before, between and after.",
+        "Each load was run several times for real, and emulated: the same requests at the same times. The",
+        "real engine is the very process that was recorded; recording lies before, between and after.",
         "",
     )
     for figure in figures:
