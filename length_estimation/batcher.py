@@ -54,6 +54,11 @@ class Batcher:
         self.batches = 0
         self.answered = 0
 
+    @property
+    def waiting(self) -> int:
+        """Estimates asked for and not yet begun."""
+        return len(self._waiting)
+
     async def estimate(self, request: EstimationRequest) -> LengthEstimate:
         """As the inner one's. Raises PredictorError if too many wait, or the inner one fails."""
         if len(self._waiting) >= MOST_WAITING:
@@ -80,7 +85,11 @@ class Batcher:
             try:
                 asked = [request for request, _ in batch]
                 answers = await loop.run_in_executor(self._thread, self._inner.estimate_all, asked)
-            except (RuntimeError, ValueError) as error:  # what numerical libraries raise
+            except (
+                PredictorError,
+                RuntimeError,
+                ValueError,
+            ) as error:  # the last two are torch's and numpy's
                 _fail(batch, PredictorError(f"the length estimator failed: {error}"))
             else:
                 self._hand_out(batch, answers)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from block.errors import ConfigError, PackError
+from block.errors import ConfigError, PackError, PredictorError
 from length_estimation.estimator import EstimationRequest, LengthEstimate
 from length_estimation.model_folder import Card, read_card
 from length_estimation.prompt_text import PromptText, read_prompt
 from length_estimation.quantiles import LEVELS
+from length_estimation.tokenizer_file import read_tokenizer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -29,6 +30,7 @@ Network = Callable[[Ints, Ints], Floats]
 KIND: Final = "roberta"
 ONNX: Final = "model.onnx"
 INPUT: Final = "input.json"
+TOKENIZER: Final = "tokenizer.json"
 _TAIL_SHARE: Final = 4
 """Of a text with too many tokens, one part in so many is kept from its end."""
 _LONGEST: Final = 21.0
@@ -104,7 +106,9 @@ def load_roberta(folder: Path, threads: int = 1) -> RobertaEstimator:
     card = read_card(folder, KIND)
     form = read_form(folder)
     network = onnx_network(folder / ONNX, threads) if ONNX in card.files else torch_network(folder, threads)
-    return RobertaEstimator(PromptEncoding(read_tokenizer(folder), form), form, network, version_of(card))
+    return RobertaEstimator(
+        PromptEncoding(read_tokenizer(folder / TOKENIZER), form), form, network, version_of(card)
+    )
 
 
 def version_of(card: Card) -> str:
@@ -121,16 +125,6 @@ def read_form(folder: Path) -> InputForm:
     if form.levels != LEVELS or len(form.shifts) != len(LEVELS) or form.most_tokens < 8:
         raise PackError(f"{folder / INPUT}: made for other quantiles; train the model anew")
     return form
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """Raises PackError."""
-    try:
-        return Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    except Exception as error:
-        if type(error) is not Exception and not isinstance(error, OSError | ValueError):
-            raise  # the library's own errors are bare ones
-        raise PackError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from error
 
 
 def onnx_network(path: Path, threads: int) -> Network:
@@ -153,7 +147,7 @@ def onnx_network(path: Path, threads: int) -> Network:
             (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
         except Exception as error:
             _reraise_unless_onnx(error)
-            raise RuntimeError(f"onnxruntime failed: {error}") from error
+            raise PredictorError(f"onnxruntime failed: {error}") from error
         return np.asarray(found, dtype=np.float64)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from block.errors import PredictorError, RequestError
+from length_estimation.batcher import Batcher
 from length_estimation.estimator import EstimationRequest
 from length_estimation.factory import load_trained
 from length_estimation.messages import (
@@ -23,6 +26,7 @@ from length_estimation.messages import (
 )
 from length_estimation.model_folder import Card, peek_card
 from length_estimation.service_factory import batcher_of
+from length_estimation.service_metrics import LengthMetrics
 from length_estimation.token_counter import TokenCounter, make_token_counter
 
 MOST_REQUESTS: Final = 1024
@@ -33,7 +37,8 @@ MOST_BODY_BYTES: Final = 64 * 2**20
 class LengthEndpoint:
     """The routes, on one model."""
 
-    def __init__(self, card: Card, batcher: Any, counter: TokenCounter) -> None:
+    def __init__(self, card: Card, batcher: Batcher, counter: TokenCounter) -> None:
+        self._metrics = LengthMetrics(card.kind, card.model, batcher)
         self._card = card
         self._batcher = batcher
         self._counter = counter
@@ -41,14 +46,20 @@ class LengthEndpoint:
 
     async def estimate(self, request: Request) -> Response:
         """Distributions in the order of the requests."""
+        began_s = time.perf_counter()
         try:
             asked = self._read(await request.body())
             said = await asyncio.gather(*map(self._batcher.estimate, asked))
         except RequestError as error:
-            return _refusal(error.status, error.message)
+            return self._refusal(error.status, error.message)
         except PredictorError as error:
-            return _refusal(503, str(error))
+            return self._refusal(503, str(error))
+        self._metrics.answered(len(said), time.perf_counter() - began_s)
         return _json(EstimateAnswers(tuple(map(EstimateAnswer.of, said))))
+
+    async def metrics(self) -> Response:
+        """For Prometheus."""
+        return Response(self._metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     async def health(self) -> Response:
         """Which model this is, and how large its batches have been."""
@@ -75,6 +86,10 @@ class LengthEndpoint:
                 f"{len(batch.requests)} requests in one call; at most {MOST_REQUESTS}", status=413
             )
         return [self._asked(each) for each in batch.requests]
+
+    def _refusal(self, status: int, message: str) -> Response:
+        self._metrics.refused(status)
+        return _json({"error": {"message": message}}, status)
 
     def _asked(self, each: EstimateRequest) -> EstimationRequest:
         messages, prompt = bytes(each.messages), bytes(each.prompt)
@@ -104,12 +119,9 @@ def create_app(model: Path, batch: int = 32, tokenizer: Path | None = None) -> F
     app.post(ESTIMATE_PATH)(endpoint.estimate)
     app.get("/v1/card")(endpoint.card)
     app.get("/health")(endpoint.health)
+    app.get("/metrics")(endpoint.metrics)
     return app
 
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _refusal(status: int, message: str) -> Response:
-    return _json({"error": {"message": message}}, status)

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from block.errors import ConfigError
+from block.errors import ConfigError, PackError
+from length_estimation.tokenizer_file import read_tokenizer
 
 BYTES_PER_TOKEN = 4.0
 """English prose and code under the common 32k-150k vocabularies: 3.5 to 4.5."""
@@ -50,16 +51,10 @@ class FileTokenizer:
     """Counts with a ``tokenizer.json``. Raises ConfigError if the file is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer
-
         try:
-            self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"tokenizer = {path}: cannot be read ({error.strerror}); check it") from error
-        except Exception as error:
-            if type(error) is not Exception:  # the library's own are bare ones; no narrower clause fits
-                raise
-            raise ConfigError(f"tokenizer = {path}: not a tokenizer.json ({error})") from error
+            self._tokenizer = read_tokenizer(path)
+        except PackError as error:
+            raise ConfigError(f"tokenizer = {error}") from error
 
     def count(self, text: str, *, special: bool) -> int:
         """Tokens of ``text``."""
