@@ -123,8 +123,10 @@ class Dispatcher:
                 self._count(errand, AnswerTokens.of(answer.body))
         elif self._counts_tokens:
             counted = CountedExchange(errand.client.exchange)
-            await self._stream(answer, errand, counted)
-            self._count(errand, counted.answer)
+            try:
+                await self._stream(answer, errand, counted)
+            finally:
+                self._count(errand, counted.answer)
         else:
             await self._stream(answer, errand, errand.client.exchange)
 

@@ -45,7 +45,7 @@ class Measures:
             if receipt.output_tokens is not None and receipt.output_tokens > 1:
                 per_token_s = (receipt.ended_s - first_byte_s) / (receipt.output_tokens - 1)
                 self._metrics.per_token_s.observe(per_token_s, served)
-        if receipt.prediction is not None:
+        if receipt.prediction is not None and receipt.attempts == 1:  # else time went by after it
             self._take_errors(receipt, receipt.prediction)
 
     def _take_errors(self, receipt: Receipt, prediction: Prediction) -> None:

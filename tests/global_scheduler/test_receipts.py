@@ -74,6 +74,21 @@ async def test_what_never_was_decided_has_a_receipt_too(world, tmp_path, wait_un
     assert (failed.outcome, failed.choice, failed.attempts) == ("5xx", "a", 1)
 
 
+async def test_a_client_that_leaves_has_a_receipt_of_what_it_got(world, tmp_path, wait_until):
+    file = tmp_path / "receipts.jsonl"
+    fleet = await world(instances=1, receipts={"file": str(file)})
+    fleet.instances["a"].behaviour = "slow_stream"
+    body = {"model": "llama", "messages": [], "stream": True}
+    async with fleet.http.stream("POST", f"{fleet.url}/v1/chat/completions", json=body) as answer:
+        async for _ in answer.aiter_bytes():
+            if fleet.instances["a"].written > 4:
+                break
+    (receipt,) = await receipts_of(fleet, file, wait_until, 1)
+    assert (receipt.outcome, receipt.status) == ("gone", 200)
+    assert receipt.output_tokens is not None
+    assert receipt.output_tokens > 0
+
+
 async def test_prompts_are_recorded_only_if_asked_for(world, tmp_path, wait_until, caplog):
     file = tmp_path / "receipts.jsonl"
     fleet = await world(instances=1, receipts={"file": str(file)}, record_prompts=True)

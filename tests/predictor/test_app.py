@@ -157,6 +157,8 @@ async def test_metrics_count_predictions(client, feed) -> None:
     await _ready(client)
     await client.post("/v1/predict", json={"candidate": CANDIDATE})
     page = (await client.get("/metrics")).text
+    assert 'block_predictor_ready{instance="i0"} 1.0' in page
+    assert 'block_feed_age_seconds{instance="i0"}' in page
     assert 'block_prediction_seconds_count{instance="i0"} 1.0' in page
 
 
