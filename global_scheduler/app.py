@@ -137,9 +137,14 @@ class SchedulerApp:
             settings=settings,
         )
         relay = Relay(http, settings)
-        tracer = self._open_tracer()
-        told = tracer is not None or self._writer is not None
-        dispatcher = Dispatcher(relay, ledger, self._metrics, lengths, settings.attempts, counts_tokens=told)
+        dispatcher = Dispatcher(
+            relay,
+            ledger,
+            self._metrics,
+            lengths,
+            settings.attempts,
+            counts_tokens=self._writer is not None,
+        )
         receipts = Receipts(Measures(self._metrics, self._fleet), self._writer)
         self._resources.callback(receipts.flush)
         return Router(
@@ -148,7 +153,7 @@ class SchedulerApp:
             receipts,
             lengths,
             self._headers,
-            tracer=tracer,
+            tracer=self._open_tracer(),
             records_prompts=settings.record_prompts,
         )
 

@@ -15,7 +15,7 @@ from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment, Ledger
 from global_scheduler.metrics import SchedulerMetrics
-from global_scheduler.receipt import Receipt
+from global_scheduler.receipt import Receipt, Trace
 from global_scheduler.relay import Forward, Relay
 from length_estimation.answer_tokens import AnswerTokens
 from length_estimation.length_service import LengthService
@@ -46,7 +46,7 @@ class Dispatcher:
         *,
         counts_tokens: bool = False,
     ) -> None:
-        """``counts_tokens`` of answers, even if nobody learns from them."""
+        """``counts_tokens`` of all answers, not only of traced ones and where somebody learns from them."""
         self._counts_tokens = counts_tokens or lengths.learns
         self._relay = relay
         self._ledger = ledger
@@ -88,9 +88,15 @@ class Dispatcher:
         """One attempt; None if the client has its answer."""
         commitment = self._ledger.commit(instance, errand.decision.candidate)
         served = False
+        receipt = errand.receipt
         try:
             with instance.busy(errand.decision.burden):
-                answer = await self._attempt(instance, errand)
+                sent_s = time.perf_counter()
+                if receipt.trace is None:
+                    answer = await self._relay.attempt(instance, errand.forward)
+                else:
+                    answer = await self._traced_attempt(receipt.trace, instance, errand.forward)
+                receipt.waited_s += time.perf_counter() - sent_s
                 if isinstance(answer, Failure):
                     return answer
                 _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
@@ -103,25 +109,20 @@ class Dispatcher:
             else:
                 commitment.release()
 
-    async def _attempt(self, instance: Instance, errand: Errand) -> Answer:
-        """Send it, and note how long that took; a trace's headers are its own for each attempt."""
-        receipt, forward = errand.receipt, errand.forward
-        if receipt.trace is not None:
-            headers = receipt.trace.attempt(instance, forward.headers)
-            forward = msgspec.structs.replace(forward, headers=headers)
-        sent_s = time.perf_counter()
-        answer = await self._relay.attempt(instance, forward)
-        receipt.waited_s += time.perf_counter() - sent_s
-        if receipt.trace is not None:
-            receipt.trace.attempted(answer.reason if isinstance(answer, Failure) else None)
+    async def _traced_attempt(self, trace: Trace, instance: Instance, forward: Forward) -> Answer:
+        """The same with headers of its own, so that the engine's spans stand below it."""
+        headers = trace.attempt(instance, forward.headers)
+        answer = await self._relay.attempt(instance, msgspec.structs.replace(forward, headers=headers))
+        trace.attempted(answer.reason if isinstance(answer, Failure) else None)
         return answer
 
     async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
+        counts = self._counts_tokens or errand.receipt.trace is not None
         if isinstance(answer, Whole):
             _send_whole(answer, errand)
-            if self._counts_tokens:
+            if counts:
                 self._count(errand, AnswerTokens.of(answer.body))
-        elif self._counts_tokens:
+        elif counts:
             counted = CountedExchange(errand.client.exchange)
             try:
                 await self._stream(answer, errand, counted)

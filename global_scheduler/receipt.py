@@ -11,6 +11,8 @@ from block.types import Prediction
 from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
 
+_CLASSES = tuple(f"{hundreds}xx" for hundreds in range(10))
+
 
 class Trace(Protocol):
     """Whoever tells of one request's way to a collector of traces."""
@@ -71,7 +73,7 @@ class Receipt:
         """Status class, or why there is none."""
         if self.gone:
             return "gone"
-        return "broken" if self.broken else f"{self.status // 100}xx"
+        return "broken" if self.broken else _CLASSES[self.status // 100]
 
     @property
     def ttft_s(self) -> float | None:
