@@ -41,7 +41,7 @@ class Receipt:
     path: bytes = b""
     model: str = ""
     prompt_json: bytes = b""
-    """Only if it is to be recorded."""
+    """Only if it is to be recorded; on one line."""
     policy: str = "none"
     instance: str = "none"
     status: int = 0

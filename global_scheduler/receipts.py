@@ -9,37 +9,18 @@ import asyncio
 import logging
 import time
 
-import msgspec
-
 from global_scheduler.measures import Measures
 from global_scheduler.receipt import Receipt
 from global_scheduler.receipt_writer import ReceiptWriter
 
 FLUSH_S = 0.1
 
+_ALWAYS = (
+    b'{"time_s":%.3f,"id":"%b","fleet_id":"%b","policy":"%b","instance":"%b",'
+    b'"outcome":"%b","status":%d,"attempts":%d,"total_s":%.6f'
+)
+
 logger = logging.getLogger(__name__)
-
-
-class _Line(msgspec.Struct, omit_defaults=True):
-    """What the log shows of a receipt."""
-
-    time_s: float
-    """When the request was over, since the epoch."""
-    id: str
-    fleet_id: str
-    policy: str
-    instance: str
-    outcome: str
-    status: int
-    attempts: int
-    total_s: float
-    decision_s: float | None = None
-    first_byte_s: float | None = None
-    predicted_ttft_s: float | None = None
-    predicted_e2e_s: float | None = None
-    actual_e2e_s: float | None = None
-    fallback: str | None = None
-    prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Receipts:
@@ -61,7 +42,7 @@ class Receipts:
         if self._writer is not None:
             self._writer.put(receipt)
         if logger.isEnabledFor(logging.INFO):
-            self._lines.append(msgspec.json.encode(_line(receipt)))
+            self._lines.append(_line(receipt))
             if self._flush is None:
                 self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
@@ -76,28 +57,34 @@ class Receipts:
             logger.info("%s", text, extra={"objects": ("request", lines)})
 
 
-def _line(receipt: Receipt) -> _Line:
-    decision, prediction = receipt.decision, receipt.prediction
-    return _Line(
-        time_s=int(time.time() * 1e3) / 1e3,
-        id=receipt.id,
-        fleet_id=receipt.fleet_id,
-        policy=receipt.policy,
-        instance=receipt.instance,
-        outcome=receipt.outcome,
-        status=receipt.status,
-        attempts=receipt.attempts,
-        total_s=_rounded(receipt.total_s) or 0.0,
-        decision_s=_rounded(decision.took_s) if decision else None,
-        first_byte_s=_rounded(receipt.first_byte_s and receipt.first_byte_s - receipt.started_s),
-        predicted_ttft_s=_rounded(prediction.ttft_s) if prediction else None,
-        predicted_e2e_s=_rounded(prediction.e2e_s) if prediction else None,
-        actual_e2e_s=_rounded(receipt.e2e_s),
-        fallback=decision.fallback if decision else None,
-        prompt=msgspec.Raw(receipt.prompt_json) if receipt.prompt_json else msgspec.UNSET,
+def _line(receipt: Receipt) -> bytes:
+    """What the log shows. JSON by hand, at a third of an encoder's cost: each text in it is a checked name.
+
+    ``time_s`` is when the request was over, ``first_byte_s`` from its arrival, ``actual_e2e_s`` from its
+    dispatch, like the predictions.
+    """
+    line = _ALWAYS % (
+        time.time(),
+        receipt.id.encode(),
+        receipt.fleet_id.encode(),
+        receipt.policy.encode(),
+        receipt.instance.encode(),
+        receipt.outcome.encode(),
+        receipt.status,
+        receipt.attempts,
+        receipt.ended_s - receipt.started_s,
     )
-
-
-def _rounded(seconds: float | None) -> float | None:
-    """To whole microseconds, at a third of what ``round`` costs."""
-    return seconds and int(seconds * 1e6) / 1e6
+    decision, prediction = receipt.decision, receipt.prediction
+    if decision is not None:
+        line += b',"decision_s":%.6f' % decision.took_s
+        if decision.fallback is not None:
+            line += b',"fallback":"%b"' % decision.fallback.encode()
+    if receipt.first_byte_s is not None:
+        line += b',"first_byte_s":%.6f' % (receipt.first_byte_s - receipt.started_s)
+    if prediction is not None:
+        line += b',"predicted_ttft_s":%.6f,"predicted_e2e_s":%.6f' % (prediction.ttft_s, prediction.e2e_s)
+    if receipt.dispatched_s is not None:
+        line += b',"actual_e2e_s":%.6f' % (receipt.ended_s - receipt.dispatched_s)
+    if receipt.prompt_json:
+        line += b',"prompt":' + receipt.prompt_json
+    return line + b"}"

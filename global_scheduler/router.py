@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
+
 from block.errors import RequestError
 from block.http.exchange import Exchange
 from block.http.message import Request
@@ -92,8 +94,8 @@ class Router:
             receipt.trace = self._tracer.begin(request, receipt.started_s)
         inquiry = ENDPOINTS[receipt.path](receipt.fleet_id, request.body, headers)
         receipt.model = inquiry.model
-        if self._records_prompts:
-            receipt.prompt_json = inquiry.prompt_json
+        if self._records_prompts and inquiry.prompt_json:
+            receipt.prompt_json = msgspec.json.format(inquiry.prompt_json, indent=-1)  # on one line
         receipt.policy = self._decider.policy_name(inquiry)
         decision = receipt.decision = await self._decider.decide(inquiry)
         forward = self._forward(request, inquiry)

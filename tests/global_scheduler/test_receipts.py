@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,11 +93,14 @@ async def test_a_client_that_leaves_has_a_receipt_of_what_it_got(world, tmp_path
 async def test_prompts_are_recorded_only_if_asked_for(world, tmp_path, wait_until, caplog):
     file = tmp_path / "receipts.jsonl"
     fleet = await world(instances=1, receipts={"file": str(file)}, record_prompts=True)
+    body = b'{"model": "llama", "messages": [\n {"role": "user",\n "content": "my\\nwords"}\n]}'
     with caplog.at_level("INFO", logger="global_scheduler"):
-        await fleet.chat(messages=[{"role": "user", "content": "my words"}])
+        await fleet.http.post(f"{fleet.url}/v1/chat/completions", content=body)
         (receipt,) = await receipts_of(fleet, file, wait_until, 1)
-        await wait_until(lambda: "my words" in caplog.text)
-    assert b"my words" in bytes(receipt.prompt)
+        await wait_until(lambda: "words" in caplog.text)
+    assert json.loads(bytes(receipt.prompt)) == [{"role": "user", "content": "my\nwords"}]
+    (line,) = [one for record in caplog.records for one in record.message.splitlines() if "words" in one]
+    assert json.loads(line.removeprefix("request "))["prompt"][0]["content"] == "my\nwords"
 
 
 async def test_a_file_that_was_moved_away_is_opened_anew(world, tmp_path, wait_until):
