@@ -8,29 +8,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
+from block.operation import (
+    AccessSettings,
+    ReceiptSettings,
+    SchedulerAccess,
+    TlsSettings,
+    TracingSettings,
+    UpstreamSettings,
+)
+from block.settings import Flag, Option, Port, Seconds, Settings, Share, Url, Whole
 from block.types import EngineLimits, SchedulingPolicy
-
-# Strict, so that `true`, `yes` and quoted text are not taken for numbers.
-Whole = Annotated[int, Strict()]
-Flag = Annotated[bool, Strict()]
-Port = Annotated[Whole, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Strict(), Field(gt=0, le=86_400)]
-Share = Annotated[float, Strict(), Field(ge=0, le=1)]
-Option = Flag | Whole | Annotated[float, Strict()] | str | None
-
-
-class Settings(BaseModel):
-    """Base of every part of the tree: frozen, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EngineSettings(Settings):
@@ -85,6 +79,8 @@ class PredictorSettings(Settings):
         True, description="Let predictions count on further arrivals like the latest ones."
     )
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
+    access: AccessSettings = Field(default_factory=AccessSettings)
+    tls: TlsSettings | None = Field(None, description="Serve HTTPS; None serves plain HTTP.")
 
 
 class PredictorConfig(Settings):
@@ -96,20 +92,6 @@ class PredictorConfig(Settings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(description="Port to listen on.")
     settings: PredictorSettings = Field(default_factory=PredictorSettings)
-
-
-def _with_readable_port(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        sane = bool(parts.hostname) and parts.port != 0 and " " not in url
-    except ValueError:
-        sane = False
-    if not sane:
-        raise PydanticCustomError("url", "must be http(s)://HOST:PORT, with a port from 1 to 65535")
-    return url
-
-
-Url = Annotated[str, Field(pattern=r"^https?://.+"), AfterValidator(_with_readable_port)]
 
 
 class InstanceConfig(Settings):
@@ -202,6 +184,14 @@ class SchedulerSettings(Settings):
         "metrics is answered by any of them, and tells by a label which.",
     )
     max_body_bytes: Whole = Field(16 * 2**20, ge=1024, description="Larger request bodies are refused.")
+    access: SchedulerAccess = Field(default_factory=SchedulerAccess)
+    tls: TlsSettings | None = Field(None, description="Serve HTTPS; None serves plain HTTP.")
+    upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)
+    receipts: ReceiptSettings = Field(default_factory=ReceiptSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+    record_prompts: Flag = Field(
+        False, description="Write prompts into the log's request lines and into receipts."
+    )
 
 
 class SchedulerConfig(Settings):
@@ -236,6 +226,10 @@ class ClusterConfig(Settings):
     engine: EngineSettings
     predictor: PredictorSettings = Field(default_factory=PredictorSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+
+
+_UNSHOWN = frozenset({"model_type", "secret"})
+"""Errors that show no value: where a group should stand, somebody may have written a secret."""
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -307,7 +301,7 @@ def _explain(source: str, item: Any, kind: type[Settings], overrides: Iterable[s
         return f"{source}: {field}: unknown setting; known here: {', '.join(group.model_fields)}"
     if item["type"] == "missing":
         return f"{source}: {field}: missing; add it"
-    if isinstance(item["input"], dict | list | tuple):
+    if isinstance(item["input"], dict | list | tuple) or item["type"] in _UNSHOWN:
         return f"{source}: {field}: {item['msg']}"
     return f"{source}: {field} = {item['input']!r}: {item['msg']}"
 
@@ -315,7 +309,7 @@ def _explain(source: str, item: Any, kind: type[Settings], overrides: Iterable[s
 def _group_at(kind: type[Settings], path: tuple[Any, ...]) -> type[Settings]:
     for name in path:
         info = kind.model_fields.get(str(name))
-        inner = info.annotation if info else None
-        if isinstance(inner, type) and issubclass(inner, Settings):
-            kind = inner
+        annotation = info.annotation if info else None
+        groups = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        kind = next((group for group in groups if issubclass(group, Settings)), kind)
     return kind

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from block.access import is_loopback
 from block.config import ClusterConfig, load_config, source_of
 from block.errors import ConfigError, DeployError
+from block.operation import AccessSettings, TlsSettings
 from deploy.engine_command import missing_model
 from deploy.plan import ClusterPlan, plan_cluster
 from global_scheduler.settings_check import check_settings
@@ -27,6 +29,7 @@ def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = 
         config.scheduler,
         lambda field: f"{source_of(f'scheduler.{field}', str(file), overrides)}: scheduler.{field}",
     )
+    _check_exposure(config, file)
     plan = plan_cluster(config, root)
     if problem := missing_model(plan.model):
         raise DeployError(problem)
@@ -50,12 +53,31 @@ def _check_files(config: ClusterConfig, root: Path, file: Path) -> None:
         "engine.latency": config.engine.latency,
         "predictor.latency": config.predictor.latency,
         "scheduler.tokenizer": config.scheduler.tokenizer,
+        **_operation_files("scheduler", config.scheduler.access, config.scheduler.tls),
+        **_operation_files("predictor", config.predictor.access, config.predictor.tls),
     }
     for field, path in named.items():
         if path is not None and not (root / path).is_file():
             raise ConfigError(
                 f"{file}: {field} = {path}: there is no file {root / path}; "
                 f"give an absolute path or one from {root}"
+            )
+
+
+def _operation_files(service: str, access: AccessSettings, tls: TlsSettings | None) -> dict[str, Path | None]:
+    files = {f"{service}.access.keys.file": access.keys.file if access.keys else None}
+    if tls is not None:
+        files |= {f"{service}.tls.certificate": tls.certificate, f"{service}.tls.key": tls.key}
+    return files
+
+
+def _check_exposure(config: ClusterConfig, file: Path) -> None:
+    for service, settings in (("scheduler", config.scheduler), ("predictor", config.predictor)):
+        access = settings.access
+        if access.keys is None and not access.allow_anyone and not is_loopback(config.host):
+            raise ConfigError(
+                f"{file}: host = {config.host!r}: others could use each {service}, and {service}.access.keys "
+                f"names no keys; name them (env or file), or --set {service}.access.allow_anyone=true"
             )
 
 

@@ -18,9 +18,10 @@ from block.config import (
     InstanceConfig,
     PredictorConfig,
     SchedulerConfig,
-    Settings,
 )
 from block.errors import ConfigError
+from block.operation import TlsSettings
+from block.settings import Settings
 from deploy.engine_command import engine_argv, engine_environment
 
 Role = Literal["engine", "predictor", "scheduler"]
@@ -84,6 +85,8 @@ class _Planner:
         self.root = root
         self.folder = root / config.run_dir / config.name
         self.sockets = _socket_folder(self.folder)
+        self.scheduler = config.scheduler.anchored(root)
+        self.predictor = config.predictor.anchored(root)
         self.engine = config.engine.model_copy(
             update={"model": root / config.engine.model, "latency": root / config.engine.latency}
         )
@@ -94,8 +97,11 @@ class _Planner:
         scheduler = self._scheduler_config()
         processes = (
             *(self._engine(i, predictors[i].feed) for i in range(self.config.instances)),
-            *(self._service("predictor", f"predictor-{i}", c.port) for i, c in enumerate(predictors)),
-            self._service("scheduler", "scheduler", scheduler.port),
+            *(
+                self._service("predictor", f"predictor-{i}", c.port, self.predictor.tls)
+                for i, c in enumerate(predictors)
+            ),
+            self._service("scheduler", "scheduler", scheduler.port, self.scheduler.tls),
         )
         return ClusterPlan(
             name=self.config.name,
@@ -106,7 +112,7 @@ class _Planner:
                 **{self._config_path(f"predictor-{i}"): c for i, c in enumerate(predictors)},
                 self._config_path("scheduler"): scheduler,
             },
-            openai_base_url=f"http://{self.config.host}:{scheduler.port}/v1",
+            openai_base_url=f"{_url(self.config.host, scheduler.port, self.scheduler.tls)}/v1",
             model=self.engine.model,
             served_model_name=self.engine.served_model_name,
             ready_timeout_s=self.config.ready_timeout_s,
@@ -117,53 +123,58 @@ class _Planner:
         argv = engine_argv(self.engine, host=self.config.host, port=port, feed=feed)
         return self._process("engine", _instance(index), argv, port, engine_environment(self.engine))
 
-    def _service(self, role: Literal["predictor", "scheduler"], name: str, port: int) -> ProcessPlan:
+    def _service(
+        self, role: Literal["predictor", "scheduler"], name: str, port: int, tls: TlsSettings | None
+    ) -> ProcessPlan:
         module = {"predictor": "predictor.cli", "scheduler": "global_scheduler.cli"}[role]
         argv = (sys.executable, "-m", module, "--config", str(self._config_path(name)))
-        return self._process(role, name, argv, port, {})
+        return self._process(role, name, argv, port, {}, tls)
 
     def _process(
-        self, role: Role, name: str, argv: tuple[str, ...], port: int, env: Mapping[str, str]
+        self,
+        role: Role,
+        name: str,
+        argv: tuple[str, ...],
+        port: int,
+        env: Mapping[str, str],
+        tls: TlsSettings | None = None,
     ) -> ProcessPlan:
         return ProcessPlan(
             name=name,
             role=role,
             argv=argv,
             port=port,
-            health_url=f"http://{self.config.host}:{port}/health",
+            health_url=f"{_url(self.config.host, port, tls)}/health",
             log=self.folder / "logs" / f"{name}.log",
             env=env,
             host=self.config.host,
         )
 
     def _predictor_config(self, index: int) -> PredictorConfig:
-        settings = self.config.predictor
+        settings = self.predictor
         return PredictorConfig(
             instance=_instance(index),
             feed=f"ipc://{self.sockets / f'feed-{index}.sock'}",
-            latency=self.root / settings.latency if settings.latency else self.engine.latency,
+            latency=settings.latency or self.engine.latency,
             host=self.config.host,
             port=self.config.predictor_port + index,
             settings=settings,
         )
 
     def _scheduler_config(self) -> SchedulerConfig:
-        settings = self.config.scheduler
-        if settings.tokenizer is not None:
-            settings = settings.model_copy(update={"tokenizer": self.root / settings.tokenizer})
         host = self.config.host
         return SchedulerConfig(
             instances=tuple(
                 InstanceConfig(
                     name=_instance(i),
                     url=f"http://{host}:{self.config.engine_port + i}",
-                    predictor_url=f"http://{host}:{self.config.predictor_port + i}",
+                    predictor_url=_url(host, self.config.predictor_port + i, self.predictor.tls),
                 )
                 for i in range(self.config.instances)
             ),
             host=host,
             port=self.config.scheduler_port,
-            settings=settings,
+            settings=self.scheduler,
         )
 
     def _config_path(self, name: str) -> Path:
@@ -172,6 +183,10 @@ class _Planner:
 
 def _instance(index: int) -> str:
     return f"instance-{index}"
+
+
+def _url(host: str, port: int, tls: TlsSettings | None = None) -> str:
+    return f"{'http' if tls is None else 'https'}://{host}:{port}"
 
 
 def _check_ports(config: ClusterConfig) -> None:

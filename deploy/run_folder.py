@@ -18,8 +18,8 @@ import msgspec
 import psutil
 import yaml
 
-from block.config import Settings
 from block.errors import DeployError
+from block.settings import Settings
 from deploy.state import ClusterState
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from block.config import Settings
 from block.errors import ConfigError, StateError
+from block.settings import Settings
 from block.simulation.engine import SimulatedRequest, check_request
 from block.types import EngineLimits
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field
 
-from block.config import Settings, parse_config
+from block.config import parse_config
 from block.errors import ConfigError
 from block.latency.base import KernelLatency
+from block.settings import Settings
 from block.types import EngineLimits, SchedulingPolicy
 
 _FAR_TOKENS = 2.0**500

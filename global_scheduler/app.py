@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from block.access import bearer, is_loopback
 from block.config import SchedulerConfig, SchedulerSettings
 from block.errors import RequestError
 from block.http.client import Client
 from block.http.exchange import Exchange
 from block.http.limits import Limits
+from block.http.message import Request
+from block.http.origin import trusting
 from global_scheduler.courier import Courier
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
+from global_scheduler.door import Door
 from global_scheduler.endpoints import ENDPOINTS
 from global_scheduler.fleet import Fleet
+from global_scheduler.headers import ForwardedHeaders
 from global_scheduler.health import HealthMonitor
 from global_scheduler.ledger import Ledger
+from global_scheduler.measures import Measures
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.pages import Page, Pages
 from global_scheduler.policies import make_policies
 from global_scheduler.probe import Prober
+from global_scheduler.receipt_writer import ReceiptWriter
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import error_body, error_headers
 from global_scheduler.router import Router
+from global_scheduler.tracing import Tracer, check_tracing
 from length_estimation.length_service import LengthService
 from length_estimation.service_factory import make_length_service, make_source
 from length_estimation.token_counter import make_token_counter
@@ -34,7 +42,7 @@ REST_S = 4.0
 
 
 def create_app(config: SchedulerConfig, worker: int | None = None) -> SchedulerApp:
-    """Build the service. Raises ConfigError for an unknown policy, estimator or a bad tokenizer.
+    """Build the service. Raises ConfigError for an unknown policy, estimator or a bad tokenizer or key.
 
     ``worker``: which of several processes on one port this is; it becomes a label of all metrics.
     """
@@ -51,29 +59,34 @@ class SchedulerApp:
         self._policies = make_policies(settings)
         self._lengths = make_source(settings)
         self._counter = make_token_counter(settings.tokenizer)
-        self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s)
+        upstream = settings.upstream
+        self._door = Door(settings.access, exposed=not is_loopback(config.host))
+        self._headers = ForwardedHeaders(upstream)
+        self._predictor_headers = bearer(upstream.predictor_key, "settings.upstream.predictor_key")
+        trust = None if upstream.authorities is None else trusting(upstream.authorities)
+        self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s, context=trust)
         self._metrics = SchedulerMetrics(self._fleet, worker)
         self._resources = AsyncExitStack()
         self._router: Router
-        pages = Pages(self._fleet, self._metrics)
-        self._pages: Mapping[bytes, Callable[[], Page]] = {
-            b"/v1/models": pages.models,
-            b"/health": pages.health,
-            b"/metrics": pages.metrics,
-        }
+        self._pages = Pages(self._fleet, self._metrics)
+        receipts = settings.receipts
+        self._writer = ReceiptWriter(receipts, self._metrics) if receipts.wanted else None
+        check_tracing(settings.tracing)
 
     async def open(self) -> None:
         """Look at the fleet once, and keep looking."""
         settings = self._settings
         http = Client(connect_s=settings.connect_timeout_s, rest_s=REST_S)
         self._resources.push_async_callback(http.close)
-        courier = Courier(http)
+        self._resources.callback(self._door.watch().stop)
+        self._open_writer()
+        courier = Courier(http, self._predictor_headers)
         self._resources.push_async_callback(courier.close)
         ledger = Ledger(courier)
         lengths = make_length_service(self._lengths, settings, http)
         self._resources.push_async_callback(lengths.close)
         self._router = self._make_router(http, courier, ledger, lengths)
-        monitor = HealthMonitor(http, self._fleet, settings.health_interval_s)
+        monitor = HealthMonitor(http, self._fleet, settings.health_interval_s, self._headers.own)
         self._resources.push_async_callback(monitor.stop)
         await monitor.start()
 
@@ -84,15 +97,17 @@ class SchedulerApp:
     def handle(self, exchange: Exchange) -> None:
         """Answer a page at once; set a generation request on its way."""
         path, method = exchange.request.path, exchange.request.method
-        if path in ENDPOINTS:
+        if self._door.guarded and (refusal := self._door.refusal(exchange.request)) is not None:
+            self._metrics.unauthorized.count(())
+            _refuse(exchange, refusal)
+        elif path in ENDPOINTS:
             if method == b"POST":
                 self._router.serve(exchange)
             else:
                 _refuse_method(exchange, "POST")
-        elif path in self._pages:
+        elif (page := self._pages.find(path)) is not None:
             if method in (b"GET", b"HEAD"):
-                page = self._pages[path]()
-                exchange.respond(page.status, [(b"content-type", page.content_type)], page.body)
+                _show(exchange, page)
             else:
                 _refuse_method(exchange, "GET, HEAD")
         else:
@@ -105,6 +120,12 @@ class SchedulerApp:
         else:
             _refuse(exchange, error)
 
+    def renew(self) -> None:
+        """Read the keys again, and open the receipts' file anew."""
+        self._door.renew()
+        if self._writer is not None:
+            self._writer.renew()
+
     def _make_router(self, http: Client, courier: Courier, ledger: Ledger, lengths: LengthService) -> Router:
         settings = self._settings
         decider = Decider(
@@ -116,10 +137,37 @@ class SchedulerApp:
             settings=settings,
         )
         relay = Relay(http, settings)
-        dispatcher = Dispatcher(relay, ledger, self._metrics, lengths, settings.attempts)
-        receipts = Receipts(self._metrics)
+        dispatcher = Dispatcher(
+            relay,
+            ledger,
+            self._metrics,
+            lengths,
+            settings.attempts,
+            counts_tokens=self._writer is not None,
+        )
+        receipts = Receipts(Measures(self._metrics, self._fleet), self._writer)
         self._resources.callback(receipts.flush)
-        return Router(decider, dispatcher, receipts, lengths)
+        return Router(
+            decider,
+            dispatcher,
+            receipts,
+            lengths,
+            self._headers,
+            tracer=self._open_tracer(),
+            records_prompts=settings.record_prompts,
+        )
+
+    def _open_tracer(self) -> Tracer | None:
+        if self._settings.tracing.endpoint is None:
+            return None
+        tracer = Tracer(self._settings.tracing)
+        self._resources.push_async_callback(tracer.close)
+        return tracer
+
+    def _open_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.start()
+            self._resources.callback(self._writer.close)
 
 
 def _make_prober(
@@ -128,6 +176,15 @@ def _make_prober(
     return Prober(
         courier, ledger, metrics, settings.probe_deadline_s, settings.probe_count, settings.scenarios
     )
+
+
+def _show(exchange: Exchange, render: Callable[[Request], Page]) -> None:
+    try:
+        page = render(exchange.request)
+    except RequestError as error:
+        _refuse(exchange, error)
+    else:
+        exchange.respond(page.status, [(b"content-type", page.content_type)], page.body)
 
 
 def _refuse_method(exchange: Exchange, allowed: str) -> None:

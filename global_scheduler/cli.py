@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from block.access import check_exposure
 from block.config import SchedulerConfig, load_config
 from block.errors import BlockError
 from block.http.run import Binding, run
+from block.http.tls import Certificate
+from block.log_format import LogFormat, set_up_log
 from global_scheduler.app import create_app
 from global_scheduler.settings_check import check_settings
 
@@ -31,6 +33,10 @@ def serve(
     log_level: Annotated[
         str, typer.Option(help="debug, info (a line per request), warning or error.")
     ] = "info",
+    log_format: Annotated[LogFormat, typer.Option(help="Lines to read, or one JSON object a line.")] = "text",
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="Listen beyond this machine even without keys.")
+    ] = False,
 ) -> None:
     """Route OpenAI requests over a fleet of vLLM servers.
 
@@ -42,11 +48,15 @@ def serve(
     """
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter("must be debug, info, warning or error", param_hint="--log-level")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_log(log_level.upper(), log_format)
     try:
         settings = load_config(config, SchedulerConfig)
         check_settings(settings.settings, lambda field: f"{config}: settings.{field}")
-        binding = Binding(settings.host, settings.port)
+        if not allow_anyone:
+            check_exposure(settings.host, settings.settings.access, str(config))
+        tls = settings.settings.tls
+        certificate = None if tls is None else Certificate(tls, f"{config}: settings.tls")
+        binding = Binding(settings.host, settings.port, certificate=certificate)
         run(
             lambda worker: create_app(settings, worker),
             binding,

@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 class Courier:
     """Over kept-alive connections; a new one is opened by a task of its own."""
 
-    def __init__(self, http: Client) -> None:
+    def __init__(self, http: Client, headers: Headers | None = None) -> None:
+        """``headers`` go with every message."""
         self._http = http
+        self._headers = [*_JSON, *(headers or ())]
         self._tasks: set[asyncio.Task[None]] = set()
         self._letters: set[_Letter] = set()
 
@@ -35,7 +37,7 @@ class Courier:
     ) -> None:
         """Send; ``done`` is called once, later, unless the courier is closed before."""
         origin, prefix = place
-        head = request_head(b"POST", prefix + path, origin.named, _JSON, len(body))
+        head = request_head(b"POST", prefix + path, origin.named, self._headers, len(body))
         letter = _Letter(self, head + body, self._http.loop.time() + patience_s, done)
         self._letters.add(letter)
         self._http.deadlines.watch(letter)

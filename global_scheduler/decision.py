@@ -58,6 +58,16 @@ class Decision(msgspec.Struct, frozen=True):
     """Why a heuristic, or old knowledge, chose in place of the policy; None if the policy did."""
     predictions: Mapping[str, Prediction]
     """By instance name."""
+    request: RoutingRequest
+    candidates: Sequence[Candidate]
+    choice: Choice
+    """What was made of these two."""
+    began_s: float
+    """Of ``time.perf_counter``, like the next two."""
+    described_s: float
+    """When the request was counted and its response estimated."""
+    asked_s: float
+    """When the predictors had been asked."""
     took_s: float
 
 
@@ -102,13 +112,17 @@ class Decider:
         policy = self._policies[name]
         eligible = self._fleet.eligible(inquiry.model)
         request = await self._describe(inquiry, eligible, policy.needs)
+        described_s = time.perf_counter()
         question = _question(request)
         answers: dict[str, PredictResponse] = {}
         if policy.needs.answers:
             asked = await self._prober.ask(eligible, question, request.seed, self._quorum(policy.needs))
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
-        choice, fallback = self._choose(policy, request, eligible, answers, len(inquiry.prompt_json))
+        asked_s = time.perf_counter()
+        choice, fallback, candidates = self._choose(
+            policy, request, eligible, answers, len(inquiry.prompt_json)
+        )
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
             candidate=question,
@@ -116,6 +130,12 @@ class Decider:
             policy=name,
             fallback=fallback,
             predictions={name: answer.prediction for name, answer in answers.items()},
+            request=request,
+            candidates=candidates,
+            choice=choice,
+            began_s=started_s,
+            described_s=described_s,
+            asked_s=asked_s,
             took_s=time.perf_counter() - started_s,
         )
 
@@ -126,8 +146,8 @@ class Decider:
         eligible: Sequence[Instance],
         answers: Mapping[str, PredictResponse],
         prompt_bytes: int,
-    ) -> tuple[Choice, str | None]:
-        """The choice, and why the policy did not make it on fresh answers, if so."""
+    ) -> tuple[Choice, str | None, Sequence[Candidate]]:
+        """The choice, why the policy did not make it on fresh answers, if so, and among whom."""
         settings = self._settings
         max_age_s = settings.last_state_max_age_s if policy.needs.answers and not answers else None
         candidates = line_up(request, eligible, answers, prompt_bytes, max_age_s)
@@ -138,8 +158,8 @@ class Decider:
             check_admission(request, candidates, settings.admission_max_miss)
         choice = _guarded_choice(policy, request, candidates)
         if choice is None:
-            return LeastRequest().choose(request, candidates), "policy_failed"
-        return choice, fallback
+            return LeastRequest().choose(request, candidates), "policy_failed", candidates
+        return choice, fallback, candidates
 
     def _quorum(self, needs: Needs) -> Quorum:
         settings = self._settings

@@ -8,14 +8,14 @@ import msgspec
 
 from block.errors import RequestError
 from block.http.message import Headers
-from global_scheduler.attempt import Failure, Outlet, Stream, Whole
+from global_scheduler.attempt import Answer, Failure, Outlet, Stream, Whole
 from global_scheduler.client import Client
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment, Ledger
 from global_scheduler.metrics import SchedulerMetrics
-from global_scheduler.receipts import Receipt
+from global_scheduler.receipt import Receipt, Trace
 from global_scheduler.relay import Forward, Relay
 from length_estimation.answer_tokens import AnswerTokens
 from length_estimation.length_service import LengthService
@@ -43,7 +43,11 @@ class Dispatcher:
         metrics: SchedulerMetrics,
         lengths: LengthService,
         attempts: int,
+        *,
+        counts_tokens: bool = False,
     ) -> None:
+        """``counts_tokens`` of all answers, not only of traced ones and where somebody learns from them."""
+        self._counts_tokens = counts_tokens or lengths.learns
         self._relay = relay
         self._ledger = ledger
         self._metrics = metrics
@@ -84,9 +88,15 @@ class Dispatcher:
         """One attempt; None if the client has its answer."""
         commitment = self._ledger.commit(instance, errand.decision.candidate)
         served = False
+        receipt = errand.receipt
         try:
             with instance.busy(errand.decision.burden):
-                answer = await self._relay.attempt(instance, errand.forward)
+                sent_s = time.perf_counter()
+                if receipt.trace is None:
+                    answer = await self._relay.attempt(instance, errand.forward)
+                else:
+                    answer = await self._traced_attempt(receipt.trace, instance, errand.forward)
+                receipt.waited_s += time.perf_counter() - sent_s
                 if isinstance(answer, Failure):
                     return answer
                 _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
@@ -99,29 +109,41 @@ class Dispatcher:
             else:
                 commitment.release()
 
+    async def _traced_attempt(self, trace: Trace, instance: Instance, forward: Forward) -> Answer:
+        """The same with headers of its own, so that the engine's spans stand below it."""
+        headers = trace.attempt(instance, forward.headers)
+        answer = await self._relay.attempt(instance, msgspec.structs.replace(forward, headers=headers))
+        trace.attempted(answer.reason if isinstance(answer, Failure) else None)
+        return answer
+
     async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
+        counts = self._counts_tokens or errand.receipt.trace is not None
         if isinstance(answer, Whole):
             _send_whole(answer, errand)
-            if self._lengths.learns:
-                self._learn(errand, AnswerTokens.of(answer.body))
-        elif self._lengths.learns:
+            if counts:
+                self._count(errand, AnswerTokens.of(answer.body))
+        elif counts:
             counted = CountedExchange(errand.client.exchange)
-            await self._stream(answer, errand, counted)
-            self._learn(errand, counted.answer)
+            try:
+                await self._stream(answer, errand, counted)
+            finally:
+                self._count(errand, counted.answer)
         else:
             await self._stream(answer, errand, errand.client.exchange)
 
     async def _stream(self, stream: Stream, errand: Errand, outlet: Outlet) -> None:
         errand.receipt.status = stream.status
+        errand.receipt.streamed = True
         headers = [*stream.headers, *_headers(errand)]
         errand.receipt.broken = not await self._relay.deliver(stream, headers, errand.client, outlet)
 
-    def _learn(self, errand: Errand, answer: AnswerTokens) -> None:
-        if answer.ended and answer.tokens is not None:
+    def _count(self, errand: Errand, answer: AnswerTokens) -> None:
+        errand.receipt.output_tokens = answer.tokens
+        if self._lengths.learns and answer.ended and answer.tokens is not None:
             self._lengths.completed(errand.decision.candidate.id, answer.tokens, cut=answer.cut)
 
     def _note(self, instance: Instance, failure: Failure) -> None:
-        self._metrics.retries.labels(failure.reason).inc()
+        self._metrics.retries.count((failure.reason,))
         if failure.reason == "connect":
             instance.mark_down()
         elif failure.reason in _DOUBTFUL or (failure.answer and failure.answer.status == 503):
@@ -145,11 +167,13 @@ def _send_whole(answer: Whole, errand: Errand) -> None:
 def _headers(errand: Errand) -> Headers:
     """What this service adds to an answer's head."""
     decision, receipt = errand.decision, errand.receipt
+    receipt.overhead_s = time.perf_counter() - receipt.started_s - receipt.waited_s
     headers = [
         (b"x-request-id", receipt.id.encode()),
         (b"x-block-instance", receipt.instance.encode()),
         (b"x-block-policy", decision.policy.encode()),
         (b"x-block-decision-ms", b"%.3f" % (decision.took_s * 1000)),
+        (b"x-block-overhead-ms", b"%.3f" % (receipt.overhead_s * 1000)),
     ]
     if decision.fallback is not None:
         headers.append((b"x-block-fallback", decision.fallback.encode()))

@@ -93,6 +93,20 @@ ENDPOINTS: Mapping[bytes, Reader] = {
     ),
 }
 
+OPERATIONS: Mapping[bytes, str] = {
+    b"/v1/chat/completions": "chat",
+    b"/v1/completions": "text_completion",
+    b"/v1/responses": "chat",
+    b"/v1/messages": "chat",
+    b"/v1/embeddings": "embeddings",
+}
+"""What OpenTelemetry calls some of them; the others go by the last part of their path."""
+
+
+def operation_of(path: bytes) -> str:
+    """``gen_ai.operation.name`` of an endpoint."""
+    return OPERATIONS.get(path) or path.rpartition(b"/")[2].decode("latin-1")
+
 
 def _fields(body: bytes) -> _Fields:
     try:

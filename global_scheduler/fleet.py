@@ -6,6 +6,7 @@ Holds state; asks nobody. ``health`` writes it, the router reads it.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -31,15 +32,17 @@ class Waiting(Protocol):
 class Instance:
     """One vLLM server as this scheduler sees it."""
 
-    def __init__(self, config: InstanceConfig) -> None:
+    def __init__(self, config: InstanceConfig, context: ssl.SSLContext | None = None) -> None:
+        """``context``: for https; None trusts the system's authorities."""
         self.name = config.name
-        self.origin, self.prefix = split_url(config.url)
-        self.predictor = split_url(config.predictor_url) if config.predictor_url else None
+        self.origin, self.prefix = split_url(config.url, context)
+        self.predictor = split_url(config.predictor_url, context) if config.predictor_url else None
         """Origin and path of its predictor, if it has one."""
         self.healthy = False
         self.traffic = Traffic()
         self._models: tuple[ModelCard, ...] | None = None
-        self._model_names: frozenset[str] = frozenset()
+        self.model_names: frozenset[str] = frozenset()
+        """Of what it serves."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
         self.waiting: set[Waiting] = set()
@@ -58,11 +61,11 @@ class Instance:
     @models.setter
     def models(self, cards: tuple[ModelCard, ...]) -> None:
         self._models = cards
-        self._model_names = frozenset(card.id for card in cards)
+        self.model_names = frozenset(card.id for card in cards)
 
     def serves(self, model: str) -> bool:
         """Whether it is worth asking for ``model``; an instance that has not told may serve anything."""
-        return model in self._model_names or not model or self._models is None
+        return model in self.model_names or not model or self._models is None
 
     def max_model_len(self, model: str) -> int | None:
         """Length limit of ``model`` there, if known."""
@@ -106,8 +109,14 @@ class _Busy:
 class Fleet:
     """All instances, in the order of the configuration."""
 
-    def __init__(self, configs: Sequence[InstanceConfig], retry_after_s: float) -> None:
-        self.instances = tuple(Instance(config) for config in configs)
+    def __init__(
+        self,
+        configs: Sequence[InstanceConfig],
+        retry_after_s: float,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """``context``: for https."""
+        self.instances = tuple(Instance(config, context) for config in configs)
         self._by_name = {instance.name: instance for instance in self.instances}
         self._retry_after_s = retry_after_s
 
@@ -137,6 +146,10 @@ class Fleet:
             code="no_healthy_instance",
             retry_after_s=self._retry_after_s,
         )
+
+    def lists(self, model: str) -> bool:
+        """Whether some instance has told that it serves ``model``."""
+        return any(model in instance.model_names for instance in self.instances)
 
     def named(self, names: Iterable[str]) -> tuple[Instance, ...]:
         """The instances of those names, in that order."""

@@ -6,7 +6,9 @@ import re
 import secrets
 from collections.abc import Mapping
 
+from block.access import CREDENTIALS, bearer
 from block.http.message import Headers
+from block.operation import UpstreamSettings
 
 _HOP_BY_HOP = frozenset(
     {
@@ -24,6 +26,7 @@ _HOP_BY_HOP = frozenset(
 _SET_ANEW = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Headers that the HTTP client, the server or this service writes itself."""
 _DROPPED = _HOP_BY_HOP | _SET_ANEW
+_DROPPED_WITH_KEYS = _DROPPED | CREDENTIALS
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -43,18 +46,26 @@ def request_ids(headers: Mapping[str, str]) -> tuple[str, str]:
     return client_id, f"{client_id}-{token[32:]}"
 
 
-def forwarded_request(raw: Headers, id_: str) -> Headers:
-    """End-to-end request headers for an instance, with the request's id."""
-    return [*_end_to_end(raw), (b"x-request-id", id_.encode())]
+class ForwardedHeaders:
+    """What instances get of a request's headers."""
+
+    def __init__(self, upstream: UpstreamSettings) -> None:
+        """Raises ConfigError if the engines' key cannot be read."""
+        self._dropped = _DROPPED if upstream.forward_client_key else _DROPPED_WITH_KEYS
+        self.own = bearer(upstream.engine_key, "settings.upstream.engine_key")
+        """This service's own, with which it shows itself to instances."""
+
+    def of(self, raw: Headers, id_: str) -> Headers:
+        """Those that go from end to end, our own, and the request's id; the client's key if it is wanted."""
+        return [*_end_to_end(raw, self._dropped), *self.own, (b"x-request-id", id_.encode())]
 
 
 def forwarded_response(raw: Headers) -> Headers:
     """End-to-end response headers for the client; the id and the length are set by this service."""
-    return _end_to_end(raw)
+    return _end_to_end(raw, _DROPPED)
 
 
-def _end_to_end(raw: Headers) -> Headers:
-    dropped = _DROPPED
+def _end_to_end(raw: Headers, dropped: frozenset[bytes]) -> Headers:
     for name, value in raw:
         if name == b"connection":
             dropped = dropped.union(token.strip().lower() for token in value.split(b","))

@@ -8,7 +8,7 @@ import logging
 
 from block.errors import InstanceError, TransportError
 from block.http.client import Client
-from block.http.message import Response
+from block.http.message import Headers, Response
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.model_list import parse_model_list
 
@@ -25,15 +25,17 @@ logger = logging.getLogger(__name__)
 class HealthMonitor:
     """Polls every instance of a fleet, each at its own pace."""
 
-    def __init__(self, http: Client, fleet: Fleet, interval_s: float) -> None:
+    def __init__(self, http: Client, fleet: Fleet, interval_s: float, headers: Headers | None = None) -> None:
+        """``headers`` go with every poll."""
         self._http = http
         self._fleet = fleet
         self._interval_s = interval_s
+        self._headers = headers or []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Poll everyone once, so that the first request finds the fleet, then go on in the background."""
-        watches = [_Watch(self._http, instance) for instance in self._fleet.instances]
+        watches = [_Watch(self._http, instance, self._headers) for instance in self._fleet.instances]
         await asyncio.gather(*(watch.poll() for watch in watches))
         self._tasks = [asyncio.create_task(watch.run(self._interval_s)) for watch in watches]
 
@@ -47,8 +49,9 @@ class HealthMonitor:
 class _Watch:
     """One instance under watch."""
 
-    def __init__(self, http: Client, instance: Instance) -> None:
+    def __init__(self, http: Client, instance: Instance, headers: Headers) -> None:
         self._http = http
+        self._headers = headers
         self._instance = instance
         self._slow_polls = 0
         self._polls_since_list = 0
@@ -100,4 +103,5 @@ class _Watch:
 
     async def _get(self, path: bytes) -> Response:
         origin, prefix = self._instance.origin, self._instance.prefix
-        return await self._http.fetch(b"GET", origin, prefix + path, timeout_s=POLL_TIMEOUT_S)
+        target = prefix + path
+        return await self._http.fetch(b"GET", origin, target, self._headers, timeout_s=POLL_TIMEOUT_S)

@@ -1,18 +1,42 @@
-"""The scheduler's metrics: one Prometheus registry per app, labels only from bounded sets."""
+"""The scheduler's metrics: one Prometheus registry per app, labels only from bounded sets.
+
+Names and units follow OpenMetrics; those that begin with ``gen_ai`` are OpenTelemetry's conventions for
+generative AI, with its buckets, as Prometheus writes them.
+"""
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, exposition
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
 
-from global_scheduler.fleet import Fleet
-from global_scheduler.histogram import Histogram
+from global_scheduler.fleet import Fleet, Instance
+from global_scheduler.series import Counters, Histograms
 
+NONE = "none"
+"""Label of what does not apply."""
+
+_PLAIN = exposition.CONTENT_TYPE_PLAIN_0_0_4
 _SAMPLE = re.compile(rb"^(\w+)([{ ])", re.MULTILINE)
 _SHORT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-_RELATIVE = (-0.9, -0.5, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
+_RATIO = (-0.9, -0.5, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
+_SIGNED_S = (-30.0, -10.0, -3.0, -1.0, -0.3, -0.1, -0.03, 0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
+    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+_PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_GEN_AI = ("gen_ai_operation_name", "gen_ai_request_model")
+_PROVIDER = {"gen_ai_provider_name": "vllm"}
+
+FamilyT = TypeVar("FamilyT", bound=Collector)
 
 
 class SchedulerMetrics:
@@ -23,52 +47,162 @@ class SchedulerMetrics:
         self._fleet = fleet
         self._worker = worker
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "block_requests_total",
+        self.requests = self._counters(
+            "block_requests",
             "Requests that are over, by policy, instance and outcome (2xx..5xx, broken, gone).",
             ("policy", "instance", "outcome"),
-            registry=self._registry,
         )
-        self.retries = Counter(
-            "block_retries_total",
-            "Attempts that failed before the first byte, by reason.",
-            ("reason",),
-            registry=self._registry,
+        self.decisions = self._counters(
+            "block_decisions",
+            "Choices of an instance, by policy, the policy's reason, and what stood in for it, if anything.",
+            ("policy", "reason", "fallback"),
         )
-        self.probes = Counter(
-            "block_probes_total",
-            "Predictor probes by outcome: answered, late, failed.",
+        self.receipts = self._counters(
+            "block_receipts",
+            "Decision receipts by outcome: written, dropped (too many waited), failed.",
             ("outcome",),
-            registry=self._registry,
         )
-        self.probe_s = self._histogram("block_probe_seconds", "Time of a probe that was answered.", _SHORT_S)
-        self.decision_s = self._histogram(
+        self.retries = self._counters(
+            "block_retries", "Attempts that failed before the first byte, by reason.", ("reason",)
+        )
+        self.probes = self._counters(
+            "block_probes", "Predictor probes by outcome: answered, late, failed.", ("outcome",)
+        )
+        self.unauthorized = self._counters("block_unauthorized", "Requests without a valid key.", ())
+        self.probe_s = self._seconds("block_probe_seconds", "Time of a probe that was answered.", _SHORT_S)
+        self.decision_s = self._seconds(
             "block_decision_seconds", "From the request's body to the choice of an instance.", _SHORT_S
         )
-        self.first_byte_s = self._histogram(
-            "block_first_byte_seconds", "From the request's body to the answer's first byte.", _LONG_S
+        self.overhead_s = self._seconds(
+            "block_overhead_seconds",
+            "From the request's body to the answer's head, without the waits for instances.",
+            _SHORT_S,
         )
-        self.prediction_error = self._histogram(
-            "block_prediction_relative_error", "(predicted - actual) / actual of E2E.", _RELATIVE
+        self.error_s = self._seconds(
+            "block_prediction_error_seconds", "Predicted - actual, of ttft and e2e.", _SIGNED_S, ("quantity",)
         )
-        self._outstanding = self._gauge("block_outstanding_requests", "Requests sent and not over.")
-        self._up = self._gauge("block_instance_up", "1 if the instance answered its last health poll.")
+        self.error_ratio = self._histograms(
+            "block_prediction_error_ratio",
+            "(predicted - actual) / actual, of ttft, e2e and output_tokens.",
+            _RATIO,
+            ("quantity",),
+        )
+        self.duration_s = self._gen_ai(
+            "gen_ai_server_request_duration_seconds",
+            "From the request's body to the end of the answer.",
+            _DURATION_S,
+            "error_type",
+        )
+        self.ttft_s = self._gen_ai(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the request's body to the first event of a stream.",
+            _FIRST_TOKEN_S,
+        )
+        self.per_token_s = self._gen_ai(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Of streams, after the first token; only while answers are counted (receipts, traces, lengths).",
+            _PER_TOKEN_S,
+        )
+        self._registry.register(_FleetGauges(fleet))
+        ProcessCollector(registry=self._registry)
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
-        for instance in self._fleet.instances:
-            self._outstanding.labels(instance.name).set(instance.outstanding)
-            self._up.labels(instance.name).set(instance.healthy)
-        text = generate_latest(self._registry)
-        return text if self._worker is None else _labelled(text, b'worker="%d"' % self._worker)
+    def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
+        """The text that Prometheus reads, OpenMetrics if ``accept`` asks for it, and its content type."""
+        names = {NONE, *(instance.name for instance in self._fleet.instances)}
+        self.requests.keep(lambda key: key[1] in names)
+        if "application/openmetrics-text" in accept:
+            text = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            content_type = openmetrics.CONTENT_TYPE_LATEST
+        else:
+            text, content_type = exposition.generate_latest(self._registry), _PLAIN
+        if self._worker is not None:
+            text = _labelled(text, b'worker="%d"' % self._worker)
+        return text, content_type.encode()
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        histogram = Histogram(name, text, buckets)
-        self._registry.register(histogram)
-        return histogram
+    def _counters(self, name: str, text: str, labels: tuple[str, ...]) -> Counters:
+        return self._registered(Counters(name, text, labels))
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ("instance",), registry=self._registry)
+    def _histograms(
+        self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histograms:
+        return self._registered(Histograms(name, text, bounds, labels))
+
+    def _seconds(
+        self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histograms:
+        return self._registered(Histograms(name, text, bounds, labels, unit="seconds"))
+
+    def _gen_ai(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histograms:
+        family = Histograms(name, text, bounds, (*_GEN_AI, *labels), unit="seconds", fixed=_PROVIDER)
+        return self._registered(family)
+
+    def _registered(self, family: FamilyT) -> FamilyT:
+        self._registry.register(family)
+        return family
+
+
+class _FleetGauges(Collector):
+    """What is known of each instance at the moment of the scrape; nothing of those that are gone."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, read in _GAUGES:
+            family = GaugeMetricFamily(name, text, labels=("instance",))
+            for instance in self._fleet.instances:
+                value = read(instance)
+                if value is not None:
+                    family.add_metric((instance.name,), value)
+            yield family
+
+
+def _heard(field: str) -> Callable[[Instance], float | None]:
+    """Of the load that the instance's predictor told last."""
+
+    def read(instance: Instance) -> float | None:
+        load = instance.traffic.heard_load
+        return None if load is None else float(getattr(load, field))
+
+    return read
+
+
+_GAUGES: tuple[tuple[str, str, Callable[[Instance], float | None]], ...] = (
+    (
+        "block_instance_up",
+        "1 if the instance answered its last health poll.",
+        lambda instance: float(instance.healthy),
+    ),
+    (
+        "block_outstanding_requests",
+        "Requests sent by this scheduler and not over.",
+        lambda instance: float(instance.outstanding),
+    ),
+    (
+        "block_outstanding_tokens",
+        "Prompt and expected output tokens of those.",
+        lambda instance: float(instance.traffic.outstanding_tokens),
+    ),
+    (
+        "block_predictor_age_seconds",
+        "Since the instance's predictor answered last.",
+        lambda instance: instance.traffic.heard_age_s(time.monotonic()),
+    ),
+    (
+        "block_engine_running_requests",
+        "In the engine's batch, as its predictor told last.",
+        _heard("running"),
+    ),
+    ("block_engine_waiting_requests", "In the engine's queue, as told last.", _heard("waiting")),
+    ("block_engine_committed_requests", "On their way to the engine, as told last.", _heard("committed")),
+    ("block_engine_free_blocks", "Free KV blocks, as told last.", _heard("free_blocks")),
+    ("block_engine_blocks", "All KV blocks, as told last.", _heard("total_blocks")),
+    (
+        "block_engine_unprocessed_tokens",
+        "Prompt and expected output tokens still to be computed, as told last.",
+        _heard("unprocessed_tokens"),
+    ),
+)
 
 
 def _labelled(text: bytes, label: bytes) -> bytes:

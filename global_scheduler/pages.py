@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import msgspec
 
+from block.errors import RequestError
+from block.http.message import Request, first_value
 from global_scheduler.fleet import Fleet
 from global_scheduler.metrics import SchedulerMetrics
-from global_scheduler.model_list import render_model_list
+from global_scheduler.model_list import ModelCard, render_model_list
+
+_ONE_MODEL = b"/v1/models/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,31 @@ class Pages:
     def __init__(self, fleet: Fleet, metrics: SchedulerMetrics) -> None:
         self._fleet = fleet
         self._metrics = metrics
+        self._pages: Mapping[bytes, Callable[[Request], Page]] = {
+            b"/v1/models": self._models,
+            b"/health": self._health,
+            b"/metrics": self._exposition,
+        }
 
-    def models(self) -> Page:
+    def find(self, path: bytes) -> Callable[[Request], Page] | None:
+        """What renders the page at ``path``; it may raise RequestError (404)."""
+        return self._pages.get(path) or (self._model if path.startswith(_ONE_MODEL) else None)
+
+    def _models(self, _: Request) -> Page:
         """``/v1/models`` of the healthy instances, merged."""
-        return Page(render_model_list(card for one in self._fleet.healthy for card in one.models or ()))
+        return Page(render_model_list(self._cards()))
 
-    def health(self) -> Page:
+    def _model(self, request: Request) -> Page:
+        """``/v1/models/NAME``: one of them."""
+        name = unquote(request.path.removeprefix(_ONE_MODEL).decode("latin-1"))
+        for card in self._cards():
+            if card.id == name:
+                return Page(card.raw)
+        raise RequestError(
+            f"The model {name[:200]!r} does not exist", status=404, code="model_not_found", param="model"
+        )
+
+    def _health(self, _: Request) -> Page:
         """Whether requests can be served, and by whom."""
         instances = tuple(
             InstanceHealth(
@@ -59,6 +84,10 @@ class Pages:
         report = HealthReport("ok" if up else "no healthy instance", instances)
         return Page(msgspec.json.encode(report), status=200 if up else 503)
 
-    def metrics(self) -> Page:
+    def _exposition(self, request: Request) -> Page:
         """What Prometheus reads."""
-        return Page(self._metrics.exposition(), b"text/plain; version=0.0.4; charset=utf-8")
+        accept = first_value(request.headers, b"accept") or b""
+        return Page(*self._metrics.exposition(accept.decode("latin-1")))
+
+    def _cards(self) -> Iterator[ModelCard]:
+        return (card for one in self._fleet.healthy for card in one.models or ())

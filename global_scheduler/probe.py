@@ -88,7 +88,7 @@ class Prober:
     def _record(self, **outcomes: int) -> None:
         """Each probe once, by what it was at the deadline."""
         for outcome, count in outcomes.items():
-            self._metrics.probes.labels(outcome).inc(count)
+            self._metrics.probes.count((outcome,), count)
 
     def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll) -> None:
         """Ask one; ``plain`` is the question as it goes to those who know all earlier choices."""

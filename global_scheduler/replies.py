@@ -39,6 +39,8 @@ def error_event(error: RequestError) -> bytes:
 def error_headers(error: RequestError) -> Headers:
     """What goes with such a body."""
     headers = [(b"content-type", b"application/json")]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     return headers

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
+
 from block.errors import RequestError
 from block.http.exchange import Exchange
 from block.http.message import Request
@@ -12,11 +14,13 @@ from global_scheduler.client import Client, ClientGoneError
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher, Errand
 from global_scheduler.endpoints import ENDPOINTS
-from global_scheduler.headers import extension_headers, forwarded_request, request_ids
+from global_scheduler.headers import ForwardedHeaders, extension_headers, request_ids
 from global_scheduler.inquiry import Inquiry
-from global_scheduler.receipts import Receipt, Receipts
+from global_scheduler.receipt import Receipt
+from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Forward
 from global_scheduler.replies import error_body, error_headers
+from global_scheduler.tracing import Tracer
 from length_estimation.length_service import LengthService
 
 logger = logging.getLogger(__name__)
@@ -26,22 +30,34 @@ class Router:
     """Serves the endpoints that are passed on."""
 
     def __init__(
-        self, decider: Decider, dispatcher: Dispatcher, receipts: Receipts, lengths: LengthService
+        self,
+        decider: Decider,
+        dispatcher: Dispatcher,
+        receipts: Receipts,
+        lengths: LengthService,
+        headers: ForwardedHeaders,
+        *,
+        tracer: Tracer | None = None,
+        records_prompts: bool = False,
     ) -> None:
+        """``tracer``: None traces nothing."""
         self._decider = decider
         self._dispatcher = dispatcher
         self._receipts = receipts
         self._lengths = lengths
+        self._headers = headers
+        self._tracer = tracer
+        self._records_prompts = records_prompts
 
     def serve(self, exchange: Exchange) -> None:
         """Start on one request; its path is among the endpoints."""
         client = Client(exchange)
         headers = extension_headers(exchange.request.headers)
-        client.serve(self._serve(client, headers, _receipt(headers)))
+        client.serve(self._serve(client, headers, _receipt(exchange, headers)))
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what never became a whole request."""
-        receipt = _receipt(extension_headers(exchange.request.headers))
+        receipt = _receipt(exchange, extension_headers(exchange.request.headers))
         _refuse(exchange, receipt, error)
         self._receipts.file(receipt)
 
@@ -74,16 +90,24 @@ class Router:
 
     async def _route(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:
         request = client.exchange.request
-        inquiry = ENDPOINTS[request.path](receipt.fleet_id, request.body, headers)
+        if self._tracer is not None:
+            receipt.trace = self._tracer.begin(request, receipt.started_s)
+        inquiry = ENDPOINTS[receipt.path](receipt.fleet_id, request.body, headers)
+        receipt.model = inquiry.model
+        if self._records_prompts and inquiry.prompt_json:
+            receipt.prompt_json = msgspec.json.format(inquiry.prompt_json, indent=-1)  # on one line
         receipt.policy = self._decider.policy_name(inquiry)
-        decision = await self._decider.decide(inquiry)
-        receipt.decision_s = decision.took_s
-        receipt.fallback = decision.fallback
-        await self._dispatcher.dispatch(Errand(decision, _forward(request, inquiry), client, receipt))
+        decision = receipt.decision = await self._decider.decide(inquiry)
+        forward = self._forward(request, inquiry)
+        await self._dispatcher.dispatch(Errand(decision, forward, client, receipt))
+
+    def _forward(self, request: Request, inquiry: Inquiry) -> Forward:
+        headers = self._headers.of(request.headers, inquiry.id)
+        return Forward(request.relative, headers, inquiry.body, inquiry.stream)
 
 
-def _receipt(headers: dict[str, str]) -> Receipt:
-    return Receipt(*request_ids(headers))
+def _receipt(exchange: Exchange, headers: dict[str, str]) -> Receipt:
+    return Receipt(*request_ids(headers), exchange.request.path)
 
 
 def _refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:
@@ -94,8 +118,3 @@ def _refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:
 
 def _shutting_down() -> RequestError:
     return RequestError("the router is shutting down", status=503, code="shutdown", retry_after_s=1)
-
-
-def _forward(request: Request, inquiry: Inquiry) -> Forward:
-    headers = forwarded_request(request.headers, inquiry.id)
-    return Forward(request.relative, headers, inquiry.body, inquiry.stream)

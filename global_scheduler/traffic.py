@@ -97,6 +97,15 @@ class Traffic:
         if self._heard is None or asked_at.sent >= self._heard.tally.sent:
             self._heard = _Heard(load, asked_at, now_s)
 
+    @property
+    def heard_load(self) -> EngineLoad | None:
+        """What its predictor told last, as it was then; None if nothing was ever heard."""
+        return None if self._heard is None else self._heard.load
+
+    def heard_age_s(self, now_s: float) -> float | None:
+        """How long ago that was."""
+        return None if self._heard is None else now_s - self._heard.time_s
+
     def last_known_load(self, now_s: float, max_age_s: float) -> EngineLoad | None:
         """What was last heard, plus what was sent since and is not over, less what else is over since.
 

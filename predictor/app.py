@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
+from block.access import Keyring, brought_key
 from block.config import PredictorConfig
 from block.errors import BlockError, FeedError, RequestError, StateError
+from block.file_watch import FileWatch
 from block.http.exchange import Exchange
 from block.http.limits import Limits
-from block.http.message import Headers, Response
+from block.http.message import Headers, Request, Response
+from block.operation import AccessSettings
 from predictor.service import PredictorService, json_response
 
 Handler = Callable[[bytes], Response]
@@ -18,8 +21,8 @@ _STATUS = {FeedError: 503, StateError: 422}
 
 
 def create_app(config: PredictorConfig) -> PredictorApp:
-    """One predictor; its feed is opened and closed with it. Raises ConfigError for a bad model file."""
-    return PredictorApp(PredictorService(config))
+    """One predictor; its feed is opened and closed with it. Raises ConfigError for a bad model or keys."""
+    return PredictorApp(PredictorService(config), config.settings.access)
 
 
 class PredictorApp:
@@ -27,8 +30,11 @@ class PredictorApp:
 
     limits = Limits()
 
-    def __init__(self, service: PredictorService) -> None:
+    def __init__(self, service: PredictorService, access: AccessSettings) -> None:
         self._service = service
+        self._keys = None if access.keys is None else Keyring(access.keys, "settings.access.keys")
+        self._open = {b"/health", b"/metrics"} if access.open_metrics else {b"/health"}
+        """Paths that need no key."""
         self._resources = AsyncExitStack()
         self._routes: Mapping[bytes, tuple[bytes, Handler]] = {
             b"/v1/predict": (b"POST", service.predict),
@@ -44,6 +50,8 @@ class PredictorApp:
     async def open(self) -> None:
         """Be ready to answer, and follow the feed."""
         await self._resources.enter_async_context(self._service.following())
+        if self._keys is not None:
+            self._resources.callback(FileWatch(self._keys.files, self._keys.renew).stop)
 
     async def close(self) -> None:
         """Leave the feed."""
@@ -53,6 +61,10 @@ class PredictorApp:
         """Answer one request."""
         request = exchange.request
         path = request.path
+        if self._keys is not None and not self._admits(self._keys, request):
+            error = RequestError("a valid key is needed: Authorization: Bearer KEY", status=401)
+            _respond(exchange, _refusal(error, error.status), [(b"www-authenticate", b"Bearer")])
+            return
         route = self._routes.get(path)
         if route is None:
             self.refuse(exchange, RequestError(f"no such path: {path[:200].decode('latin-1')}", status=404))
@@ -72,6 +84,15 @@ class PredictorApp:
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Say what is wrong with a request that cannot be served."""
         _respond(exchange, _refusal(error, error.status))
+
+    def renew(self) -> None:
+        """Read the keys again."""
+        if self._keys is not None:
+            self._keys.renew()
+
+    def _admits(self, keys: Keyring, request: Request) -> bool:
+        key = brought_key(request.headers)
+        return request.path in self._open or (key is not None and keys.admits(key))
 
 
 def _refusal(error: Exception, status: int) -> Response:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from block.access import check_exposure
 from block.config import PredictorConfig, load_config
 from block.errors import BlockError
 from block.http.run import Binding, run
+from block.http.tls import Certificate
+from block.log_format import LogFormat, set_up_log
 from predictor.app import create_app
 
 GRACE_S = 1
@@ -22,12 +24,21 @@ app = typer.Typer(add_completion=False)
 @app.command(epilog="Example: block-predictor --config run/local/predictor-0.yaml")
 def serve(
     config: Annotated[Path, typer.Option(help="YAML file with one predictor's settings.")],
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="Listen beyond this machine even without keys.")
+    ] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="Lines to read, or one JSON object a line.")] = "text",
 ) -> None:
     """Mirror one vLLM server through its state feed and answer what-ifs about it."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_log("INFO", log_format)
     try:
         settings = load_config(config, PredictorConfig)
-        run(lambda _: create_app(settings), Binding(settings.host, settings.port), GRACE_S)
+        access, tls = settings.settings.access, settings.settings.tls
+        if not allow_anyone:
+            check_exposure(settings.host, access, str(config))
+        certificate = None if tls is None else Certificate(tls, f"{config}: settings.tls")
+        binding = Binding(settings.host, settings.port, certificate=certificate)
+        run(lambda _: create_app(settings), binding, GRACE_S)
     except BlockError as error:
         typer.echo(f"block-predictor: {error}", err=True)
         raise typer.Exit(1) from error

@@ -54,6 +54,15 @@ class PredictorMetrics:
             ["instance"],
             registry=self._registry,
         ).labels(instance)
+        self.ready = Gauge(
+            "block_predictor_ready", "1 while questions are answered.", ["instance"], registry=self._registry
+        ).labels(instance)
+        self.feed_age_seconds = Gauge(
+            "block_feed_age_seconds",
+            "Since the last message of the engine's state feed.",
+            ["instance"],
+            registry=self._registry,
+        ).labels(instance)
         self._calibration = {
             name: Gauge(
                 f"block_calibration_{_SECONDS_SUFFIX.sub('_seconds', name)}",

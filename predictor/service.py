@@ -117,6 +117,8 @@ class PredictorService:
 
     def metrics(self, _: bytes) -> Response:
         """``GET /metrics``."""
+        self._metrics.ready.set(not self._trouble())
+        self._metrics.feed_age_seconds.set(time.monotonic() - self._reader.last_message_s)
         if (status := self._calibration_status()) is not None:
             self._metrics.show_calibration(status)
         return self._metrics.page()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import write_certificate
 from engine_server import EngineServer, emulated_server
 
 from block.latency.base import KernelLatency
@@ -37,3 +38,11 @@ def vllm_server(llama_model: Path) -> Iterator[EngineServer]:
     """One emulated vLLM server for all tests that can share it."""
     with emulated_server(llama_model) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEM file with a self-signed certificate for this machine, and its key."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    write_certificate(path)
+    return path

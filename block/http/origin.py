@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from block.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,16 @@ class Origin:
 
     def __hash__(self) -> int:
         return self._hash  # looked up for every request
+
+
+def trusting(authorities: Path) -> ssl.SSLContext:
+    """For clients that trust the authorities of a PEM file, and no others. Raises ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=str(authorities))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"authorities = {authorities}: cannot be used ({error}); give a PEM file of certificates"
+        ) from error
 
 
 def split_url(url: str, context: ssl.SSLContext | None = None) -> tuple[Origin, bytes]:

@@ -8,15 +8,15 @@ import logging
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import uvloop
 
 from block.errors import ConfigError
+from block.file_watch import FileWatch
 from block.http.server import Server, Service
+from block.http.tls import Certificate, Encryption
 from block.http.workers import supervise
 
 GARBAGE_THRESHOLD = 20_000
@@ -33,9 +33,8 @@ class Binding:
     port: int
     shared: bool = False
     """Whether other processes listen there as well: the kernel deals the connections out."""
-    certificate: Path | None = None
-    """PEM file with the certificate and its chain; None serves plain HTTP."""
-    key: Path | None = None
+    certificate: Certificate | None = None
+    """None serves plain HTTP."""
 
     def listen(self) -> socket.socket:
         """Raises ConfigError if the address cannot be had."""
@@ -57,17 +56,6 @@ class Binding:
     def _unusable(self, error: OSError) -> ConfigError:
         return ConfigError(f"{self.host}:{self.port}: cannot listen there ({error.strerror or error})")
 
-    def context(self) -> ssl.SSLContext | None:
-        """Raises ConfigError if a file is missing or damaged."""
-        if self.certificate is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"certificate = {self.certificate}: cannot be used ({error})") from error
-        return context
-
 
 def run(
     make_service: Callable[[int | None], Service], binding: Binding, grace_s: float, workers: int = 1
@@ -77,9 +65,9 @@ def run(
     Several ``workers`` are processes that share the address and nothing else; the kernel deals the
     connections out to them. ``make_service`` gets a worker's number, or None if there is but one.
     """
-    context = binding.context()
+    encryption = None if binding.certificate is None else Encryption(binding.certificate)
     if workers == 1:
-        _run_one(make_service(None), binding.listen(), context, grace_s)
+        _run_one(make_service(None), binding.listen(), encryption, grace_s)
         return
     make_service(0)  # so that what is wrong with the settings is said once
     binding = replace(binding, shared=True)
@@ -88,7 +76,7 @@ def run(
         supervise(
             workers,
             lambda number, lifeline: _run_one(
-                make_service(number), binding.listen(), context, grace_s, lifeline
+                make_service(number), binding.listen(), encryption, grace_s, lifeline
             ),
         )
 
@@ -96,7 +84,7 @@ def run(
 def _run_one(
     service: Service,
     listener: socket.socket,
-    context: ssl.SSLContext | None,
+    encryption: Encryption | None,
     grace_s: float,
     lifeline: int | None = None,
 ) -> None:
@@ -104,13 +92,13 @@ def _run_one(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two sockets
     gc.freeze()  # what is there now stays; looking at it again and again is wasted
     gc.set_threshold(GARBAGE_THRESHOLD)
-    uvloop.run(_serve(service, listener, context, grace_s, lifeline))
+    uvloop.run(_serve(service, listener, encryption, grace_s, lifeline))
 
 
 async def _serve(
     service: Service,
     listener: socket.socket,
-    context: ssl.SSLContext | None,
+    encryption: Encryption | None,
     grace_s: float,
     lifeline: int | None,
 ) -> None:
@@ -120,11 +108,36 @@ async def _serve(
         loop.add_signal_handler(number, ended.set)
     if lifeline is not None:
         loop.add_reader(lifeline, ended.set)
-    server = Server(service, context)
+    renewal = _Renewal(service, encryption)
+    loop.add_signal_handler(signal.SIGHUP, renewal.everything)
+    server = Server(service, None if encryption is None else encryption.context)
     await server.start(listener)
     logger.info("listening on %s:%s", *listener.getsockname()[:2])
     await ended.wait()
+    renewal.stop()
     if lifeline is not None:
         loop.remove_reader(lifeline)
     logger.info("ending; open requests have %s s", grace_s)
     await server.stop(grace_s)
+
+
+class _Renewal:
+    """Reads again what has changed, and on SIGHUP everything."""
+
+    def __init__(self, service: Service, encryption: Encryption | None) -> None:
+        self._service = service
+        self._encryption = encryption
+        files = () if encryption is None else encryption.certificate.files
+        self._watch = FileWatch(files, self._certificate)
+
+    def everything(self) -> None:
+        logger.info("SIGHUP: reading keys and certificates again, opening files anew")
+        self._certificate()
+        self._service.renew()
+
+    def stop(self) -> None:
+        self._watch.stop()
+
+    def _certificate(self) -> None:
+        if self._encryption is not None:
+            self._encryption.renew()

@@ -19,6 +19,9 @@ BACKLOG = 2048
 FLUSH_S = 2.0
 """After the grace: how long what was written last may take to go out."""
 
+HANDSHAKE_S = 10.0
+"""What a TLS client may take to shake hands, and to say farewell."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,6 +49,10 @@ class Service(Protocol):
         """What came is not to be served: say so, now. The request may be known in part only."""
         ...
 
+    def renew(self) -> None:
+        """Somebody sent SIGHUP: read keys again, open log files anew."""
+        ...
+
 
 class Server:
     """Serves one service on the running event loop."""
@@ -66,9 +73,15 @@ class Server:
         """Open the service, then accept connections of ``listener``, which is closed with the server."""
         await self._service.open()
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+        patience_s = None if self._context is None else HANDSHAKE_S
         self._listeners.append(
             await self.loop.create_server(
-                lambda: ServerConnection(self), sock=listener, backlog=BACKLOG, ssl=self._context
+                lambda: ServerConnection(self),
+                sock=listener,
+                backlog=BACKLOG,
+                ssl=self._context,
+                ssl_handshake_timeout=patience_s,
+                ssl_shutdown_timeout=patience_s,
             )
         )
 

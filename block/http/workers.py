@@ -22,6 +22,8 @@ has died."""
 def supervise(count: int, work: Work) -> None:
     """Keep ``count`` workers running until SIGTERM or SIGINT, which they are handed; return when all ended.
 
+    SIGHUP is handed to them, too, and ends nothing.
+
     Forks, so it must be called before any thread or event loop is started.
     """
     supervisor = _Supervisor(work)
@@ -39,6 +41,7 @@ class _Supervisor:
         self._lifeline, self._held = os.pipe()  # nobody writes: it is readable once the other end is closed
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, self._end)
+        signal.signal(signal.SIGHUP, self._hand_on)
 
     def fork(self, number: int) -> None:
         sys.stdout.flush()
@@ -62,14 +65,18 @@ class _Supervisor:
 
     def _end(self, ending: int, _: object) -> None:
         self._ending = True
+        self._hand_on(ending, _)
+
+    def _hand_on(self, number: int, _: object) -> None:
         for pid in self._workers:
-            os.kill(pid, ending)
+            os.kill(pid, number)
 
 
 def _work_and_exit(work: Work, number: int, lifeline: int) -> None:
     """The worker's whole life: nothing of the supervisor's may run in it afterwards."""
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing to read again yet
     status = 1
     try:
         work(number, lifeline)

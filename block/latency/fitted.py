@@ -19,9 +19,10 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field
 
-from block.config import Settings, load_config
+from block.config import load_config
 from block.errors import ConfigError, PackError
 from block.latency.base import KernelLatency
+from block.settings import Settings
 from block.types import BatchShape
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from block.config import Settings, load_config
+from block.config import load_config
 from block.errors import ConfigError
 from block.latency.base import StepLatencyModel
 from block.latency.fitted import FittedLatency
@@ -16,6 +16,7 @@ from block.latency.pack_container import is_container
 from block.latency.pack_latency import PackLatency
 from block.latency.roofline import RooflineLatency
 from block.latency.table import TableLatency
+from block.settings import Settings
 
 KINDS: Mapping[str, Callable[[Path], StepLatencyModel]] = {
     "table": TableLatency.load,

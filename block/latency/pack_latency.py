@@ -17,7 +17,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field
 
-from block.config import Settings, load_config
+from block.config import load_config
 from block.errors import PackError
 from block.latency.base import KernelLatency
 from block.latency.fit import fit_kernel
@@ -25,6 +25,7 @@ from block.latency.oracle import FEWEST_STEPS
 from block.latency.pack import StepPack, load_pack
 from block.latency.pack_container import is_container
 from block.latency.shapes import kernel_seconds
+from block.settings import Settings
 from block.types import BatchShape
 
 

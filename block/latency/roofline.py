@@ -19,9 +19,10 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from block.config import Settings, load_config
+from block.config import load_config
 from block.latency.base import KernelLatency
 from block.latency.dimensions import ModelDimensions
+from block.settings import Settings
 from block.types import BatchShape
 
 _KNOTS = (1, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192, 16384)

@@ -20,9 +20,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from block.config import Settings, load_config
+from block.config import load_config
 from block.errors import ConfigError
 from block.latency.base import KernelLatency
+from block.settings import Settings
 from block.types import BatchShape
 
 

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from block.config import Settings, parse_config
+from block.config import parse_config
 from block.errors import ConfigError, StateError
 from block.lengths import LengthDistribution
+from block.settings import Settings
 
 SOURCE = "--additional-config"
 

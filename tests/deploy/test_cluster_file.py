@@ -57,3 +57,18 @@ def test_a_file_that_is_not_there_is_named_before_anything_starts(
 def test_a_model_that_is_not_there_comes_with_the_command_that_makes_it(file: Path, tmp_path: Path) -> None:
     with pytest.raises(DeployError, match=f"--out {tmp_path}/project/llama"):
         load_plan(file, ["engine.model=llama"])
+
+
+def test_a_cluster_that_others_could_use_without_keys_is_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"host = '0.0.0.0': .*scheduler.access.keys names no keys"):
+        load_plan(file, ["host=0.0.0.0"])
+    wanted = ["scheduler.access.allow_anyone=true", "predictor.access.allow_anyone=true"]
+    assert load_plan(file, ["host=0.0.0.0", *wanted])
+
+
+@pytest.mark.parametrize("field", ["scheduler.access.keys.file", "predictor.tls.certificate"])
+def test_a_key_or_certificate_that_is_not_there_is_named_before_anything_starts(
+    field: str, file: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{field} = nowhere: there is no file"):
+        load_plan(file, [f"{field}=nowhere"])

@@ -171,3 +171,18 @@ def test_a_name_that_could_lead_out_of_the_run_folder_is_refused(name: str) -> N
 
 def test_a_name_may_have_dots_and_dashes_inside() -> None:
     assert plan(name="a30-v1.2_b").folder == ROOT / "run/a30-v1.2_b"
+
+
+def test_certificates_make_it_https_and_lie_in_the_project() -> None:
+    made = plan(scheduler__tls__certificate="tls/s.pem", predictor__tls__certificate="tls/p.pem", instances=1)
+    assert [process.health_url for process in made.processes] == [
+        "http://127.0.0.1:8100/health",
+        "https://127.0.0.1:8200/health",
+        "https://127.0.0.1:8000/health",
+    ]
+    assert made.openai_base_url == "https://127.0.0.1:8000/v1"
+    scheduler = made.configs[ROOT / "run/local/scheduler.yaml"]
+    assert isinstance(scheduler, SchedulerConfig)
+    assert scheduler.instances[0].predictor_url == "https://127.0.0.1:8200"
+    assert scheduler.settings.tls is not None
+    assert scheduler.settings.tls.certificate == ROOT / "tls/s.pem"

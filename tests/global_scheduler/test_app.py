@@ -20,7 +20,7 @@ async def test_stream_and_whole_answers_arrive_byte_for_byte(world, expected_str
 
 
 async def test_the_request_body_arrives_byte_for_byte(world):
-    fleet = await world(instances=1)
+    fleet = await world(instances=1, upstream={"forward_client_key": True})
     body = b'{ "messages":[{"role":"user","content":"\xc3\xa9 \\u00e9"}],\n"unknown": 1e5, "model":"llama"  }'
     await fleet.http.post(
         f"{fleet.url}/v1/chat/completions?a=b%20c",
@@ -48,7 +48,10 @@ async def test_headers_tell_the_choice(world):
     assert answer.headers["x-block-policy"] == "block"
     assert answer.headers["x-block-predicted-e2e-ms"] == "1000.000"
     assert answer.headers["x-block-predicted-ttft-ms"] == "100.000"
-    assert 0 < float(answer.headers["x-block-decision-ms"]) < 1000
+    decision_ms, overhead_ms = (
+        float(answer.headers[f"x-block-{name}-ms"]) for name in ("decision", "overhead")
+    )
+    assert 0 < decision_ms < overhead_ms < 1000
     assert answer.headers["x-request-id"] == "req-1"
     assert "x-block-fallback" not in answer.headers
 

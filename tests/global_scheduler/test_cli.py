@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -14,7 +15,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import psutil
+import pytest
 import yaml
 from typer.testing import CliRunner
 
@@ -152,6 +155,67 @@ async def test_an_address_that_is_taken_is_one_clear_line(world, tmp_path):
         result = CliRunner().invoke(app, ["--config", str(path)])
     assert result.exit_code == 1
     assert result.output.strip() == f"127.0.0.1:{port}: cannot listen there (Address already in use)"
+
+
+def test_nothing_listens_to_others_without_keys(world, tmp_path):
+    path = tmp_path / "scheduler.yaml"
+    path.write_text(yaml.safe_dump({"instances": [{"name": "a", "url": "http://h"}], "host": "0.0.0.0"}))
+    result = CliRunner().invoke(app, ["--config", str(path)])
+    assert result.exit_code == 1
+    assert "names no keys" in result.output
+    assert "--allow-anyone" in result.output
+
+
+async def test_the_official_client_over_tls_with_a_key_and_receipts_opened_anew(
+    world, tmp_path, certificate, monkeypatch, wait_until
+):
+    """The whole of operating it, in the real process: two workers, HTTPS, keys, SIGHUP, JSON logs."""
+    monkeypatch.setenv("BLOCK_KEYS", "a-client-key")
+    fleet = await world()
+    receipts, moved = tmp_path / "receipts.jsonl", tmp_path / "receipts.jsonl.1"
+    settings = {
+        "access": {"keys": {"env": "BLOCK_KEYS"}},
+        "tls": {"certificate": str(certificate)},
+        "receipts": {"file": str(receipts)},
+    }
+    flags = ("--workers", "2", "--log-format", "json")
+    async with (
+        running(fleet.configure(settings), tmp_path, *flags) as (process, port),
+        httpx.AsyncClient(verify=ssl.create_default_context(cafile=certificate), timeout=20) as http,
+        openai.AsyncOpenAI(
+            base_url=f"https://localhost:{port}/v1", api_key="a-client-key", http_client=http
+        ) as client,
+    ):
+        assert await first_words(client)
+        await wait_until(lambda: receipts.read_bytes().count(b"\n") == 1)
+        receipts.rename(moved)
+        process.send_signal(signal.SIGHUP)
+        await wait_until(receipts.exists)
+        assert await first_words(client)
+        # The other worker may be a little later in opening it.
+        await wait_until(lambda: (receipts.read_bytes() + moved.read_bytes()).count(b"\n") == 2)
+        with pytest.raises(openai.AuthenticationError):
+            await client.with_options(api_key="another-key").models.list()
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), 10)
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert sum(line.get("request", {}).get("outcome") == "2xx" for line in lines) == 2
+    assert b"a-client-key" not in log
+    assert b"another-key" not in log
+    assert b"Traceback" not in log
+
+
+async def first_words(client: openai.AsyncOpenAI) -> str:
+    """Of a stream, from a server that may still be starting."""
+    for _ in range(100):
+        try:
+            stream = await client.chat.completions.create(
+                model="llama", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+        except openai.APIConnectionError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the scheduler did not start")
 
 
 async def ask(port: int) -> httpx.Response:

@@ -16,9 +16,10 @@ from feed_messages import snapshot
 from http_service import serving
 from step_traffic import Traffic
 
-from block.config import PredictorConfig
+from block.config import PredictorConfig, PredictorSettings
 from block.latency.load import load_latency
 from block.messages import FEED_VERSION, Clockwork, Delta
+from block.operation import AccessSettings, SecretSource
 from predictor.app import create_app
 
 TABLE = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
@@ -156,6 +157,8 @@ async def test_metrics_count_predictions(client, feed) -> None:
     await _ready(client)
     await client.post("/v1/predict", json={"candidate": CANDIDATE})
     page = (await client.get("/metrics")).text
+    assert 'block_predictor_ready{instance="i0"} 1.0' in page
+    assert 'block_feed_age_seconds{instance="i0"}' in page
     assert 'block_prediction_seconds_count{instance="i0"} 1.0' in page
 
 
@@ -205,3 +208,18 @@ async def test_unknown_paths_and_wrong_methods_are_told_apart(client) -> None:
     answer = await client.get("/v1/predict")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert (await client.post("/health")).headers["allow"] == "GET"
+
+
+async def test_a_predictor_with_keys_answers_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREDICTOR_KEYS", "predictor-key")
+    settings = PredictorSettings(access=AccessSettings(keys=SecretSource(env="PREDICTOR_KEYS")))
+    config = PredictorConfig(
+        instance="i0", feed=f"ipc://{tmp_path}/feed", latency=TABLE, port=1, settings=settings
+    )
+    async with serving(create_app(config)) as url, httpx.AsyncClient(base_url=url) as client:
+        refused = await client.post("/v1/release", json={"id": "x"})
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/health")).status_code == 503  # there is no feed, but it may be asked
+        client.headers["Authorization"] = "Bearer predictor-key"
+        assert (await client.post("/v1/release", json={"id": "x"})).status_code == 204

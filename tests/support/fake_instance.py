@@ -9,7 +9,17 @@ from typing import Any
 from aiohttp import web
 from local_app import run_app
 from multidict import CIMultiDict
-from openai_answers import BAD_REQUEST, ENGINE_ERROR, MODEL, WHOLE, chat_chunks, sse
+from openai_answers import (
+    BAD_REQUEST,
+    ENGINE_ERROR,
+    MODEL,
+    RESPONSE,
+    WHOLE,
+    chat_chunks,
+    embeddings,
+    response_events,
+    sse,
+)
 
 
 class FakeInstance:
@@ -20,6 +30,8 @@ class FakeInstance:
         self.behaviour = "serve"
         self.healthy = True
         self.models = [MODEL]
+        self.keys: set[str | None] = set()
+        """Brought by those who polled it."""
         self.delay_s = 0.0
         self.received: list[tuple[CIMultiDict[str], bytes, str]] = []
         self.aborted = 0
@@ -46,6 +58,7 @@ class FakeInstance:
             self.runner = None
 
     async def health(self, request: web.Request) -> web.Response:
+        self.keys.add(request.headers.get("Authorization"))
         return web.Response(status=200 if self.healthy else 503)
 
     async def list_models(self, request: web.Request) -> web.Response:
@@ -75,6 +88,14 @@ class FakeInstance:
         if not body.get("stream"):
             return web.Response(body=WHOLE, content_type="application/json", headers={"X-Engine": "v1"})
         return await self._write(request, chat_chunks())
+
+    async def _embed(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        return web.json_response(embeddings(body["input"], packed=body.get("encoding_format") == "base64"))
+
+    async def _respond(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if body.get("stream"):
+            return await self._write(request, response_events())
+        return web.json_response(RESPONSE)
 
     async def _slow_stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return await self._write(request, chat_chunks() * 1000, pause_s=0.02)

@@ -24,6 +24,8 @@ class FakePredictor:
         self.refuses_commits = False
         self.refused = 0
         self.questions: list[PredictRequest] = []
+        self.keys: set[str | None] = set()
+        """Brought by those who asked."""
         self.committed: list[str] = []
         self.released: list[str] = []
         self.url = ""
@@ -41,6 +43,7 @@ class FakePredictor:
             await self.runner.cleanup()
 
     async def predict(self, request: web.Request) -> web.Response:
+        self.keys.add(request.headers.get("Authorization"))
         self.questions.append(msgspec.json.decode(await request.read(), type=PredictRequest))
         if self.behaviour.startswith("slow"):
             await asyncio.sleep(self.slow_s)

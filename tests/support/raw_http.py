@@ -22,7 +22,7 @@ class Echo:
         self.left: list[bytes] = []
         self.interrupted: list[bytes] = []
         self.held: list[Exchange] = []
-        self.opened = self.closed = 0
+        self.opened = self.closed = self.renewed = 0
 
     async def open(self) -> None:
         self.opened += 1
@@ -48,6 +48,9 @@ class Echo:
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         self.errors.append(error)
         exchange.respond(error.status, [], error.message.encode())
+
+    def renew(self) -> None:
+        self.renewed += 1
 
 
 class _Watcher:
