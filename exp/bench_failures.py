@@ -155,6 +155,8 @@ class FailureBench:
         mended_s = loop.time()
         recovery = asyncio.create_task(_timed(stage.until_ready()))
         await load.run_for(phases.after_s)
+        while not recovery.done():  # a breaker closes by requests
+            await load.run_for(0.2)
         await load.settle()
         recovered_s = await recovery
         victim = stage.names[VICTIM] if fault.harms_an_instance else ""

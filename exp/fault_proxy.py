@@ -73,7 +73,8 @@ class FaultProxy:
         except OSError:
             writer.close()
             return
-        await _Pair(self, (reader, writer), there).run()
+        with contextlib.suppress(asyncio.CancelledError):  # the proxy's end, which asyncio would report
+            await _Pair(self, (reader, writer), there).run()
 
     async def spoil(self, data: bytes, reset: Callable[[], None]) -> tuple[bytes, bool]:
         """What becomes of a part of an answer, and whether anything follows it."""

@@ -19,13 +19,19 @@ from global_scheduler.life_signs import LifeSigns
 from global_scheduler.model_list import ModelCard
 from global_scheduler.traffic import Burden, Traffic
 
+PREDICTOR_PAUSE_S = 5.0
+"""Longest pause before a predictor that was late is asked again."""
 _UNWEIGHED = Burden()
 
 
 class Instance:
     """One vLLM server as this scheduler sees it."""
 
-    def __init__(self, config: InstanceConfig, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self, config: InstanceConfig, rules: BreakerSettings | None = None, dice: random.Random | None = None
+    ) -> None:
+        """``rules`` and ``dice``: of its breakers."""
+        rules, dice = rules or BreakerSettings(), dice or random.Random()
         self.config = config
         self.name = config.name
         self.origin, self.prefix = split_url(config.url)
@@ -39,7 +45,9 @@ class Instance:
         """Whether a stream has been waited for, and nothing at all has come, for suspiciously long."""
         self.draining = False
         """Whether it is being taken out of service."""
-        self.breaker = breaker or Breaker(BreakerSettings(), random.Random())
+        self.breaker = Breaker(rules, dice)
+        self.timeliness = Breaker(_hardly_pausing(rules), dice)
+        """Its predictor's: late answers open it, and then nobody waits for them."""
         self.signs = LifeSigns()
         self.traffic = Traffic()
         self._models: tuple[ModelCard, ...] | None = None
@@ -109,6 +117,12 @@ class Instance:
         return _Busy(self.traffic, burden)
 
 
+def _hardly_pausing(rules: BreakerSettings) -> BreakerSettings:
+    """To check whether a predictor is in time again costs nobody anything."""
+    longest_s = min(rules.longest_pause_s, PREDICTOR_PAUSE_S)
+    return rules.model_copy(update={"longest_pause_s": longest_s})
+
+
 class _Busy:
     """A class, for a generator would cost each request three times as much."""
 
@@ -146,7 +160,7 @@ class Fleet:
 
     def make(self, config: InstanceConfig) -> Instance:
         """An instance that is not part of the fleet yet."""
-        return Instance(config, Breaker(self._breaker, self._dice))
+        return Instance(config, self._breaker, self._dice)
 
     def arrange(self, instances: Sequence[Instance]) -> None:
         """These are the fleet from now on."""
