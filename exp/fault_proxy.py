@@ -111,11 +111,12 @@ class _Pair:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            writers = [writer for _, writer in (self._here, self._there)]
+            for writer in writers:
+                writer.close()  # what is written goes out first
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for _, writer in (self._here, self._there):
-                writer.close()
+            await asyncio.gather(*ways, *(one.wait_closed() for one in writers), return_exceptions=True)
 
     async def _requests(self) -> None:
         (reader, _), (_, writer) = self._here, self._there
