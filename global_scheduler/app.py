@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from block.access import bearer, is_loopback
-from block.config import SchedulerConfig, SchedulerSettings
-from block.errors import RequestError
+from block.config import InstanceConfig, SchedulerConfig, SchedulerSettings
+from block.errors import ConfigError, RequestError
 from block.http.client import Client
 from block.http.exchange import Exchange
 from block.http.limits import Limits
 from block.http.message import Request
 from block.http.origin import trusting
+from global_scheduler.admin import PREFIX as ADMIN
+from global_scheduler.admin import Admin
 from global_scheduler.courier import Courier
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
@@ -21,6 +24,7 @@ from global_scheduler.endpoints import ENDPOINTS
 from global_scheduler.fleet import Fleet
 from global_scheduler.headers import ForwardedHeaders
 from global_scheduler.health import HealthMonitor
+from global_scheduler.instance_file import InstanceFile
 from global_scheduler.ledger import Ledger
 from global_scheduler.measures import Measures
 from global_scheduler.metrics import SchedulerMetrics
@@ -31,6 +35,7 @@ from global_scheduler.receipt_writer import ReceiptWriter
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import error_body, error_headers
+from global_scheduler.roster import Roster
 from global_scheduler.router import Router
 from global_scheduler.tracing import Tracer, check_tracing
 from length_estimation.length_service import LengthService
@@ -64,11 +69,16 @@ class SchedulerApp:
         self._headers = ForwardedHeaders(upstream)
         self._predictor_headers = bearer(upstream.predictor_key, "settings.upstream.predictor_key")
         trust = None if upstream.authorities is None else trusting(upstream.authorities)
-        self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s, context=trust)
+        self._alone = worker is None
+        self._file = InstanceFile(config.instances_file) if config.instances_file else None
+        self._fleet = Fleet(
+            _first_instances(config, self._file), settings.health_interval_s, settings.breaker, context=trust
+        )
         self._metrics = SchedulerMetrics(self._fleet, worker)
         self._resources = AsyncExitStack()
         self._router: Router
-        self._pages = Pages(self._fleet, self._metrics)
+        self._admin: Admin
+        self._pages = Pages(self._fleet, self._metrics, self._file)
         receipts = settings.receipts
         self._writer = ReceiptWriter(receipts, self._metrics) if receipts.wanted else None
         check_tracing(settings.tracing)
@@ -86,9 +96,7 @@ class SchedulerApp:
         lengths = make_length_service(self._lengths, settings, http)
         self._resources.push_async_callback(lengths.close)
         self._router = self._make_router(http, courier, ledger, lengths)
-        monitor = HealthMonitor(http, self._fleet, settings.health_interval_s, self._headers.own)
-        self._resources.push_async_callback(monitor.stop)
-        await monitor.start()
+        await self._open_roster(http)
 
     async def close(self) -> None:
         """Let go of the fleet."""
@@ -105,6 +113,8 @@ class SchedulerApp:
                 self._router.serve(exchange)
             else:
                 _refuse_method(exchange, "POST")
+        elif path.startswith(ADMIN):
+            self._admin.handle(exchange)
         elif (page := self._pages.find(path)) is not None:
             if method in (b"GET", b"HEAD"):
                 _show(exchange, page)
@@ -126,6 +136,17 @@ class SchedulerApp:
         if self._writer is not None:
             self._writer.renew()
 
+    async def _open_roster(self, http: Client) -> None:
+        monitor = HealthMonitor(http, self._settings, self._headers.own)
+        self._resources.push_async_callback(monitor.stop)
+        roster = Roster(self._fleet, monitor, self._settings.drain_timeout_s)
+        self._resources.push_async_callback(roster.close)
+        self._admin = Admin(self._fleet, roster, self._file, alone=self._alone)
+        await roster.open()
+        if self._file is not None:
+            following = asyncio.create_task(self._file.follow(roster.follow))
+            self._resources.callback(following.cancel)
+
     def _make_router(self, http: Client, courier: Courier, ledger: Ledger, lengths: LengthService) -> Router:
         settings = self._settings
         decider = Decider(
@@ -142,7 +163,7 @@ class SchedulerApp:
             ledger,
             self._metrics,
             lengths,
-            settings.attempts,
+            settings,
             counts_tokens=self._writer is not None,
         )
         receipts = Receipts(Measures(self._metrics, self._fleet), self._writer)
@@ -153,6 +174,7 @@ class SchedulerApp:
             receipts,
             lengths,
             self._headers,
+            max_outstanding=settings.max_outstanding,
             tracer=self._open_tracer(),
             records_prompts=settings.record_prompts,
         )
@@ -168,6 +190,14 @@ class SchedulerApp:
         if self._writer is not None:
             self._writer.start()
             self._resources.callback(self._writer.close)
+
+
+def _first_instances(config: SchedulerConfig, file: InstanceFile | None) -> tuple[InstanceConfig, ...]:
+    """Raises ConfigError if the file that should list them cannot be used, and there are no others."""
+    listed = None if file is None else file.read_if_changed()
+    if listed is None and file is not None and not config.instances:
+        raise ConfigError(f"instances_file: {file.problem}")
+    return config.instances if listed is None else listed
 
 
 def _make_prober(

@@ -1,52 +1,90 @@
 """The instances known to this scheduler: which are up, what they serve, what was sent to them.
 
-Holds state; asks nobody. ``health`` writes it, the router reads it.
+Holds state; asks nobody. ``health`` and ``roster`` write it, the router reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
 
-from block.config import InstanceConfig
+from block.config import BreakerSettings, InstanceConfig
 from block.errors import RequestError
 from block.http.origin import split_url
+from global_scheduler.breaker import Breaker, BreakerState
+from global_scheduler.life_signs import LifeSigns
 from global_scheduler.model_list import ModelCard
 from global_scheduler.traffic import Burden, Traffic
 
+PREDICTOR_PAUSE_S = 5.0
+"""Longest pause before a predictor that was late is asked again."""
 _UNWEIGHED = Burden()
-
-
-class Waiting(Protocol):
-    """Something that waits for an instance's first byte."""
-
-    def give_up(self) -> None:
-        """There is none to come."""
-        ...
 
 
 class Instance:
     """One vLLM server as this scheduler sees it."""
 
-    def __init__(self, config: InstanceConfig, context: ssl.SSLContext | None = None) -> None:
-        """``context``: for https; None trusts the system's authorities."""
+    def __init__(
+        self,
+        config: InstanceConfig,
+        rules: BreakerSettings | None = None,
+        dice: random.Random | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """``rules`` and ``dice``: of its breakers; ``context``: for https, None trusts the system's
+        authorities.
+        """
+        rules, dice = rules or BreakerSettings(), dice or random.Random()
+        self.config = config
         self.name = config.name
         self.origin, self.prefix = split_url(config.url, context)
         self.predictor = split_url(config.predictor_url, context) if config.predictor_url else None
         """Origin and path of its predictor, if it has one."""
         self.healthy = False
+        """Whether it answered its last health poll."""
+        self.slow = False
+        """Whether it is late with the poll that is under way."""
+        self.silent = False
+        """Whether a stream has been waited for, and nothing at all has come, for suspiciously long."""
+        self.draining = False
+        """Whether it is being taken out of service."""
+        self.breaker = Breaker(rules, dice)
+        self.timeliness = Breaker(_hardly_pausing(rules), dice)
+        """Its predictor's: late answers open it, and then nobody waits for them."""
+        self.signs = LifeSigns()
         self.traffic = Traffic()
         self._models: tuple[ModelCard, ...] | None = None
         self.model_names: frozenset[str] = frozenset()
         """Of what it serves."""
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
-        self.waiting: set[Waiting] = set()
-        """What was sent there and has no first byte yet."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests may go there, if there is nobody better."""
+        return self.healthy and not self.draining
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing speaks against sending requests there."""
+        return self.healthy and not (self.draining or self.slow or self.silent) and self.breaker.admits
+
+    @property
+    def condition(self) -> str:
+        """In one word, the worst first."""
+        conditions = {
+            "draining": self.draining,
+            "down": not self.healthy,
+            "open": self.breaker.state is BreakerState.OPEN,
+            "half_open": self.breaker.state is BreakerState.HALF_OPEN,
+            "silent": self.silent,
+            "slow": self.slow,
+        }
+        return next((word for word, holds in conditions.items() if holds), "ready")
 
     @property
     def outstanding(self) -> int:
@@ -80,13 +118,17 @@ class Instance:
     def give_up(self) -> None:
         """It is down for certain: what waits for its first byte ends now, and can go elsewhere."""
         self.healthy = False
-        for waiting in tuple(self.waiting):
-            waiting.give_up()
-        self.waiting.clear()
+        self.signs.give_up()
 
     def busy(self, burden: Burden = _UNWEIGHED) -> AbstractContextManager[None]:
         """Count one request as outstanding within the context, with what it weighs."""
         return _Busy(self.traffic, burden)
+
+
+def _hardly_pausing(rules: BreakerSettings) -> BreakerSettings:
+    """To check whether a predictor is in time again costs nobody anything."""
+    longest_s = min(rules.longest_pause_s, PREDICTOR_PAUSE_S)
+    return rules.model_copy(update={"longest_pause_s": longest_s})
 
 
 class _Busy:
@@ -107,18 +149,35 @@ class _Busy:
 
 
 class Fleet:
-    """All instances, in the order of the configuration."""
+    """All instances that are in service or draining, in the order of their list."""
 
     def __init__(
         self,
         configs: Sequence[InstanceConfig],
         retry_after_s: float,
+        breaker: BreakerSettings | None = None,
+        seed: int | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """``context``: for https."""
-        self.instances = tuple(Instance(config, context) for config in configs)
-        self._by_name = {instance.name: instance for instance in self.instances}
+        """``seed``: for the breakers' pauses; None, so that no two schedulers pause alike. ``context``: for
+        https.
+        """
+        self._context = context
+        self._breaker = breaker or BreakerSettings()
+        self._dice = random.Random(seed)
         self._retry_after_s = retry_after_s
+        self.instances: tuple[Instance, ...] = ()
+        self._by_name: dict[str, Instance] = {}
+        self.arrange([self.make(config) for config in configs])
+
+    def make(self, config: InstanceConfig) -> Instance:
+        """An instance that is not part of the fleet yet."""
+        return Instance(config, self._breaker, self._dice, self._context)
+
+    def arrange(self, instances: Sequence[Instance]) -> None:
+        """These are the fleet from now on."""
+        self.instances = tuple(instances)
+        self._by_name = {instance.name: instance for instance in instances}
 
     @property
     def healthy(self) -> tuple[Instance, ...]:
@@ -126,13 +185,17 @@ class Fleet:
         return tuple(instance for instance in self.instances if instance.healthy)
 
     def eligible(self, model: str) -> tuple[Instance, ...]:
-        """Healthy instances that serve ``model``, at least one.
+        """Instances that serve ``model`` and that nothing speaks against, at least one.
 
-        Raises RequestError: 404 if the whole fleet's models are known and it is none of them, else 503.
+        If something speaks against each of them, all that are healthy: then doubts are no help, and what
+        trips every breaker may be one client's doing. Raises RequestError: 404 if the whole fleet's models
+        are known and it is none of them, else 503.
         """
-        able = tuple([instance for instance in self.instances if instance.healthy and instance.serves(model)])
+        able = [instance for instance in self.instances if instance.ready and instance.serves(model)]
+        if not able:
+            able = [instance for instance in self.instances if instance.usable and instance.serves(model)]
         if able:
-            return able
+            return tuple(able)
         if self.healthy and not any(instance.serves(model) for instance in self.instances):
             raise RequestError(
                 f"The model {model!r} does not exist; served here: {', '.join(self._served())}",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, ProcessCollector, exposition
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, exposition
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -103,6 +103,11 @@ class SchedulerMetrics:
             "Of streams, after the first token; only while answers are counted (receipts, traces, lengths).",
             _PER_TOKEN_S,
         )
+        self.instances_file_ok = Gauge(
+            "block_instances_file_ok",
+            "0 if the file of instances is broken and its last good state is followed.",
+            registry=self._registry,
+        )
         self._registry.register(_FleetGauges(fleet))
         ProcessCollector(registry=self._registry)
 
@@ -172,6 +177,16 @@ _GAUGES: tuple[tuple[str, str, Callable[[Instance], float | None]], ...] = (
         "block_instance_up",
         "1 if the instance answered its last health poll.",
         lambda instance: float(instance.healthy),
+    ),
+    (
+        "block_instance_ready",
+        "1 if nothing speaks against sending it requests.",
+        lambda instance: float(instance.ready),
+    ),
+    (
+        "block_breaker_state",
+        "0 closed, 1 half open, 2 open.",
+        lambda instance: float(instance.breaker.state),
     ),
     (
         "block_outstanding_requests",

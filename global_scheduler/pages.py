@@ -11,6 +11,7 @@ import msgspec
 from block.errors import RequestError
 from block.http.message import Request, first_value
 from global_scheduler.fleet import Fleet
+from global_scheduler.instance_file import InstanceFile
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.model_list import ModelCard, render_model_list
 
@@ -31,6 +32,7 @@ class InstanceHealth(msgspec.Struct, frozen=True):
 
     name: str
     healthy: bool
+    condition: str
     outstanding: int
     models: tuple[str, ...]
 
@@ -40,13 +42,15 @@ class HealthReport(msgspec.Struct, frozen=True):
 
     status: str
     instances: tuple[InstanceHealth, ...]
+    instances_file_problem: str | None = None
 
 
 class Pages:
     """Renders the pages from the fleet as it is now."""
 
-    def __init__(self, fleet: Fleet, metrics: SchedulerMetrics) -> None:
+    def __init__(self, fleet: Fleet, metrics: SchedulerMetrics, file: InstanceFile | None = None) -> None:
         self._fleet = fleet
+        self._file = file
         self._metrics = metrics
         self._pages: Mapping[bytes, Callable[[Request], Page]] = {
             b"/v1/models": self._models,
@@ -76,16 +80,22 @@ class Pages:
         """Whether requests can be served, and by whom."""
         instances = tuple(
             InstanceHealth(
-                one.name, one.healthy, one.outstanding, tuple(card.id for card in one.models or ())
+                one.name,
+                one.healthy,
+                one.condition,
+                one.outstanding,
+                tuple(card.id for card in one.models or ()),
             )
             for one in self._fleet.instances
         )
-        up = bool(self._fleet.healthy)
-        report = HealthReport("ok" if up else "no healthy instance", instances)
+        up = any(instance.usable for instance in self._fleet.instances)
+        problem = None if self._file is None else self._file.problem
+        report = HealthReport("ok" if up else "no healthy instance", instances, problem)
         return Page(msgspec.json.encode(report), status=200 if up else 503)
 
     def _exposition(self, request: Request) -> Page:
         """What Prometheus reads."""
+        self._metrics.instances_file_ok.set(self._file is None or self._file.problem is None)
         accept = first_value(request.headers, b"accept") or b""
         return Page(*self._metrics.exposition(accept.decode("latin-1")))
 

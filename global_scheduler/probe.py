@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import msgspec
@@ -72,13 +72,34 @@ class Prober:
         asked = self._sample([instance for instance in instances if instance.predictor], seed, count)
         if not asked:
             return {}
-        poll = Poll(len(asked), quorum)
         plain = msgspec.json.encode(PredictRequest(candidate, (), self._scenarios))
-        for instance in asked:
+        timely = [instance for instance in asked if instance.timeliness.admits]
+        poll = Poll(len(timely), quorum, unasked=len(asked) - len(timely))
+        for instance in timely:
             self._send(instance, candidate, plain, poll)
+        if len(timely) < len(asked):
+            self._check(asked, candidate, plain)
+        if not timely:
+            return {}
         await poll.settled(self._deadline_s)
+        if poll.overdue:
+            self._note_late(instance for instance in timely if instance.name not in poll.heard)
         self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
         return poll.usable
+
+    def _check(self, asked: Iterable[Instance], candidate: CandidateRequest, plain: bytes) -> None:
+        """Those who were late time and again are asked now and then, but not waited for."""
+        now_s = time.monotonic()
+        for instance in asked:
+            if instance.timeliness.due(now_s):
+                instance.timeliness.checked(well=True, now_s=now_s)
+                instance.timeliness.begin()
+                self._send(instance, candidate, plain, None)
+
+    def _note_late(self, late: Iterable[Instance]) -> None:
+        now_s = time.monotonic()
+        for instance in late:
+            instance.timeliness.fail(now_s)
 
     def _sample(self, instances: list[Instance], seed: int, count: int | None) -> list[Instance]:
         if count is None or count >= len(instances):
@@ -90,8 +111,11 @@ class Prober:
         for outcome, count in outcomes.items():
             self._metrics.probes.count((outcome,), count)
 
-    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll) -> None:
-        """Ask one; ``plain`` is the question as it goes to those who know all earlier choices."""
+    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll | None) -> None:
+        """Ask one; ``plain`` is the question as it goes to those who know all earlier choices.
+
+        Without a ``poll``, nobody waits for the answer.
+        """
         assert instance.predictor is not None
         untold = self._ledger.untold(instance)
         question = plain
@@ -105,7 +129,7 @@ class Prober:
     def _take(
         self,
         instance: Instance,
-        poll: Poll,
+        poll: Poll | None,
         asked: Asked,
         response: Response | None,
     ) -> None:
@@ -119,7 +143,12 @@ class Prober:
                 self._ledger.acknowledge(instance, [earlier.id for earlier in asked.untold])
             instance.traffic.hear(answer.load, asked.tally, time.monotonic())  # of use even if it came late
             self._metrics.probe_s.observe(time.perf_counter() - asked.at_s)
-        poll.take(instance.name, answer)
+        if time.perf_counter() - asked.at_s <= self._deadline_s:
+            instance.timeliness.succeed(time.monotonic())
+        elif poll is None:
+            instance.timeliness.fail(time.monotonic())
+        if poll is not None:
+            poll.take(instance.name, answer)
 
 
 def _checked(response: Response, instance: Instance) -> PredictResponse:

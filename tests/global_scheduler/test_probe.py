@@ -156,3 +156,39 @@ async def test_a_request_that_the_instance_refuses_is_released(world, wait_until
     await fleet.chat()
     await wait_until(lambda: len(fleet.predictors["a"].released) == 1)
     assert fleet.predictors["a"].released == fleet.predictors["a"].committed
+
+
+async def test_a_predictor_that_is_late_time_and_again_is_not_waited_for_until_it_is_in_time(world):
+    """Decisions stop paying for it; it is asked all the same now and then, and believed again."""
+    rules = {"failures_in_a_row": 2, "first_pause_s": 0.2, "longest_pause_s": 0.2}
+    fleet = await world(
+        instances=3, predictors=True, policy="block", probe_deadline_s=0.3, probe_minimum=0.5, breaker=rules
+    )
+    slow = fleet.predictors["a"]
+    slow.behaviour, slow.slow_s, slow.e2e_s = "slow", 0.6, 0.1
+    for _ in range(2):
+        await fleet.chat()
+    for _ in range(8):
+        started_s = time.perf_counter()
+        answer = await fleet.chat()
+        assert time.perf_counter() - started_s < 0.25
+        assert answer.headers["x-block-instance"] in "bc"
+        assert "x-block-fallback" not in answer.headers
+        await asyncio.sleep(0.1)
+    assert 3 <= len(slow.questions) < 9
+    slow.behaviour = "answer"
+    async with asyncio.timeout(5):
+        while (await fleet.chat()).headers["x-block-instance"] != "a":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_predictors_that_are_not_waited_for_still_count_as_silent(world):
+    """Else the few that are in time would get everything."""
+    rules = {"failures_in_a_row": 1, "first_pause_s": 60.0, "longest_pause_s": 60.0}
+    fleet = await world(
+        instances=3, predictors=True, policy="block", probe_deadline_s=0.1, probe_minimum=0.5, breaker=rules
+    )
+    for name in "ab":
+        fleet.predictors[name].behaviour = "slow"
+    answers = [await fleet.chat() for _ in range(4)]
+    assert all("x-block-fallback" in answer.headers for answer in answers)
