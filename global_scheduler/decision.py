@@ -13,16 +13,18 @@ import msgspec
 
 from block.config import SchedulerSettings
 from block.errors import RequestError
-from block.messages import CandidateRequest, PredictResponse
+from block.messages import CandidateRequest, PredictResponse, Wanted
 from block.types import Prediction
 from global_scheduler.admission import check_admission
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import Inquiry
-from global_scheduler.lineup import line_up
+from global_scheduler.lineup import cached_tokens, line_up
 from global_scheduler.policies import Candidate, Choice, Needs, Policy, RoutingRequest
 from global_scheduler.policies.block_nosim import BlockNosim
 from global_scheduler.policies.least_request import LeastRequest
+from global_scheduler.policies.slo import has_slo
 from global_scheduler.prefixes import prefix_digests
+from global_scheduler.question import Question
 from global_scheduler.quorum import Quorum
 from global_scheduler.traffic import Burden
 from length_estimation.estimator import EstimationRequest, LengthEstimate
@@ -38,9 +40,7 @@ logger = logging.getLogger(__name__)
 class Asker(Protocol):
     """Whoever puts a question to predictors."""
 
-    async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum
-    ) -> dict[str, PredictResponse]:
+    async def ask(self, instances: Sequence[Instance], question: Question) -> dict[str, PredictResponse]:
         """Answers by instance name; none at all if there were too few."""
         ...
 
@@ -50,7 +50,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     instances: tuple[Instance, ...]
     """Best first."""
-    candidate: CandidateRequest
+    question: Question
+    """What predictors were asked, or would have been."""
     burden: Burden
     """What the instance that serves it has to carry."""
     policy: str
@@ -102,20 +103,20 @@ class Decider:
         policy = self._policies[name]
         eligible = self._fleet.eligible(inquiry.model)
         request = await self._describe(inquiry, eligible, policy.needs)
-        question = _question(request)
+        question = self._question(request, policy.needs, eligible, len(inquiry.prompt_json))
         answers: dict[str, PredictResponse] = {}
         if policy.needs.answers:
-            asked = await self._prober.ask(eligible, question, request.seed, self._quorum(policy.needs))
+            asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
-        choice, fallback = self._choose(policy, request, eligible, answers, len(inquiry.prompt_json))
+        choice, fallback = self._choose(policy, request, eligible, answers, question.cached_tokens)
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
-            candidate=question,
+            question=question,
             burden=Burden(request.prompt_tokens, request.output_tokens, request.prefix_digests),
             policy=name,
             fallback=fallback,
-            predictions={name: answer.prediction for name, answer in answers.items()},
+            predictions={name: one.prediction for name, one in answers.items() if one.prediction},
             took_s=time.perf_counter() - started_s,
         )
 
@@ -125,12 +126,12 @@ class Decider:
         request: RoutingRequest,
         eligible: Sequence[Instance],
         answers: Mapping[str, PredictResponse],
-        prompt_bytes: int,
+        cached: Mapping[str, int],
     ) -> tuple[Choice, str | None]:
         """The choice, and why the policy did not make it on fresh answers, if so."""
         settings = self._settings
         max_age_s = settings.last_state_max_age_s if policy.needs.answers and not answers else None
-        candidates = line_up(request, eligible, answers, prompt_bytes, max_age_s)
+        candidates = line_up(eligible, answers, cached, max_age_s)
         fallback = None
         if policy.needs.answers and not answers:
             policy, fallback = _substitute(policy, candidates, eligible)
@@ -140,6 +141,23 @@ class Decider:
         if choice is None:
             return LeastRequest().choose(request, candidates), "policy_failed"
         return choice, fallback
+
+    def _question(
+        self, request: RoutingRequest, needs: Needs, eligible: Sequence[Instance], prompt_bytes: int
+    ) -> Question:
+        return Question(
+            candidate=_newcomer(request),
+            seed=request.seed,
+            wanted=self._wanted(request, needs),
+            quorum=self._quorum(needs),
+            cached_tokens=cached_tokens(request, eligible, prompt_bytes),
+        )
+
+    def _wanted(self, request: RoutingRequest, needs: Needs) -> Wanted:
+        if needs.predictions:
+            return "harm" if needs.harm else "times"
+        admission = self._settings.admission_max_miss is not None and has_slo(request)
+        return "times" if admission else "load"
 
     def _quorum(self, needs: Needs) -> Quorum:
         settings = self._settings
@@ -166,7 +184,7 @@ class Decider:
             seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
             output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
             session=inquiry.session,
-            prefix_digests=_digests(inquiry) if needs.prefixes else (),
+            prefix_digests=_digests(inquiry) if needs.prefixes or needs.predictions else (),
             slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,
             slo_e2e_s=inquiry.slo_e2e_s or settings.slo_e2e_s,
         )
@@ -234,7 +252,7 @@ def _guarded_choice(
     return None
 
 
-def _question(request: RoutingRequest) -> CandidateRequest:
+def _newcomer(request: RoutingRequest) -> CandidateRequest:
     return CandidateRequest(
         id=request.id,
         prompt_tokens=request.prompt_tokens,

@@ -82,7 +82,7 @@ class Dispatcher:
 
     async def _serve(self, instance: Instance, errand: Errand) -> Failure | None:
         """One attempt; None if the client has its answer."""
-        commitment = self._ledger.commit(instance, errand.decision.candidate)
+        commitment = self._ledger.commit(instance, errand.decision.question.about(instance.name))
         served = False
         try:
             with instance.busy(errand.decision.burden):
@@ -118,7 +118,7 @@ class Dispatcher:
 
     def _learn(self, errand: Errand, answer: AnswerTokens) -> None:
         if answer.ended and answer.tokens is not None:
-            self._lengths.completed(errand.decision.candidate.id, answer.tokens, cut=answer.cut)
+            self._lengths.completed(errand.decision.question.candidate.id, answer.tokens, cut=answer.cut)
 
     def _note(self, instance: Instance, failure: Failure) -> None:
         self._metrics.retries.labels(failure.reason).inc()

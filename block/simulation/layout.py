@@ -90,6 +90,7 @@ PRODUCTS: Final = 4
     STOP_TOKENS,  # where the response really ends; at most MAX_TOKENS
     PRIORITY,
     RANK,  # order of request ids, the last tie-break of the priority queue
+    LIKELY_HITS,  # without the cache's content: leading blocks that it is said to hold
     STATUS,
     COMPUTED,
     GENERATED,
@@ -108,7 +109,7 @@ PRODUCTS: Final = 4
     END_DRIFT,  # gliding: DRIFT at which the last token has come; 0 outside the cohort
     TIMES,  # where the times start in f
     RECORD,
-) = range(23)
+) = range(24)
 
 # Values of STATUS.
 RUNNING: Final = 0
