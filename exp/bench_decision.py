@@ -126,7 +126,8 @@ class DecisionBench:
         ]
         others = OtherWork()
         decisions = uvloop.run(send_decisions(router.url, self.load, self.seconds, WARM_S))
-        cores = Cores(*(group.cores() for group in groups), others=others.cores)
+        scheduler, asked, answering, load = (group.cores() for group in groups)
+        cores = Cores(scheduler, asked, answering, load, others.cores)
         return DecisionResult(self.predictors, self.load.rate_per_s, decisions, cores)
 
 

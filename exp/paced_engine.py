@@ -93,7 +93,7 @@ class PacedEngine:
         self._name = name
         self._pace = pace
         self._source = random.Random(name)
-        self._socket = zmq.Context.instance().socket(zmq.XPUB)
+        self._socket: zmq.SyncSocket = zmq.Context.instance().socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.bind(feed)

@@ -101,22 +101,26 @@ class Decider:
         started_s = time.perf_counter()
         name = self.policy_name(inquiry)
         policy = self._policies[name]
+        needs = policy.needs
         eligible = self._fleet.eligible(inquiry.model)
-        request = await self._describe(inquiry, eligible, policy.needs)
-        question = self._question(request, policy.needs, eligible, len(inquiry.prompt_json))
+        request = await self._describe(inquiry, eligible, needs)
+        question = self._question(request, needs, eligible, len(inquiry.prompt_json))
         answers: dict[str, PredictResponse] = {}
-        if policy.needs.answers:
+        if needs.answers:
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
-        choice, fallback = self._choose(policy, request, eligible, answers, question.cached_tokens)
+        lost = needs.answers and not answers
+        max_age_s = self._settings.last_state_max_age_s if lost else None
+        candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
+        choice, fallback = self._choose(policy, request, candidates, eligible if lost else ())
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
             question=question,
             burden=Burden(request.prompt_tokens, request.output_tokens, request.prefix_digests),
             policy=name,
             fallback=fallback,
-            predictions={name: one.prediction for name, one in answers.items() if one.prediction},
+            predictions={one: answer.prediction for one, answer in answers.items() if answer.prediction},
             took_s=time.perf_counter() - started_s,
         )
 
@@ -124,19 +128,18 @@ class Decider:
         self,
         policy: Policy,
         request: RoutingRequest,
-        eligible: Sequence[Instance],
-        answers: Mapping[str, PredictResponse],
-        cached: Mapping[str, int],
+        candidates: Sequence[Candidate],
+        silent: Sequence[Instance],
     ) -> tuple[Choice, str | None]:
-        """The choice, and why the policy did not make it on fresh answers, if so."""
-        settings = self._settings
-        max_age_s = settings.last_state_max_age_s if policy.needs.answers and not answers else None
-        candidates = line_up(eligible, answers, cached, max_age_s)
+        """The choice, and why the policy did not make it on fresh answers, if so.
+
+        ``silent``: all instances, if too few of their predictors answered the policy's question.
+        """
         fallback = None
-        if policy.needs.answers and not answers:
-            policy, fallback = _substitute(policy, candidates, eligible)
-        elif settings.admission_max_miss is not None:
-            check_admission(request, candidates, settings.admission_max_miss)
+        if silent:
+            policy, fallback = _substitute(policy, candidates, silent)
+        elif self._settings.admission_max_miss is not None:
+            check_admission(request, candidates, self._settings.admission_max_miss)
         choice = _guarded_choice(policy, request, candidates)
         if choice is None:
             return LeastRequest().choose(request, candidates), "policy_failed"
@@ -168,21 +171,23 @@ class Decider:
         exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
         prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
         max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
+        output_tokens = min(settings.constant_output_tokens, max_tokens)
+        quantiles: tuple[tuple[float, float], ...] = ()
         if exact:
             estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
-        else:
-            estimate = LengthEstimate.point(min(settings.constant_output_tokens, max_tokens), "constant")
+            output_tokens = min(max(1, round(estimate.mean_tokens)), max_tokens)
+            quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
         sequence = next(self._sequence)
         return RoutingRequest(
             id=inquiry.id,
             model=inquiry.model,
             prompt_tokens=prompt_tokens,
-            output_tokens=min(max(1, round(estimate.mean_tokens)), max_tokens),
+            output_tokens=output_tokens,
             max_tokens=max_tokens,
             priority=inquiry.priority,
             sequence=sequence,
             seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
-            output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
+            output_quantiles=quantiles,
             session=inquiry.session,
             prefix_digests=_digests(inquiry) if needs.prefixes or needs.predictions else (),
             slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,

@@ -55,7 +55,7 @@ class FeedReader:
             # Connecting subscribes, so a snapshot is on its way; deltas that overtake it are no gap.
             self._asked_at_s = time.monotonic()
             # ZMQ's own support for asyncio costs several times what reading a message does.
-            loop, number = asyncio.get_running_loop(), socket.getsockopt(zmq.FD)
+            loop, number = asyncio.get_running_loop(), socket.fileno()
             loop.add_reader(number, self._readable.set)
             try:
                 while True:

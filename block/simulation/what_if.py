@@ -293,6 +293,9 @@ def _ask(
         answer = answers[scenario]
         _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
         _join(s, f, others, newcomers[scenario], arrival_s)
+        if len(preemptions) == 0:  # what becomes of the others later is not asked
+            s[layout.AWAITED_FROM] = s[layout.RECORDS] + others * layout.RECORD
+            s[layout.AWAITED] = 1
         run(s, f)
         fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
         answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s

@@ -107,7 +107,7 @@ class Choice(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, order: Iterable[Candidate], reason: str) -> Choice:
         """From the candidates, best first; at least one."""
-        first, *others = (candidate.name for candidate in order)
+        first, *others = [candidate.name for candidate in order]
         return cls(first, tuple(others), reason)
 
     @classmethod
@@ -127,12 +127,8 @@ class Choice(msgspec.Struct, frozen=True):
     def ranks(self, candidates: Sequence[Candidate]) -> bool:
         """Whether it names each candidate exactly once."""
         names = {self.instance, *self.ranking}
-        count = len(candidates)
-        return (
-            len(self.ranking) == count - 1
-            and len(names) == count
-            and names == {candidate.name for candidate in candidates}
-        )
+        distinct = len(self.ranking) + 1 == len(candidates) == len(names)
+        return distinct and names.issuperset([candidate.name for candidate in candidates])
 
 
 class Policy(Protocol):
