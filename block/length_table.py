@@ -53,7 +53,9 @@ class LengthTable:
         done = generated[:, None].astype(np.float64)
         if self._all_points:  # most estimators know no more, and this is a tenth of the work
             outlived = done + 1 + self._tail * np.exp(-1 / self._tail)
-            return np.where(done >= self._last_tokens, outlived, np.maximum(self._last_tokens, done + 1))[:, 0]
+            return np.where(done >= self._last_tokens, outlived, np.maximum(self._last_tokens, done + 1))[
+                :, 0
+            ]
         with np.errstate(divide="ignore", invalid="ignore"):
             within = done + 1 + self._tokens_beyond(done + 1) / (1 - self._probability(done))
             outlived = done + 1 + self._tail * np.exp(-1 / self._tail)

@@ -89,9 +89,10 @@ class ArrivalProcess:
         if rate_per_s <= 0.0:
             return Background.none()
         count = min(MOST, math.ceil(rate_per_s * HORIZON_S))
-        kinds, order = self._mixed_lengths(), np.arange(count)
-        lengths = kinds[order % len(kinds)]
-        return Background((order + 0.5) / rate_per_s, lengths[:, 0], lengths[:, 1])
+        kinds = self._mixed_lengths()
+        lengths = kinds[np.arange(count) % len(kinds)]
+        arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
+        return Background(arrival_s, lengths[:, 0], lengths[:, 1])
 
     def _mixed_lengths(self) -> Ints:
         """(kinds, 2) prompt and output tokens: means of equal shares of those seen, in an order of which
