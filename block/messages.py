@@ -8,7 +8,7 @@ Requests are named by small handles after their first appearance.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -116,6 +116,12 @@ class CandidateRequest(msgspec.Struct, frozen=True):
     priority: Int64 = 0
     output_quantiles: tuple[tuple[float, float], ...] = ()
     """Distribution of the response length as (probability, tokens); empty: exactly ``output_tokens``."""
+    cached_tokens: Tokens = 0
+    """Leading prompt tokens that this instance's prefix cache probably holds."""
+
+
+Wanted = Literal["load", "times", "harm"]
+"""What a question is after: counters only; its own times too; what it does to the others too."""
 
 
 class PredictRequest(msgspec.Struct, frozen=True):
@@ -125,6 +131,7 @@ class PredictRequest(msgspec.Struct, frozen=True):
     committed: tuple[CandidateRequest, ...] = ()
     scenarios: int = 1
     """Joint scenarios of all response lengths to average over; 1 takes every length's mean."""
+    wanted: Wanted = "harm"
 
 
 class PredictBatchRequest(msgspec.Struct, frozen=True):
@@ -139,9 +146,10 @@ class PredictResponse(msgspec.Struct, frozen=True):
     """The answer to a what-if, with the counters that heuristics use."""
 
     instance: str
-    prediction: Prediction
-    """Means over the scenarios."""
-    spread: PredictionSpread
+    prediction: Prediction | None
+    """Means over the scenarios; None if only the load was wanted."""
+    spread: PredictionSpread | None
+    """Comes with the prediction."""
     load: EngineLoad
     state_step: int
 

@@ -166,6 +166,7 @@ class Arrival:
     max_tokens: int
     priority: int = 0
     cached_tokens: int = 0
+    """Leading prompt tokens that the engine's prefix cache probably holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class Prediction:
     tpot_s: float
     """Mean time per output token after the first; 0 for single-token responses."""
     harm_sum_s: float
-    """Extra delay of all other requests together."""
+    """Extra delay of all other requests together; like the next two, 0 unless it was asked for."""
     harm_max_s: float
     """Extra delay of the worst-hit other request."""
     extra_preemptions: float

@@ -78,6 +78,33 @@ def router(
         print(json.dumps(summary), flush=True)
 
 
+@app.command("decision", epilog="Example: block-exp bench decision --predictors 12 --qps 100")
+def decision(
+    predictors: Annotated[int, typer.Option(min=1, max=64, help="Instances, each with its predictor.")] = 12,
+    qps: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of load, after six to warm up.")] = 20.0,
+    tokens: Annotated[int, typer.Option(min=4, help="Mean tokens of a response, each an event.")] = 64,
+    step_ms: Annotated[float, typer.Option(min=1.0, help="Of the mock engines.")] = 33.0,
+    others: Annotated[int, typer.Option(min=0, help="Requests of others that each engine holds.")] = 32,
+    policy: Annotated[str, typer.Option(help="What decides.")] = "block",
+) -> None:
+    """Time decisions with all predictors, engines that stream and the load on this machine.
+
+    The last line is JSON; the exit status is 1 if any request failed.
+    """
+    from exp.bench_decision import DecisionBench
+    from exp.decision_load import DecisionLoad
+    from exp.paced_engine import Pace
+
+    load = DecisionLoad(qps, tokens)
+    result = DecisionBench(predictors, load, seconds, Pace(step_ms / 1000, others), policy).run()
+    Console(width=TABLE_WIDTH).print(result.table())
+    for problem in result.decisions.errors[:3]:
+        print(problem, file=sys.stderr)
+    print(json.dumps(result.summary()), flush=True)
+    raise typer.Exit(1 if result.decisions.errors else 0)
+
+
 @app.command("stress", epilog="Example: block-exp bench stress --requests 100000")
 def stress(
     streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 2000,

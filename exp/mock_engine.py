@@ -25,13 +25,13 @@ _DELTA = b'{"index":0,"delta":{"content":" word"}}'
 EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[%b]}\n\n' % _DELTA
 LAST_EVENT = b"data: [DONE]\n\n"
 WHOLE = b'{"id":"chatcmpl-1","choices":[{"index":0,"message":{"role":"assistant","content":"word"}}]}'
-_MODELS = b'{"object":"list","data":[{"id":"%b","object":"model","max_model_len":131072}]}' % MODEL.encode()
-_STREAM_HEAD = (
+MODELS = b'{"object":"list","data":[{"id":"%b","object":"model","max_model_len":131072}]}' % MODEL.encode()
+STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 00:00:00 GMT\r\nserver: uvicorn\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
-_CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
-_END = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LAST_EVENT), LAST_EVENT)
+CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
+END = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LAST_EVENT), LAST_EVENT)
 
 
 def answer(body: bytes) -> bytes:
@@ -46,7 +46,7 @@ class MockEngine:
     def __init__(self, name: str, chunks: int, tick_s: float) -> None:
         """``chunks``: events of a stream, before its last."""
         self.whole = answer(WHOLE)
-        self.models = answer(_MODELS)
+        self.models = answer(MODELS)
         self.prediction = answer(_prediction(name))
         self._chunks = chunks
         self._tick_s = tick_s
@@ -56,7 +56,7 @@ class MockEngine:
 
     def stream_to(self, transport: asyncio.Transport) -> None:
         """Begin a stream: the first event comes at once, the others follow."""
-        transport.write(_STREAM_HEAD + _CHUNK)
+        transport.write(STREAM_HEAD + CHUNK)
         self._left[transport] = self._chunks - 1
 
     def forget(self, transport: asyncio.Transport) -> None:
@@ -67,10 +67,10 @@ class MockEngine:
         self._loop.call_later(self._tick_s, self._tick)
         for transport, left in tuple(self._left.items()):
             if left:
-                transport.write(_CHUNK)
+                transport.write(CHUNK)
                 self._left[transport] = left - 1
             else:
-                transport.write(_END)
+                transport.write(END)
                 del self._left[transport]
 
 

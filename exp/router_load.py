@@ -48,7 +48,7 @@ class Tally:
         return float(np.percentile(self.ttft_s, percentile)) * 1000 if self.ttft_s else 0.0
 
 
-class _Caller(asyncio.Protocol):
+class Caller(asyncio.Protocol):
     """One connection; one request at a time."""
 
     def __init__(self) -> None:
@@ -57,6 +57,7 @@ class _Caller(asyncio.Protocol):
         self._done: asyncio.Future[str] | None = None
         self._tail = b""
         self.first_s = 0.0
+        """When the answer's body began."""
 
     async def call(self, request: bytes) -> str:
         """Send, and wait for the answer's end; what is wrong with it, or nothing."""
@@ -67,26 +68,32 @@ class _Caller(asyncio.Protocol):
         return await self._done
 
     def close(self) -> None:
+        """Done with it."""
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Bytes of the answer."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._settle(f"not HTTP: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed."""
         self._settle(f"connection lost: {exc}")
 
     def on_body(self, body: bytes) -> None:
+        """A part of its body."""
         if not self.first_s:
             self.first_s = time.perf_counter()
         self._tail = body
 
     def on_message_complete(self) -> None:
+        """The answer's end."""
         status = self._parser.get_status_code()
         if status != 200:
             self._settle(f"status {status}: {self._tail[:200]!r}")
@@ -108,13 +115,13 @@ async def load(url: str, request: bytes, *, requests: int, connections: int, pau
 
     async def loop_over(index: int) -> None:
         await asyncio.sleep(pause_s * index / connections)
-        caller: _Caller | None = None
+        caller: Caller | None = None
         for _ in left:
             started_s = time.perf_counter()
             try:
                 if caller is None:
                     _, caller = await asyncio.get_running_loop().create_connection(
-                        _Caller, parts.hostname or "", parts.port or 80
+                        Caller, parts.hostname or "", parts.port or 80
                     )
                 problem = await asyncio.wait_for(caller.call(request), ANSWER_S)
             except (OSError, TimeoutError) as error:

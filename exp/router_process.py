@@ -31,6 +31,8 @@ class RouterCommand:
     """``{urls}`` (of the instances, parted by blanks) and ``{port}`` are filled in."""
     policy: str | None = None
     """Of ours; None is a peer's."""
+    predictors: tuple[str, ...] = ()
+    """URLs in the order of the instances; without any, instances answer ``block``'s questions themselves."""
 
     @classmethod
     def peer(cls, template: str) -> RouterCommand:
@@ -43,17 +45,19 @@ class RouterCommand:
         return cls(Path(program).name, template)
 
     @classmethod
-    def ours(cls, policy: str) -> RouterCommand:
+    def ours(cls, policy: str, predictors: Sequence[str] = ()) -> RouterCommand:
         """This project's scheduler under a policy."""
-        return cls(f"block-scheduler, {policy}", f"{sys.executable} -m global_scheduler.cli", policy)
+        template = f"{sys.executable} -m global_scheduler.cli"
+        return cls(f"block-scheduler, {policy}", template, policy, tuple(predictors))
 
     def argv(self, urls: Sequence[str], port: int, folder: Path) -> list[str]:
         """The command line; a configuration, if one is needed, is written into ``folder``."""
         if self.policy is None:
             return shlex.split(self.template.format(urls=" ".join(urls), port=port))
+        predictors = self.predictors or (urls if self.policy == "block" else [None] * len(urls))
         instances = [
-            {"name": f"mock-{index}", "url": url, "predictor_url": url if self.policy == "block" else None}
-            for index, url in enumerate(urls)
+            {"name": f"mock-{index}", "url": url, "predictor_url": predictor}
+            for index, (url, predictor) in enumerate(zip(urls, predictors, strict=True))
         ]
         config = {"instances": instances, "port": port, "settings": {"policy": self.policy}}
         path = folder / f"scheduler-{port}.yaml"

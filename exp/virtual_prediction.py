@@ -85,6 +85,7 @@ class VirtualPredictions:
                 str(self._asked), request.prompt_tokens, request.output_tokens, request.output_tokens
             )
             answer = self._forecaster.predict(candidate, request.arrival_s)
+            assert answer.prediction is not None  # asked for
             outcome.predicted_ttft_s = answer.prediction.ttft_s
             outcome.predicted_e2e_s = answer.prediction.e2e_s
             self._forecaster.ledger.commit(candidate, request.arrival_s)

@@ -13,16 +13,18 @@ import msgspec
 
 from block.config import SchedulerSettings
 from block.errors import RequestError
-from block.messages import CandidateRequest, PredictResponse
+from block.messages import CandidateRequest, PredictResponse, Wanted
 from block.types import Prediction
 from global_scheduler.admission import check_admission
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import Inquiry
-from global_scheduler.lineup import line_up
+from global_scheduler.lineup import cached_tokens, line_up
 from global_scheduler.policies import Candidate, Choice, Needs, Policy, RoutingRequest
 from global_scheduler.policies.block_nosim import BlockNosim
 from global_scheduler.policies.least_request import LeastRequest
+from global_scheduler.policies.slo import has_slo
 from global_scheduler.prefixes import prefix_digests
+from global_scheduler.question import Question
 from global_scheduler.quorum import Quorum
 from global_scheduler.traffic import Burden
 from length_estimation.estimator import EstimationRequest, LengthEstimate
@@ -38,9 +40,7 @@ logger = logging.getLogger(__name__)
 class Asker(Protocol):
     """Whoever puts a question to predictors."""
 
-    async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum
-    ) -> dict[str, PredictResponse]:
+    async def ask(self, instances: Sequence[Instance], question: Question) -> dict[str, PredictResponse]:
         """Answers by instance name; none at all if there were too few."""
         ...
 
@@ -50,7 +50,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     instances: tuple[Instance, ...]
     """Best first."""
-    candidate: CandidateRequest
+    question: Question
+    """What predictors were asked, or would have been."""
     burden: Burden
     """What the instance that serves it has to carry."""
     policy: str
@@ -110,26 +111,28 @@ class Decider:
         started_s = time.perf_counter()
         name = self.policy_name(inquiry)
         policy = self._policies[name]
+        needs = policy.needs
         eligible = self._fleet.eligible(inquiry.model)
-        request = await self._describe(inquiry, eligible, policy.needs)
+        request = await self._describe(inquiry, eligible, needs)
         described_s = time.perf_counter()
-        question = _question(request)
+        question = self._question(request, needs, eligible, len(inquiry.prompt_json))
         answers: dict[str, PredictResponse] = {}
-        if policy.needs.answers:
-            asked = await self._prober.ask(eligible, question, request.seed, self._quorum(policy.needs))
+        if needs.answers:
+            asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
         asked_s = time.perf_counter()
-        choice, fallback, candidates = self._choose(
-            policy, request, eligible, answers, len(inquiry.prompt_json)
-        )
+        lost = needs.answers and not answers
+        max_age_s = self._settings.last_state_max_age_s if lost else None
+        candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
+        choice, fallback = self._choose(policy, request, candidates, eligible if lost else ())
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
-            candidate=question,
+            question=question,
             burden=Burden(request.prompt_tokens, request.output_tokens, request.prefix_digests),
             policy=name,
             fallback=fallback,
-            predictions={name: answer.prediction for name, answer in answers.items()},
+            predictions={one: answer.prediction for one, answer in answers.items() if answer.prediction},
             request=request,
             candidates=candidates,
             choice=choice,
@@ -143,23 +146,39 @@ class Decider:
         self,
         policy: Policy,
         request: RoutingRequest,
-        eligible: Sequence[Instance],
-        answers: Mapping[str, PredictResponse],
-        prompt_bytes: int,
-    ) -> tuple[Choice, str | None, Sequence[Candidate]]:
-        """The choice, why the policy did not make it on fresh answers, if so, and among whom."""
-        settings = self._settings
-        max_age_s = settings.last_state_max_age_s if policy.needs.answers and not answers else None
-        candidates = line_up(request, eligible, answers, prompt_bytes, max_age_s)
+        candidates: Sequence[Candidate],
+        silent: Sequence[Instance],
+    ) -> tuple[Choice, str | None]:
+        """The choice, and why the policy did not make it on fresh answers, if so.
+
+        ``silent``: all instances, if too few of their predictors answered the policy's question.
+        """
         fallback = None
-        if policy.needs.answers and not answers:
-            policy, fallback = _substitute(policy, candidates, eligible)
-        elif settings.admission_max_miss is not None:
-            check_admission(request, candidates, settings.admission_max_miss)
+        if silent:
+            policy, fallback = _substitute(policy, candidates, silent)
+        elif self._settings.admission_max_miss is not None:
+            check_admission(request, candidates, self._settings.admission_max_miss)
         choice = _guarded_choice(policy, request, candidates)
         if choice is None:
-            return LeastRequest().choose(request, candidates), "policy_failed", candidates
-        return choice, fallback, candidates
+            return LeastRequest().choose(request, candidates), "policy_failed"
+        return choice, fallback
+
+    def _question(
+        self, request: RoutingRequest, needs: Needs, eligible: Sequence[Instance], prompt_bytes: int
+    ) -> Question:
+        return Question(
+            candidate=_newcomer(request),
+            seed=request.seed,
+            wanted=self._wanted(request, needs),
+            quorum=self._quorum(needs),
+            cached_tokens=cached_tokens(request, eligible, prompt_bytes),
+        )
+
+    def _wanted(self, request: RoutingRequest, needs: Needs) -> Wanted:
+        if needs.predictions:
+            return "harm" if needs.harm else "times"
+        admission = self._settings.admission_max_miss is not None and has_slo(request)
+        return "times" if admission else "load"
 
     def _quorum(self, needs: Needs) -> Quorum:
         settings = self._settings
@@ -170,23 +189,25 @@ class Decider:
         exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
         prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
         max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
+        output_tokens = min(settings.constant_output_tokens, max_tokens)
+        quantiles: tuple[tuple[float, float], ...] = ()
         if exact:
             estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
-        else:
-            estimate = LengthEstimate.point(min(settings.constant_output_tokens, max_tokens), "constant")
+            output_tokens = min(max(1, round(estimate.mean_tokens)), max_tokens)
+            quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
         sequence = next(self._sequence)
         return RoutingRequest(
             id=inquiry.id,
             model=inquiry.model,
             prompt_tokens=prompt_tokens,
-            output_tokens=min(max(1, round(estimate.mean_tokens)), max_tokens),
+            output_tokens=output_tokens,
             max_tokens=max_tokens,
             priority=inquiry.priority,
             sequence=sequence,
             seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
-            output_quantiles=estimate.quantiles if len(estimate.quantiles) > 1 else (),
+            output_quantiles=quantiles,
             session=inquiry.session,
-            prefix_digests=_digests(inquiry) if needs.prefixes else (),
+            prefix_digests=_digests(inquiry) if needs.prefixes or needs.predictions else (),
             slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,
             slo_e2e_s=inquiry.slo_e2e_s or settings.slo_e2e_s,
         )
@@ -254,7 +275,7 @@ def _guarded_choice(
     return None
 
 
-def _question(request: RoutingRequest) -> CandidateRequest:
+def _newcomer(request: RoutingRequest) -> CandidateRequest:
     return CandidateRequest(
         id=request.id,
         prompt_tokens=request.prompt_tokens,

@@ -103,7 +103,7 @@ class Dispatcher:
 
     async def _serve(self, instance: Instance, errand: Errand, ends_s: float) -> Failure | None:
         """One attempt; None if the client has its answer."""
-        commitment = self._ledger.commit(instance, errand.decision.candidate)
+        commitment = self._ledger.commit(instance, errand.decision.question.about(instance.name))
         served = False
         receipt = errand.receipt
         try:
@@ -183,7 +183,7 @@ class Dispatcher:
     def _count(self, errand: Errand, answer: AnswerTokens) -> None:
         errand.receipt.output_tokens = answer.tokens
         if self._lengths.learns and answer.ended and answer.tokens is not None:
-            self._lengths.completed(errand.decision.candidate.id, answer.tokens, cut=answer.cut)
+            self._lengths.completed(errand.decision.question.candidate.id, answer.tokens, cut=answer.cut)
 
     def _note(self, instance: Instance, failure: Failure) -> None:
         self._metrics.retries.count((failure.reason,))

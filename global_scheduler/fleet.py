@@ -216,7 +216,7 @@ class Fleet:
 
     def named(self, names: Iterable[str]) -> tuple[Instance, ...]:
         """The instances of those names, in that order."""
-        return tuple(self._by_name[name] for name in names)
+        return tuple([self._by_name[name] for name in names])
 
     def _served(self) -> list[str]:
         return sorted({card.id for instance in self.instances for card in instance.models or ()})

@@ -150,6 +150,8 @@ def _slo_s(name: str, headers: Mapping[str, str]) -> float | None:
 
 
 def _temperature(raw: bytes) -> float | None:
+    if not raw:
+        return None
     try:
         given = float(raw)
     except ValueError:

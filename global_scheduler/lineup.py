@@ -11,35 +11,46 @@ from global_scheduler.policies.base import Candidate, RoutingRequest
 from global_scheduler.prefixes import BLOCK_BYTES
 
 
+def cached_tokens(
+    request: RoutingRequest, instances: Sequence[Instance], prompt_bytes: int
+) -> dict[str, int]:
+    """Leading prompt tokens that instances have probably cached, by name; those with none are left out.
+
+    ``prompt_bytes`` is the length of what the prefix digests were made from.
+    """
+    digests = request.prefix_digests
+    if not digests:
+        return {}
+    per_block = request.prompt_tokens * BLOCK_BYTES / max(prompt_bytes, 1)
+    matched = ((one.name, one.traffic.prefixes.matched_blocks(digests)) for one in instances)
+    return {name: int(blocks * per_block) for name, blocks in matched if blocks}
+
+
 def line_up(
-    request: RoutingRequest,
     instances: Sequence[Instance],
     answers: Mapping[str, PredictResponse],
-    prompt_bytes: int,
+    cached: Mapping[str, int],
     last_state_max_age_s: float | None,
 ) -> list[Candidate]:
-    """One candidate per instance, in their order.
+    """One candidate per instance, in their order. ``cached``: see ``cached_tokens``.
 
-    ``prompt_bytes`` is the length of what the prefix digests were made from. With a
-    ``last_state_max_age_s``, last known loads up to that age stand in for answers.
+    With a ``last_state_max_age_s``, last known loads up to that age stand in for answers.
     """
     now_s = time.monotonic()
-    tokens_per_block = request.prompt_tokens * BLOCK_BYTES / max(prompt_bytes, 1)
     return [
-        _candidate(request, one, answers.get(one.name), tokens_per_block, last_state_max_age_s, now_s)
+        _candidate(one, answers.get(one.name), cached.get(one.name, 0), last_state_max_age_s, now_s)
         for one in instances
     ]
 
 
 def _candidate(
-    request: RoutingRequest,
     instance: Instance,
     answer: PredictResponse | None,
-    tokens_per_block: float,
+    cached: int,
     last_state_max_age_s: float | None,
     now_s: float,
 ) -> Candidate:
-    traffic, digests = instance.traffic, request.prefix_digests
+    traffic = instance.traffic
     load = answer.load if answer is not None else None
     if load is None and last_state_max_age_s is not None:
         load = traffic.last_known_load(now_s, last_state_max_age_s)
@@ -51,5 +62,5 @@ def _candidate(
         spread=None if answer is None else answer.spread,
         outstanding_tokens=traffic.outstanding_tokens,
         sent_last_minute=traffic.sent_last_minute(now_s),
-        cached_tokens=int(traffic.prefixes.matched_blocks(digests) * tokens_per_block) if digests else 0,
+        cached_tokens=cached,
     )

@@ -16,19 +16,18 @@ import msgspec
 
 from block.errors import PredictorError
 from block.http.message import Response
-from block.messages import CandidateRequest, PredictRequest, PredictResponse
+from block.messages import CandidateRequest, PredictRequest, PredictResponse, Wanted
 from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.poll import Poll
-from global_scheduler.quorum import Quorum
+from global_scheduler.question import Question
 from global_scheduler.traffic import Tally
 
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
-_ALL = Quorum()
 logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
 
@@ -40,6 +39,7 @@ class Asked(msgspec.Struct, frozen=True):
     untold: tuple[CandidateRequest, ...]
     """Earlier choices that it told."""
     tally: Tally
+    wanted: Wanted
 
 
 class Prober:
@@ -61,24 +61,23 @@ class Prober:
         self._count = count
         self._scenarios = scenarios
 
-    async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum = _ALL
-    ) -> dict[str, PredictResponse]:
+    async def ask(self, instances: Sequence[Instance], question: Question) -> dict[str, PredictResponse]:
         """Answers by instance name; those that failed or came too late are missing.
 
         None at all if fewer answered than the quorum's minimum.
         """
+        quorum = question.quorum
         count = self._count if quorum.probes is None else quorum.probes
-        asked = self._sample([instance for instance in instances if instance.predictor], seed, count)
+        asked = self._sample([instance for instance in instances if instance.predictor], question.seed, count)
         if not asked:
             return {}
-        plain = msgspec.json.encode(PredictRequest(candidate, (), self._scenarios))
         timely = [instance for instance in asked if instance.timeliness.admits]
         poll = Poll(len(timely), quorum, unasked=len(asked) - len(timely))
+        plain = self._encoded(question.candidate, (), question.wanted)
         for instance in timely:
-            self._send(instance, candidate, plain, poll)
+            self._send(instance, question, plain, poll)
         if len(timely) < len(asked):
-            self._check(asked, candidate, plain)
+            self._check(asked, question, plain)
         if not timely:
             return {}
         await poll.settled(self._deadline_s)
@@ -87,14 +86,14 @@ class Prober:
         self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
         return poll.usable
 
-    def _check(self, asked: Iterable[Instance], candidate: CandidateRequest, plain: bytes) -> None:
+    def _check(self, asked: Iterable[Instance], question: Question, plain: bytes) -> None:
         """Those who were late time and again are asked now and then, but not waited for."""
         now_s = time.monotonic()
         for instance in asked:
             if instance.timeliness.due(now_s):
                 instance.timeliness.checked(well=True, now_s=now_s)
                 instance.timeliness.begin()
-                self._send(instance, candidate, plain, None)
+                self._send(instance, question, plain, None)
 
     def _note_late(self, late: Iterable[Instance]) -> None:
         now_s = time.monotonic()
@@ -111,20 +110,24 @@ class Prober:
         for outcome, count in outcomes.items():
             self._metrics.probes.count((outcome,), count)
 
-    def _send(self, instance: Instance, candidate: CandidateRequest, plain: bytes, poll: Poll | None) -> None:
-        """Ask one; ``plain`` is the question as it goes to those who know all earlier choices.
+    def _send(self, instance: Instance, question: Question, plain: bytes, poll: Poll | None) -> None:
+        """Ask one; ``plain`` is for those who know all earlier choices, and have nothing cached.
 
         Without a ``poll``, nobody waits for the answer.
         """
         assert instance.predictor is not None
-        untold = self._ledger.untold(instance)
-        question = plain
-        if untold:
-            question = msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios))
+        untold, message = self._ledger.untold(instance), plain
+        if untold or instance.name in question.cached_tokens:
+            message = self._encoded(question.about(instance.name), untold, question.wanted)
         patience_s = self._deadline_s + LATE_ALLOWANCE_S
-        asked = Asked(time.perf_counter(), untold, instance.traffic.tally)
+        asked = Asked(time.perf_counter(), untold, instance.traffic.tally, question.wanted)
         done = partial(self._take, instance, poll, asked)
-        self._courier.post(instance.predictor, b"/v1/predict", question, patience_s, done)
+        self._courier.post(instance.predictor, b"/v1/predict", message, patience_s, done)
+
+    def _encoded(
+        self, candidate: CandidateRequest, untold: tuple[CandidateRequest, ...], wanted: Wanted
+    ) -> bytes:
+        return msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios, wanted))
 
     def _take(
         self,
@@ -135,7 +138,7 @@ class Prober:
     ) -> None:
         answer = None
         try:
-            answer = None if response is None else _checked(response, instance)
+            answer = None if response is None else _checked(response, instance, asked.wanted)
         except PredictorError as error:
             logger.debug("predictor of %s: %s", instance.name, error)
         if answer is not None:
@@ -151,7 +154,7 @@ class Prober:
             poll.take(instance.name, answer)
 
 
-def _checked(response: Response, instance: Instance) -> PredictResponse:
+def _checked(response: Response, instance: Instance, wanted: Wanted) -> PredictResponse:
     if response.status != 200:
         raise PredictorError(f"answered {response.status}")
     try:
@@ -160,7 +163,12 @@ def _checked(response: Response, instance: Instance) -> PredictResponse:
         raise PredictorError(f"answered what is no prediction: {error}") from error
     if answer.instance != instance.name:
         raise PredictorError(f"answered for {answer.instance!r}")
-    times = answer.prediction.ttft_s, answer.prediction.e2e_s
+    prediction = answer.prediction
+    if prediction is None:
+        if wanted != "load":
+            raise PredictorError("answered without a prediction")
+        return answer
+    times = prediction.ttft_s, prediction.e2e_s
     if not all(math.isfinite(seconds) and seconds >= 0 for seconds in times):
         raise PredictorError(f"answered times that cannot be: {times}")
     return answer

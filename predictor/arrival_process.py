@@ -89,7 +89,8 @@ class ArrivalProcess:
         if rate_per_s <= 0.0:
             return Background.none()
         count = min(MOST, math.ceil(rate_per_s * HORIZON_S))
-        lengths = np.resize(self._mixed_lengths(), (count, 2))
+        kinds = self._mixed_lengths()
+        lengths = kinds[np.arange(count) % len(kinds)]
         arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
         return Background(arrival_s, lengths[:, 0], lengths[:, 1])
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 import zmq
-import zmq.asyncio
 
 from block.errors import FeedError, StateError
 from predictor.mirror import Mirror
@@ -40,6 +39,7 @@ class FeedReader:
         self._address = address
         self._on_change = on_change
         self._changed = asyncio.Event()
+        self._readable = asyncio.Event()
         self._asked_at_s = float("-inf")
 
     async def changed(self) -> None:
@@ -48,27 +48,43 @@ class FeedReader:
 
     async def follow(self) -> None:
         """Follow the feed until cancelled. Raises FeedError if the address cannot be used at all."""
-        with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SUBSCRIBE, b"")
             self._connect(socket)
             # Connecting subscribes, so a snapshot is on its way; deltas that overtake it are no gap.
             self._asked_at_s = time.monotonic()
-            while True:
-                await self._read(socket)
+            # ZMQ's own support for asyncio costs several times what reading a message does.
+            loop, number = asyncio.get_running_loop(), socket.fileno()
+            loop.add_reader(number, self._readable.set)
+            try:
+                while True:
+                    self._readable.clear()
+                    self._read_all(socket)
+                    await self._readable.wait()
+            finally:
+                loop.remove_reader(number)
 
     def give_up(self, problem: str) -> None:
         """The mirror will not be in step again."""
         self.synchronised, self.problem = False, problem
 
-    def _connect(self, socket: zmq.asyncio.Socket) -> None:
+    def _connect(self, socket: zmq.SyncSocket) -> None:
         try:
             socket.connect(self._address)
         except zmq.ZMQError as error:
             raise FeedError(f"feed address {self._address!r}: cannot be used ({error})") from error
 
-    async def _read(self, socket: zmq.asyncio.Socket) -> None:
-        data = await socket.recv()
+    def _read_all(self, socket: zmq.SyncSocket) -> None:
+        """All that is there: its descriptor does not tell again of what was left."""
+        while True:
+            try:
+                data = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._read(socket, data)
+
+    def _read(self, socket: zmq.SyncSocket, data: bytes) -> None:
         try:
             self.mirror.apply_bytes(data)
         except (FeedError, StateError) as error:
@@ -82,7 +98,7 @@ class FeedReader:
         self._changed.set()
         self._changed.clear()
 
-    def _ask_again(self, socket: zmq.asyncio.Socket, problem: str) -> None:
+    def _ask_again(self, socket: zmq.SyncSocket, problem: str) -> None:
         """Subscribe anew, which the engine answers with a snapshot; not more often than makes sense."""
         now_s = time.monotonic()
         if now_s - self._asked_at_s < RESYNC_INTERVAL_S:

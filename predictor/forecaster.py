@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.lengths import LengthDistribution, scenario_levels
-from block.messages import CandidateRequest, PredictResponse, RequestFacts, StateResponse
+from block.messages import CandidateRequest, PredictResponse, RequestFacts, StateResponse, Wanted
 from block.simulation.background import Background
 from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
@@ -21,6 +22,9 @@ from predictor.ledger import Ledger, length_of
 from predictor.mirror import Mirror
 from predictor.outside import OutsideTime
 from predictor.scene import Scene
+
+MOST_IN_VAIN = 8
+"""States that are laid out ahead though no question comes."""
 
 
 class Forecaster:
@@ -45,6 +49,9 @@ class Forecaster:
         self.outside = OutsideTime()
         self._scene: Scene | None = None
         self._what_if: tuple[Scene, WhatIf] | None = None
+        self._in_vain = MOST_IN_VAIN
+        self._scenarios = 0
+        """Of the latest question; 0 if it was after the load alone."""
 
     def notice(self, now_s: float) -> None:
         """Call when the mirror has changed: who is in the engine is no longer under way."""
@@ -64,7 +71,18 @@ class Forecaster:
         """The newest state; raises FeedError while there is none."""
         return self._mirror.state()
 
-    def predict(self, candidate: CandidateRequest, now_s: float, scenarios: int = 1) -> PredictResponse:
+    def answer(
+        self, candidate: CandidateRequest, now_s: float, scenarios: int, wanted: Wanted
+    ) -> PredictResponse:
+        """As much as is wanted; raises as ``predict``."""
+        self._in_vain, self._scenarios = 0, 0 if wanted == "load" else scenarios
+        if wanted == "load":
+            return PredictResponse(self.instance, None, None, self.load(now_s), self._mirror.columns().step)
+        return self.predict(candidate, now_s, scenarios, harm=wanted == "harm")
+
+    def predict(
+        self, candidate: CandidateRequest, now_s: float, scenarios: int = 1, *, harm: bool = True
+    ) -> PredictResponse:
         """One what-if. Raises FeedError without a state, StateError for what could never run."""
         what_if = self._current_what_if(now_s, scenarios)
         arrival = Arrival(
@@ -74,10 +92,11 @@ class Forecaster:
             output_tokens=candidate.output_tokens,
             max_tokens=candidate.max_tokens,
             priority=candidate.priority,
+            cached_tokens=candidate.cached_tokens,
         )
         lengths = _scenario_lengths(length_of(candidate), candidate.id, 0, candidate.max_tokens, scenarios)
         outside_s = self.outside.seconds
-        prediction, spread = what_if.ask(Newcomer(arrival, tuple(lengths.tolist()), outside_s))
+        prediction, spread = what_if.ask(Newcomer(arrival, tuple(lengths.tolist()), outside_s), harm=harm)
         self.outside.asked(candidate.id, prediction.ttft_s - outside_s)
         return PredictResponse(
             instance=self.instance,
@@ -86,6 +105,18 @@ class Forecaster:
             load=self.load(now_s),
             state_step=self._mirror.columns().step,
         )
+
+    def prepare(self, now_s: float) -> None:
+        """Lay out what is new ahead of the next question, for as long as questions come."""
+        if self._in_vain >= MOST_IN_VAIN or not self._mirror.ready:
+            return
+        self._in_vain += 1
+        try:
+            self.load(now_s)
+            if self._scenarios:
+                self._current_what_if(now_s, self._scenarios)
+        except StateError:
+            return  # the next question will be told
 
     def describe(self, now_s: float, ready: bool, problem: str) -> StateResponse:
         """The mirror in brief; raises FeedError without a state."""
@@ -115,9 +146,10 @@ class Forecaster:
         return self._what_if[1]
 
     def _current_scene(self, now_s: float) -> Scene:
-        columns, under_way = self._mirror.columns(), self.ledger.arrivals(now_s)
+        columns = self._mirror.columns()
+        self.ledger.expire(now_s)
         if self._scene is None or not self._scene.is_current(columns, self.ledger):
-            self._scene = Scene.of(columns, self.ledger, under_way, self._scene)
+            self._scene = Scene.of(columns, self.ledger, self.ledger.arrivals(), self._scene)
         return self._scene
 
     def _background(self, now_s: float) -> Background | None:

@@ -66,11 +66,12 @@ class Ledger:
             # It came and went, or was taken back, before this word of it arrived.
             del self._expected[candidate.id]
             return
+        self._waiting.pop(candidate.id, None)
         self._waiting[candidate.id] = _Commitment(candidate, now_s)
 
     def release(self, request_id: str, now_s: float) -> None:
         """Forget a choice that will not arrive; word of it that comes later does not bring it back."""
-        self._departed_s[request_id] = now_s
+        self._depart(request_id, now_s)
         if self._waiting.pop(request_id, None) is not None:
             self._expected.pop(request_id, None)
             self.version += 1
@@ -81,17 +82,16 @@ class Ledger:
         gone = self._present - present
         for request_id in gone:
             self._expected.pop(request_id, None)
-            self._departed_s[request_id] = now_s
+            self._depart(request_id, now_s)
         shown = [request_id for request_id in self._waiting if request_id in present]
         for request_id in shown:
             del self._waiting[request_id]
         self.version += bool(gone or shown)
         self._present = present
-        self._expire(now_s)
+        self.expire(now_s)
 
-    def arrivals(self, now_s: float) -> tuple[Arrival, ...]:
-        """The choices still under way, in order of commitment."""
-        self._expire(now_s)
+    def arrivals(self) -> tuple[Arrival, ...]:
+        """The choices still under way, in order of commitment; see ``expire``."""
         return tuple(
             Arrival(
                 id=entry.candidate.id,
@@ -100,6 +100,7 @@ class Ledger:
                 output_tokens=entry.candidate.output_tokens,
                 max_tokens=entry.candidate.max_tokens,
                 priority=entry.candidate.priority,
+                cached_tokens=entry.candidate.cached_tokens,
             )
             for entry in self._waiting.values()
         )
@@ -108,13 +109,17 @@ class Ledger:
         """What a router said of a request's response length, by the engine's id or the router's own."""
         return self._expected.get(router_id(engine_id))
 
-    def _expire(self, now_s: float) -> None:
+    def expire(self, now_s: float) -> None:
+        """Give up what the feed has not shown in time. The oldest come first, so hardly any is looked at."""
         horizon_s = now_s - self._ttl_s
-        late = [name for name, entry in self._waiting.items() if entry.committed_s < horizon_s]
-        for name in late:
+        while self._waiting and next(iter(self._waiting.values())).committed_s < horizon_s:
+            name = next(iter(self._waiting))
             del self._waiting[name]
             self._expected.pop(name, None)
-        self.version += bool(late)
-        departed = [name for name, left_s in self._departed_s.items() if left_s < horizon_s]
-        for name in departed:
-            del self._departed_s[name]
+            self.version += 1
+        while self._departed_s and next(iter(self._departed_s.values())) < horizon_s:
+            del self._departed_s[next(iter(self._departed_s))]
+
+    def _depart(self, request_id: str, now_s: float) -> None:
+        self._departed_s.pop(request_id, None)
+        self._departed_s[request_id] = now_s

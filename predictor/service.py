@@ -23,6 +23,7 @@ from block.messages import (
     PredictRequest,
     PredictResponse,
     ReleaseRequest,
+    Wanted,
 )
 from block.simulation.what_if import warm_up
 from block.types import CalibrationStatus
@@ -57,6 +58,7 @@ class PredictorService:
             self._reader.mirror,
             expect_arrivals=config.settings.expect_arrivals,
         )
+        self._preparing = False
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -73,7 +75,8 @@ class PredictorService:
     def predict(self, body: bytes) -> Response:
         """``POST /v1/predict``: 503 while the mirror cannot be trusted, 422 for what could never run."""
         question = _decode(body, PredictRequest)
-        (answer,) = self._answers((question.candidate,), question.committed, question.scenarios)
+        candidates = (question.candidate,)
+        (answer,) = self._answers(candidates, question.committed, question.scenarios, question.wanted)
         return json_response(answer)
 
     def predict_batch(self, body: bytes) -> Response:
@@ -89,6 +92,7 @@ class PredictorService:
         for served in message.served:
             self._forecaster.outside.served(served.id, served.ttft_s)
         self._metrics.commits.inc()
+        self._prepare_soon()
         return Response(204)
 
     def release(self, body: bytes) -> Response:
@@ -128,6 +132,7 @@ class PredictorService:
         candidates: tuple[CandidateRequest, ...],
         committed: tuple[CandidateRequest, ...],
         scenarios: int,
+        wanted: Wanted = "harm",
     ) -> tuple[PredictResponse, ...]:
         if not 1 <= scenarios <= MAX_SCENARIOS:
             raise StateError(f"scenarios = {scenarios}: must be within 1..{MAX_SCENARIOS}")
@@ -139,7 +144,7 @@ class PredictorService:
         answers = []
         for candidate in candidates:
             with self._metrics.prediction_seconds.time():
-                answers.append(self._forecaster.predict(candidate, now_s, scenarios))
+                answers.append(self._forecaster.answer(candidate, now_s, scenarios, wanted))
         return tuple(answers)
 
     def _notice(self) -> None:
@@ -148,6 +153,17 @@ class PredictorService:
         held = self._reader.mirror.held
         if self._calibration is not None and held is not None and self._calibration.notice(held):
             self._forecaster.use(self._calibration.current)
+        self._prepare_soon()
+
+    def _prepare_soon(self) -> None:
+        """Behind what is at hand: several changes at once are laid out once."""
+        if not self._preparing:
+            self._preparing = True
+            asyncio.get_running_loop().call_soon(self._prepare)
+
+    def _prepare(self) -> None:
+        self._preparing = False
+        self._forecaster.prepare(time.time())
 
     def _calibration_status(self) -> CalibrationStatus | None:
         return None if self._calibration is None else self._calibration.status

@@ -34,8 +34,8 @@ class Background:
             raise StateError("background: arrival_s, prompt_tokens and output_tokens differ in length")
         if len(self.arrival_s) == 0:
             return
-        gaps_s = np.diff(self.arrival_s, prepend=0.0)
-        if not np.isfinite(self.arrival_s).all() or gaps_s.min() < 0:
+        times_s = self.arrival_s
+        if not np.isfinite(times_s).all() or times_s[0] < 0 or (times_s[1:] < times_s[:-1]).any():
             raise StateError("background.arrival_s: must be seconds from 0 on that never fall")
         if self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1:
             raise StateError("background: prompt_tokens and output_tokens must be at least 1")

@@ -21,6 +21,7 @@ from block.simulation.layout import (
     HASH_FIRST,
     HASH_LAST,
     HASHES_AT,
+    LIKELY_HITS,
     OWN_HASH,
     PROMPT,
     REFERENCES,
@@ -50,9 +51,11 @@ def hash_of(s: Ints, q: int, index: int) -> int:
 @compiled
 def cache_hit_blocks(s: Ints, q: int) -> int:
     """Leading blocks of a waiting request found in the cache; its last token is always recomputed."""
-    if s[CACHING] == 0:
+    if s[CACHING] == 0 and s[q + LIKELY_HITS] == 0:
         return 0
     most = (s[q + PROMPT] + s[q + GENERATED] - 1) // s[BLOCK_SIZE]
+    if s[CACHING] == 0:
+        return min(s[q + LIKELY_HITS], most)
     for index in range(most):
         if s[s[HASH_FIRST] + hash_of(s, q, index)] < 0:
             return index
@@ -62,6 +65,8 @@ def cache_hit_blocks(s: Ints, q: int) -> int:
 @compiled
 def evictable_hits(s: Ints, q: int, hits: int) -> int:
     """Of the leading ``hits`` cached blocks, those that lie in the free queue and would leave it."""
+    if s[CACHING] == 0:
+        return hits  # who else holds them is not known
     count = 0
     for index in range(hits):
         if s[s[REFERENCES] + s[s[HASH_FIRST] + hash_of(s, q, index)]] == 0:
@@ -72,6 +77,10 @@ def evictable_hits(s: Ints, q: int, hits: int) -> int:
 @compiled
 def adopt_hits(s: Ints, q: int, hits: int) -> None:
     """Give the request its leading ``hits`` cached blocks."""
+    if s[CACHING] == 0:
+        s[FREE_BLOCKS] -= hits
+        s[q + BLOCKS] = hits
+        return
     for index in range(hits):
         block = s[s[HASH_FIRST] + hash_of(s, q, index)]
         if s[s[REFERENCES] + block] == 0:

@@ -70,9 +70,10 @@ HEAP: Final = 51  # where the heap of members by END_DRIFT starts in s
 ENDING: Final = 52  # where the list of members that end in this step starts in s
 # What a run is for: it ends with them, whoever else is still to come or go.
 AWAITED: Final = 53  # how many are to finish yet
-BACKGROUND: Final = 54  # position of the first record that is not among them
+BACKGROUND: Final = 54  # position of the first record behind them
+AWAITED_FROM: Final = 55  # position of the first record among them
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 55
+BATCH: Final = 56
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 
@@ -90,6 +91,7 @@ PRODUCTS: Final = 4
     STOP_TOKENS,  # where the response really ends; at most MAX_TOKENS
     PRIORITY,
     RANK,  # order of request ids, the last tie-break of the priority queue
+    LIKELY_HITS,  # without the cache's content: leading blocks that it is said to hold
     STATUS,
     COMPUTED,
     GENERATED,
@@ -108,7 +110,7 @@ PRODUCTS: Final = 4
     END_DRIFT,  # gliding: DRIFT at which the last token has come; 0 outside the cohort
     TIMES,  # where the times start in f
     RECORD,
-) = range(23)
+) = range(24)
 
 # Values of STATUS.
 RUNNING: Final = 0

@@ -1,7 +1,8 @@
 """From an engine's state to a simulation: requests mid-prefill, preempted, batches in flight.
 
 Time in the simulation is relative to the state's ``time_s``. The prefix cache's content is not part of the
-state: a what-if counts the blocks that running requests hold, but foresees no new hits.
+state: a what-if counts the blocks that running requests hold, and the hits that arrivals are said to have;
+it foresees no others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from block.simulation import layout, placing
 from block.simulation.columns import EngineColumns
 from block.simulation.engine import check_limits, write_arrivals
 from block.simulation.memory import Ints, Memory, MemoryPlan
-from block.types import Arrival, EngineState
+from block.types import Arrival, EngineLimits, EngineState
 
 _FAULTS = {
     placing.BAD_ARRIVAL: "arrival_s = {0.arrival_s}: must be a time in seconds",
@@ -70,6 +71,13 @@ def resume(
     return Resumed(memory, ids)
 
 
+def likely_hits(arrival: Arrival, limits: EngineLimits) -> int:
+    """Blocks that the prefix cache will save: whole ones, and never the prompt's last token."""
+    if not limits.prefix_caching:
+        return 0
+    return max(min(arrival.cached_tokens, arrival.prompt_tokens - 1), 0) // limits.block_size
+
+
 def check_state(state: EngineState) -> None:
     """Raise StateError naming the field that cannot be."""
     check_columns(EngineColumns.of(state))
@@ -111,12 +119,14 @@ def _place(memory: Memory, columns: EngineColumns, stops: Ints) -> None:
 def _announce(memory: Memory, columns: EngineColumns, arrivals: Sequence[Arrival]) -> None:
     """Write the requests that are still to come, behind those that are there."""
     first, room = len(columns.ids), columns.limits.max_model_len
-    memory.requests[first : first + len(arrivals), layout.PROMPT : layout.PRIORITY + 1] = [
+    memory.requests[first : first + len(arrivals), layout.PROMPT : layout.LIKELY_HITS + 1] = [
         (
             arrival.prompt_tokens,
             max(arrival.max_tokens, arrival.output_tokens),
             min(arrival.output_tokens, room - arrival.prompt_tokens),
             arrival.priority,
+            0,
+            likely_hits(arrival, columns.limits),
         )
         for arrival in arrivals
     ]

@@ -22,7 +22,7 @@ from block.simulation.columns import MAX_TOKENS, EngineColumns
 from block.simulation.compiled import compiled, compiled_allocating, spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.memory import Floats, Ints
-from block.simulation.resume import resume
+from block.simulation.resume import likely_hits, resume
 from block.simulation.run import run
 from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
 
@@ -32,6 +32,7 @@ _ENTRIES = 8
 # Entries of the answers' summary: the means of the above, then these; each maximum follows its deviation.
 _TTFT_STD, _TTFT_MAX, _E2E_STD, _E2E_MAX = range(_ENTRIES, _ENTRIES + 4)
 _FIGURES = _ENTRIES + 4
+_NO_BASELINE = (np.empty((0, 0)), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +84,20 @@ class WhatIf:
         self._first_end_s = self._end_of_oldest_step()
         self._baseline: tuple[float, Floats, Ints] | None = None
 
-    def ask(self, newcomer: Newcomer) -> tuple[Prediction, PredictionSpread]:
+    def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
         """Simulate with ``newcomer`` in every scenario; durations count from its arrival.
 
-        Returns the means over the scenarios, and their spread. Raises StateError when the engine could
-        never run the newcomer.
+        Returns the means over the scenarios, and their spread; without ``harm``, which takes the baseline,
+        nothing of the others. Raises StateError when the engine could never run the newcomer.
         """
         arrival = newcomer.arrival
         records = self._records(newcomer)
         arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
-        as_of_s, finishes, preemptions = self._baseline_at(arrival_s)
+        as_of_s = self._as_of(arrival_s)
+        finishes, preemptions = self._baseline_at(as_of_s) if harm else _NO_BASELINE
         memory = self._memory
         answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions)
-        answers[:, (_TTFT, _E2E)] += newcomer.outside_s
-        figures = _summary(answers).tolist()
+        figures = _summary(answers, newcomer.outside_s).tolist()
         if math.isnan(figures[_E2E]):
             raise StateError(
                 f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
@@ -105,17 +106,18 @@ class WhatIf:
         return self._prediction(newcomer, figures), _spread(answers, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
-        """(scenarios, 5): the first fields of the newcomer's record."""
+        """(scenarios, 6): the first fields of the newcomer's record."""
         arrival, limits = newcomer.arrival, self._state.limits
         most = max(arrival.max_tokens, *newcomer.output_tokens)
-        for tokens in (min(newcomer.output_tokens), max(newcomer.output_tokens)):
+        for tokens in {min(newcomer.output_tokens), max(newcomer.output_tokens)}:
             check_request(SimulatedRequest(arrival.id, 0.0, arrival.prompt_tokens, tokens, most), limits)
         room = limits.max_model_len - arrival.prompt_tokens
         if len(newcomer.output_tokens) != self.scenarios:
             raise StateError(f"request {arrival.id}: need one output length for each scenario")
+        hits = likely_hits(arrival, limits)
         return np.array(
             [
-                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._others)
+                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._others, hits)
                 for tokens in newcomer.output_tokens
             ]
         )
@@ -137,14 +139,17 @@ class WhatIf:
             return 0.0
         return float(self._memory.f[layout.BATCH_END])
 
-    def _baseline_at(self, now_s: float) -> tuple[float, Floats, Ints]:
-        """As of when it was run, finish times and preemptions."""
+    def _as_of(self, now_s: float) -> float:
+        """When the baseline of a question at that time starts."""
         # That nobody has come until a question is known, so what is expected moves with its time.
-        as_of_s = now_s if self._expecting or now_s > self._first_end_s else 0.0
+        return now_s if self._expecting or now_s > self._first_end_s else 0.0
+
+    def _baseline_at(self, as_of_s: float) -> tuple[Floats, Ints]:
+        """Finish times and preemptions without a newcomer."""
         if self._baseline is None or self._baseline[0] != as_of_s:
             finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
             self._baseline = (as_of_s, finishes, preemptions)
-        return self._baseline
+        return self._baseline[1:]
 
     def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
@@ -183,9 +188,11 @@ def _spread(answers: Floats, figures: list[float]) -> PredictionSpread:
 
 
 @compiled_allocating
-def _summary(answers: Floats) -> Floats:
-    """(figures,): the means over the scenarios, then how far they lie apart."""
+def _summary(answers: Floats, outside_s: float) -> Floats:
+    """(figures,): the means over the scenarios, then how far they lie apart; adds the time outside first."""
     scenarios = len(answers)
+    answers[:, _TTFT] += outside_s
+    answers[:, _E2E] += outside_s
     figures = np.zeros(_FIGURES)
     for scenario in range(scenarios):
         for entry in range(_ENTRIES):
@@ -274,7 +281,10 @@ def _ask(
     finishes: Floats,
     preemptions: Ints,
 ) -> Floats:
-    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record."""
+    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record.
+
+    Without a baseline (no ``finishes``) the entries on the others stay zero.
+    """
     scenarios, others = stops.shape
     answers = np.zeros((scenarios, _ENTRIES))
     s, f = np.empty_like(template), np.empty_like(times)
@@ -283,18 +293,22 @@ def _ask(
         answer = answers[scenario]
         _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
         _join(s, f, others, newcomers[scenario], arrival_s)
+        if len(preemptions) == 0:  # what becomes of the others later is not asked
+            s[layout.AWAITED_FROM] = s[layout.RECORDS] + others * layout.RECORD
+            s[layout.AWAITED] = 1
         run(s, f)
         fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
         answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
         answer[_E2E] = f[fate + layout.FINISH] - arrival_s
         after_first = max(s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1, 1)
         answer[_TPOT] = (answer[_E2E] - answer[_TTFT]) / after_first
-        for r in range(others):
-            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
-            harm = f[at + layout.FINISH] - finishes[scenario, r]
-            answer[_HARM_SUM] += harm
-            answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-        answer[_PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
+        if len(preemptions) > 0:
+            for r in range(others):
+                at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
+                harm = f[at + layout.FINISH] - finishes[scenario, r]
+                answer[_HARM_SUM] += harm
+                answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
+            answer[_PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
         answer[_STEPS] = s[layout.STEPS]
         answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
     return answers

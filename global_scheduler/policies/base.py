@@ -69,7 +69,7 @@ class Candidate(msgspec.Struct, frozen=True):
     sent_last_minute: int = 0
     """Requests that this scheduler sent there in the last 60 s."""
     cached_tokens: int = 0
-    """Leading prompt tokens probably in its prefix cache; 0 unless prefixes are asked for."""
+    """Leading prompt tokens probably in its prefix cache; 0 unless prefixes or predictions are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ class Needs:
     """Ask predictors; if too few answer, a heuristic chooses in the policy's place."""
     load: bool = False
     """Ask predictors; if too few answer, the last known loads will do."""
+    harm: bool = True
+    """With predictions: what the request does to the others, too. Takes a second simulation."""
     prefixes: bool = False
     """Digest the prompt's leading blocks, and look up who has seen them."""
     lengths: bool = True
@@ -105,7 +107,7 @@ class Choice(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, order: Iterable[Candidate], reason: str) -> Choice:
         """From the candidates, best first; at least one."""
-        first, *others = (candidate.name for candidate in order)
+        first, *others = [candidate.name for candidate in order]
         return cls(first, tuple(others), reason)
 
     @classmethod
@@ -125,12 +127,8 @@ class Choice(msgspec.Struct, frozen=True):
     def ranks(self, candidates: Sequence[Candidate]) -> bool:
         """Whether it names each candidate exactly once."""
         names = {self.instance, *self.ranking}
-        count = len(candidates)
-        return (
-            len(self.ranking) == count - 1
-            and len(names) == count
-            and names == {candidate.name for candidate in candidates}
-        )
+        distinct = len(self.ranking) + 1 == len(candidates) == len(names)
+        return distinct and names.issuperset([candidate.name for candidate in candidates])
 
 
 class Policy(Protocol):

@@ -91,3 +91,15 @@ def test_the_load_counts_what_goes_wrong() -> None:
         process.terminate()
         process.join()
     assert len(uvloop.run(load(url, request, requests=5, connections=2)).errors) == 5
+
+
+def test_the_decision_benchmark_asks_real_predictors_and_ends_with_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--predictors", "2", "--qps", "40", "--seconds", "1", "--tokens", "8", "--others", "4")
+    assert run("decision", *arguments) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(summary) == ["predictors", "qps", "p50_ms", "p99_ms", "unpredicted", "errors"]
+    assert (summary["predictors"], summary["qps"], summary["errors"]) == (2, 40.0, 0)
+    assert summary["unpredicted"] <= 2
+    assert 0 < summary["p50_ms"] <= summary["p99_ms"]

@@ -13,12 +13,13 @@ import pytest
 
 from block.config import InstanceConfig, SchedulerSettings
 from block.errors import RequestError
-from block.messages import CandidateRequest, PredictResponse
+from block.messages import PredictResponse
 from block.types import EngineLoad, Prediction, PredictionSpread
 from global_scheduler.decision import Decider, Decision
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import read_inquiry
-from global_scheduler.policies import Choice, Needs, make_policies
+from global_scheduler.policies import Choice, Needs, make_policies, make_policy
+from global_scheduler.question import Question
 from global_scheduler.quorum import Quorum
 from length_estimation.estimator import OracleEstimator
 from length_estimation.length_service import LengthService
@@ -32,14 +33,10 @@ class Predictors:
 
     def __init__(self) -> None:
         self.answers: dict[str, PredictResponse] = {}
-        self.questions: list[CandidateRequest] = []
-        self.quorums: list[Quorum] = []
+        self.questions: list[Question] = []
 
-    async def ask(
-        self, instances: Sequence[Instance], candidate: CandidateRequest, seed: int, quorum: Quorum
-    ) -> dict[str, PredictResponse]:
-        self.questions.append(candidate)
-        self.quorums.append(quorum)
+    async def ask(self, instances: Sequence[Instance], question: Question) -> dict[str, PredictResponse]:
+        self.questions.append(question)
         return self.answers
 
     def tell(self, name: str, e2e_s: float = 1.0, load: EngineLoad = IDLE, times: Any = ()) -> None:
@@ -172,7 +169,48 @@ async def test_the_questions_terms_come_from_settings_and_policy() -> None:
     await bench.decide()
     await bench.decide(headers={"x-block-policy": "llumnix"})
     await bench.decide(headers={"x-block-policy": "round_robin"})
-    assert bench.predictors.quorums == [Quorum(2, 2, 0.003, 0.25), Quorum(None, 2, 0.003, 0.25)]
+    quorums = [question.quorum for question in bench.predictors.questions]
+    assert quorums == [Quorum(2, 2, 0.003, 0.25), Quorum(None, 2, 0.003, 0.25)]
+
+
+async def test_no_more_is_asked_than_the_policy_looks_at() -> None:
+    """Heuristics on loads make no predictor simulate; only what weighs the others has it do so twice."""
+    bench = Bench(
+        admission_max_miss=0.5,
+        policy_options={"block": {"objective": "ttft"}},
+        own={"harmful": make_policy("block", {"objective": "harm"})},
+    )
+    objective = {"x-block-slo-ttft-ms": "100000"}
+    for policy in ("llumnix", "block", "harmful", "min_latency"):
+        await bench.decide(headers={"x-block-policy": policy})
+    await bench.decide(headers={"x-block-policy": "llumnix", **objective})  # admission looks at the times
+    wanted = [question.wanted for question in bench.predictors.questions]
+    assert wanted == ["load", "times", "harm", "harm", "times"]
+
+
+async def test_a_load_without_a_prediction_serves_heuristics_and_predicts_nothing() -> None:
+    bench = Bench(policy="block_nosim")
+    for name, tokens in (("a", 500), ("b", 100), ("c", 300)):
+        load = replace(IDLE, unprocessed_tokens=tokens)
+        bench.predictors.answers[name] = PredictResponse(name, None, None, load, 1)
+    decision = await bench.decide()
+    assert [instance.name for instance in decision.instances] == ["b", "c", "a"]
+    assert (decision.fallback, decision.predictions) == (None, {})
+
+
+async def test_predictors_are_told_what_their_instance_has_cached() -> None:
+    bench = Bench()
+    bench.predictors.tell("b", 1.0)
+    prompt = "x" * 2100
+    with bench.instances["b"].busy((await bench.decide(prompt)).burden):
+        await bench.decide(prompt + "y" * 2000)
+    first, second = bench.predictors.questions
+    assert first.cached_tokens == {}
+    assert first.about("b") == first.candidate
+    assert set(second.cached_tokens) == {"b"}
+    expected = second.candidate.prompt_tokens * 2048 / 4102
+    assert second.about("b").cached_tokens == pytest.approx(expected, abs=1)
+    assert second.about("a").cached_tokens == 0
 
 
 async def test_admission_refuses_what_would_miss_everywhere() -> None:

@@ -10,7 +10,7 @@ from feed_messages import snapshot
 from block.errors import FeedError, StateError
 from block.latency.table import TableLatency
 from block.messages import CandidateRequest
-from predictor.forecaster import Forecaster
+from predictor.forecaster import MOST_IN_VAIN, Forecaster
 from predictor.ledger import Ledger
 from predictor.mirror import Mirror
 
@@ -84,3 +84,40 @@ def test_a_commitment_that_vllm_would_refuse_blocks_nobody() -> None:
     forecaster = _forecaster([])
     forecaster.ledger.commit(CandidateRequest("endless", 50_000, 5, 5), 100.0)
     assert forecaster.predict(NEW, 100.0).prediction.ttft_s < 0.1
+
+
+def test_only_the_load_is_answered_where_no_more_is_wanted() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    whole = forecaster.answer(NEW, 100.0, 1, "harm")
+    times = forecaster.answer(NEW, 100.0, 1, "times")
+    load = forecaster.answer(NEW, 100.0, 1, "load")
+    assert (load.prediction, load.spread, load.load) == (None, None, whole.load)
+    assert whole.prediction.harm_sum_s > 0 == times.prediction.harm_sum_s
+    assert times.prediction.e2e_s == whole.prediction.e2e_s
+
+
+def test_what_is_new_is_laid_out_ahead_while_questions_come() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    laid_out: list[int] = []
+    lay_out = forecaster._current_what_if
+    forecaster._current_what_if = lambda *given: laid_out.append(1) or lay_out(*given)
+    forecaster.prepare(100.0)
+    assert laid_out == []  # nobody has ever asked
+    forecaster.answer(NEW, 100.0, 2, "times")
+    before = len(laid_out)
+    for number in range(2 * MOST_IN_VAIN):
+        forecaster.ledger.commit(CandidateRequest(f"c{number}", 10, 10, 10), 100.0)
+        forecaster.prepare(100.0)
+    assert len(laid_out) - before == MOST_IN_VAIN
+    asked_ahead = forecaster.answer(NEW, 100.0, 2, "times")
+    fresh = _forecaster(["chatcmpl-a-00000000"])
+    for number in range(2 * MOST_IN_VAIN):
+        fresh.ledger.commit(CandidateRequest(f"c{number}", 10, 10, 10), 100.0)
+    assert fresh.answer(NEW, 100.0, 2, "times") == asked_ahead
+
+
+def test_heuristics_have_nothing_laid_out() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    forecaster.answer(NEW, 100.0, 1, "load")
+    forecaster.prepare(100.0)
+    assert forecaster._what_if is None

@@ -18,7 +18,8 @@ def _candidate(name: str, output_tokens: int = 7) -> CandidateRequest:
 
 
 def _waiting(ledger: Ledger, now_s: float) -> list[str]:
-    return [arrival.id for arrival in ledger.arrivals(now_s)]
+    ledger.expire(now_s)
+    return [arrival.id for arrival in ledger.arrivals()]
 
 
 def test_router_ids_are_read_out_of_vllms_request_ids() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,58 @@ def test_the_newcomer_and_the_harm_equal_full_simulations(latency: KernelLatency
     assert answer.harm_max_s == pytest.approx(max(harm), abs=1e-9)
     assert answer.harm_sum_s > 0
     assert answer.confidence == 1.0
+
+
+def test_without_harm_the_times_are_the_same(latency: KernelLatency) -> None:
+    what_if = _what_if(_state_after(_requests(12), latency, 14), latency)
+    whole, spread = what_if.ask(_newcomer(1.0, 200))
+    assert what_if.ask(_newcomer(1.0, 200), harm=False) == (
+        replace(whole, harm_sum_s=0.0, harm_max_s=0.0, extra_preemptions=0.0),
+        spread,
+    )
+    assert whole.harm_sum_s > 0
+
+
+@pytest.mark.parametrize("prompt", [320, 321, 400])
+def test_a_prefix_said_to_be_cached_is_not_computed(prompt: int, latency: KernelLatency) -> None:
+    """The judge is the simulation that follows each block, as vLLM does: 320 tokens are known to it, and
+    of a prompt that has no others, the last block is computed all the same.
+    """
+    limits = replace(LIMITS, prefix_caching=True, total_blocks=400)
+    first = SimulatedRequest("first", 0.0, 330, 2, block_hashes=tuple(range(20)))
+    requests = [first, *(SimulatedRequest(f"r{i}", 0.0, 40, 60) for i in range(8))]
+    before = EngineSimulation(limits, latency, requests)
+    steps = 12
+    while steps:
+        steps -= advance(before.memory.s, before.memory.f) == SCHEDULED
+    state = before.state()
+    assert "first" not in {request.id for request in state.running}
+    arrival_s = state.time_s + 0.001
+    again = SimulatedRequest("new", arrival_s, prompt, 50, 90, block_hashes=tuple(range(prompt // 16)))
+    truth = EngineSimulation(limits, latency, [*requests, again])
+    truth.run()
+    fate = truth.outcomes()[-1]
+
+    newcomer = _newcomer(arrival_s, prompt)
+    told = Newcomer(replace(newcomer.arrival, cached_tokens=320), newcomer.output_tokens)
+    what_if = _what_if(state, latency, lengths=[[request.max_tokens for request in state.running]])
+    answer, _ = what_if.ask(told)
+    assert answer.ttft_s == pytest.approx(fate.first_token_s - arrival_s, abs=1e-9)
+    assert answer.e2e_s == pytest.approx(fate.finish_s - arrival_s, abs=1e-9)
+    untold, _ = what_if.ask(newcomer)
+    assert untold.ttft_s > answer.ttft_s
+    committed = (replace(told.arrival, id="c", output_tokens=1, max_tokens=1),)
+    unknown = (replace(committed[0], cached_tokens=0),)
+    behind, _ = _what_if(state, latency, committed).ask(newcomer)
+    behind_unknown, _ = _what_if(state, latency, unknown).ask(newcomer)
+    assert behind.ttft_s < behind_unknown.ttft_s
+
+
+def test_an_engine_without_a_prefix_cache_computes_all(latency: KernelLatency) -> None:
+    what_if = _what_if(_state_after(_requests(4), latency, 5), latency)
+    newcomer = _newcomer(1.0, 320)
+    told = Newcomer(replace(newcomer.arrival, cached_tokens=320), newcomer.output_tokens)
+    assert what_if.ask(told) == what_if.ask(newcomer)
 
 
 def test_scenarios_are_averaged_and_their_spread_is_told(latency: KernelLatency) -> None:
