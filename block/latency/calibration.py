@@ -39,6 +39,7 @@ _ERRORS_KEPT = 256
 _NOTICEABLE = 0.004
 # or any by this much: prompts can be rarer than that.
 _LARGE = 0.02
+_SHORTEST_S = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class OnlineCalibration:
     def observe(self, records: Iterable[StepRecord]) -> bool:
         """Take in finished steps, oldest first; returns whether there is a new model."""
         for record in records:
-            if record.step > self._last_step and record.end_s > record.submit_s:
+            # An engine's clock that is set back makes steps of no length.
+            if record.step > self._last_step and record.duration_s > 0 and record.shape.tokens > 0:
                 self._take(record)
         due = FIRST_REFIT_STEPS if self._samples < REFIT_STEPS else REFIT_STEPS
         return len(self._pending) >= due and self._refit()
@@ -133,7 +135,11 @@ class OnlineCalibration:
         gaps = np.where(np.isnan(fresh[:, -1]), self._usual_gap_s(), fresh[:, -1])
         shapes, seconds = fresh[:, :COLUMNS], fresh[:, COLUMNS] + gaps
         self._note_errors(shapes, seconds)
-        self._window.add(shapes, self._fit.rows(shapes), seconds)
+        rows = self._fit.rows(shapes)
+        model = self._correction.terms
+        misses = seconds / np.maximum(rows @ model, _SHORTEST_S)
+        self._window.rescale(self._window.change_of_speed(shapes, misses, model))
+        self._window.add(shapes, rows, seconds)
         self._correction = self._fit.refit(self._window, self._correction)
         return self._publish(self._correction)
 

@@ -20,7 +20,7 @@ HUBER = 1.345
 LARGEST_NOISE = 0.03
 """A larger misfit is taken for a wrong start, not for noise, and does not make expectations any firmer."""
 _SMALLEST_SCALE = 0.002
-_FEWEST_OF_A_GROUP = 3
+_FEWEST_IN_A_GROUP, _FEW_IN_A_GROUP = 3, 8
 _MEDIAN_TO_SIGMA = 1.4826
 
 
@@ -100,14 +100,17 @@ def fit_relative(
 
 
 def _apart(misses: Floats, groups: Ints | None) -> Floats:
-    """Misses less the median of their group; of groups too small to have one, as they are."""
+    """Misses less the middle of their group; of groups too small to have one, as they are.
+
+    Pauses make steps longer, never shorter: of a few steps, one below the middle is taken.
+    """
     if groups is None:
         return misses
     order = np.lexsort((misses, groups))
     first = np.flatnonzero(np.diff(groups[order], prepend=-1))
     count = np.diff(first, append=len(order))
-    middle = misses[order][first + count // 2]
-    centre = np.where(count >= _FEWEST_OF_A_GROUP, middle, 0.0)
+    middle = np.maximum((count - 1) // 2 - (count < _FEW_IN_A_GROUP), 0)
+    centre = np.where(count >= _FEWEST_IN_A_GROUP, misses[order][first + middle], 0.0)
     apart = np.empty_like(misses)
     apart[order] = misses[order] - np.repeat(centre, count)
     return apart

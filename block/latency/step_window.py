@@ -1,7 +1,8 @@
 """Recent steps of every kind of shape, in fixed memory.
 
 Shapes fall into cells by size; each cell keeps its newest steps, and the cell longest unused makes room
-for a new one. Older steps count less, by how many steps ago they ran: idle time forgets nothing.
+for a new one. Older steps count less, by how many steps ago they ran: idle time forgets nothing. When an
+engine changes its speed, what is held is brought to the new one, as cells that are not met now cannot be.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ CELLS = 24
 PER_CELL = 48
 HALF_LIFE_STEPS = 16_384
 _CONTEXT_UNIT = 256.0
+_ENOUGH = 8
+"""Steps that tell what is usual for their kind."""
+_KNOWS_OTHERS = 256
+"""Steps after which a model may judge kinds that it has not seen."""
+_ANOTHER_SPEED, _ANOTHER_SPEED_OF_UNKNOWN = 1.15, 1.5
+_SHORTEST_S = 1e-5
+
+_Cell = tuple[int, int, bool]
 
 
 class StepWindow:
@@ -27,7 +36,7 @@ class StepWindow:
         self._rows = np.zeros((CELLS * PER_CELL, terms))
         self._seconds = np.zeros(CELLS * PER_CELL)
         self._taken_at = np.full(CELLS * PER_CELL, -1)
-        self._cells: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        self._cells: dict[_Cell, tuple[int, int]] = {}
         """Cell -> its place and how many steps it has taken; the longest unused first."""
         self._count = 0
         self.most_tokens = 0.0
@@ -41,6 +50,31 @@ class StepWindow:
         self._taken_at[places] = np.arange(self._count - len(places), self._count)
         self.most_tokens = max(self.most_tokens, float(shapes[:, TOKENS].max()))
 
+    def change_of_speed(self, shapes: Floats, misses: Floats, model: Floats) -> float:
+        """How many times longer steps take now than when those of their kind were held.
+
+        ``misses`` (steps,): seconds of new steps over what a model says of them; ``model`` (terms,): the
+        model, which also stands in for kinds that are not held. Small changes count as none, and 1.0 is
+        returned; larger ones do, where most kinds are not held, as the model may know them ill.
+        """
+        usual = [self._usual_miss(_cell_of(shape), model) for shape in shapes.tolist()]
+        known = sum(miss is not None for miss in usual)
+        change = float(np.median(misses / np.array([1.0 if miss is None else miss for miss in usual])))
+        noticed = _ANOTHER_SPEED if 2 * known >= len(usual) else _ANOTHER_SPEED_OF_UNKNOWN
+        enough = known > 0 or self._count >= _KNOWS_OTHERS
+        return change if enough and not 1 / noticed < change < noticed else 1.0
+
+    def _usual_miss(self, cell: _Cell, model: Floats) -> float | None:
+        place, taken = self._cells.get(cell, (-1, 0))
+        if taken < _ENOUGH:
+            return None
+        held = slice(place * PER_CELL, place * PER_CELL + min(taken, PER_CELL))
+        return float(np.median(self._seconds[held] / np.maximum(self._rows[held] @ model, _SHORTEST_S)))
+
+    def rescale(self, factor: float) -> None:
+        """All that is held took so many times as long."""
+        self._seconds *= factor
+
     def contents(self) -> tuple[Floats, Floats, Floats, Ints]:
         """Rows (steps, terms), seconds (steps,), weights (steps,) in 0..1, and their cells (steps,)."""
         held = np.flatnonzero(self._taken_at >= 0)
@@ -48,11 +82,7 @@ class StepWindow:
         return self._rows[held], self._seconds[held], np.exp2(-age / HALF_LIFE_STEPS), held // PER_CELL
 
     def _place(self, shape: list[float]) -> int:
-        key = (
-            int(2 * math.log2(max(shape[TOKENS], 1.0))),
-            int(math.log2(1.0 + shape[CONTEXT] / _CONTEXT_UNIT)),
-            shape[DECODES] == shape[TOKENS],
-        )
+        key = _cell_of(shape)
         cell, taken = self._cells.pop(key, (-1, 0))
         if cell < 0:
             cell = self._free_cell()
@@ -66,3 +96,11 @@ class StepWindow:
         cell, _ = self._cells.pop(next(iter(self._cells)))
         self._taken_at[cell * PER_CELL : (cell + 1) * PER_CELL] = -1
         return cell
+
+
+def _cell_of(shape: list[float]) -> _Cell:
+    return (
+        int(2 * math.log2(max(shape[TOKENS], 1.0))),
+        int(math.log2(1.0 + shape[CONTEXT] / _CONTEXT_UNIT)),
+        shape[DECODES] == shape[TOKENS],
+    )

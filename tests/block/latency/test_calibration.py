@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,3 +237,59 @@ def test_one_rare_kind_of_step_is_worth_a_new_model() -> None:
         now_s += seconds
     assert calibration.current().seconds(prompt) == pytest.approx(3 * TRUTH.seconds(prompt), rel=0.05)
     assert calibration.current().seconds(decode) == pytest.approx(TRUTH.seconds(decode), rel=0.01)
+
+
+KINDS = {**TRAFFIC, "light": lambda seed: Traffic(seed, rate_per_s=0.5)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "times"),
+    [
+        ("steady", "steady", 2.0),
+        ("steady", "steady", 0.5),
+        ("light", "saturated", 2.0),
+        ("light", "saturated", 4.0),
+        ("saturated", "light", 2.0),
+        ("long prompts", "steady", 2.0),
+        ("steady", "long prompts", 0.5),
+    ],
+)
+def test_another_speed_is_followed_within_a_minute(before: str, after: str, times: float) -> None:
+    """A clock that is lowered, a neighbour on the GPU: steps take so many times as long."""
+    calibration = _taught(_base(), KINDS[before](seed=1), 600)
+
+    def seconds(shape: BatchShape) -> float:
+        return times * TRUTH.seconds(shape)
+
+    for record in KINDS[after](seed=3).records(seconds, 60, start_s=9000.0):
+        calibration.observe([replace(record, step=record.step + 10**6)])
+    shapes = shape_array(record.shape for record in KINDS[after](seed=4).records(seconds, 60))
+    kernel = calibration.current().kernel
+    off = np.abs(kernel_seconds(kernel, shapes) / (times * kernel_seconds(TRUTH, shapes)) - 1)
+    assert np.median(off) < 0.03
+
+
+def test_a_step_of_no_length_teaches_nothing() -> None:
+    """As an engine's clock that is set back makes them."""
+    calibration = OnlineCalibration(_base(2.0), "c0ffee")
+    for count, record in enumerate(Traffic(1, rate_per_s=3).records(TRUTH.seconds, 60)):
+        none = record.end_s - record.duration_s if count % 50 == 20 else record.end_s
+        duration_s = 0.0 if count % 50 == 20 else record.duration_s
+        calibration.observe([replace(record, end_s=none, duration_s=duration_s)])
+    off = _off(calibration.current().kernel, Traffic(2, rate_per_s=3))
+    assert np.median(off) < 0.02
+
+
+@pytest.mark.parametrize(("paused", "unpaused"), [(1, 2), (2, 1), (2, 2), (2, 4)])
+def test_a_kind_of_step_that_begins_with_pauses(paused: int, unpaused: int) -> None:
+    calibration = OnlineCalibration(_base(), "c0ffee", 512)
+    prompt, decode = BatchShape(256, 0, 256, 65_536, 1), BatchShape(0, 8, 3000, 0, 8)
+    now_s, met = 1.0, 0
+    for step in range(1500):
+        shape = prompt if step % 200 == 100 and met < paused + unpaused else decode
+        met += shape is prompt
+        duration_s = TRUTH.seconds(shape) + (2.0 if shape is prompt and met <= paused else 0.0)
+        calibration.observe([StepRecord(step + 1, now_s, now_s + duration_s, duration_s, shape)])
+        now_s += duration_s
+    assert calibration.current().seconds(prompt) == pytest.approx(TRUTH.seconds(prompt), rel=0.05)
+    assert calibration.current().seconds(decode) == pytest.approx(TRUTH.seconds(decode), rel=0.02)
