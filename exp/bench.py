@@ -82,7 +82,7 @@ def router(
 def decision(
     predictors: Annotated[int, typer.Option(min=1, max=64, help="Instances, each with its predictor.")] = 12,
     qps: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 100.0,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Of load, after six to warm up.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of load, after up to six to warm up.")] = 20.0,
     tokens: Annotated[int, typer.Option(min=4, help="Mean tokens of a response, each an event.")] = 64,
     step_ms: Annotated[float, typer.Option(min=1.0, help="Of the mock engines.")] = 33.0,
     others: Annotated[int, typer.Option(min=0, help="Requests of others that each engine holds.")] = 32,

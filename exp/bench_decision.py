@@ -29,6 +29,7 @@ from exp.router_process import RouterCommand, RunningRouter, running
 
 LATENCY = Path(__file__).resolve().parent.parent / "config" / "latency" / "a30-llama-2-7b.yaml"
 WARM_S = 6.0
+"""Load before the measurement, at most as long: commitments, calibration, expected arrivals settle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class DecisionBench:
             _Group([os.getpid()]),
         ]
         others = OtherWork()
-        decisions = uvloop.run(send_decisions(router.url, self.load, self.seconds, WARM_S))
+        decisions = uvloop.run(send_decisions(router.url, self.load, self.seconds, min(WARM_S, self.seconds)))
         scheduler, asked, answering, load = (group.cores() for group in groups)
         cores = Cores(scheduler, asked, answering, load, others.cores)
         return DecisionResult(self.predictors, self.load.rate_per_s, decisions, cores)

