@@ -58,12 +58,14 @@ class Router:
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what never became a whole request."""
         receipt = _receipt(exchange, extension_headers(exchange.request.headers))
+        self._receipts.begin()
         _refuse(exchange, receipt, error)
         self._receipts.file(receipt)
 
     async def _serve(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:
         """From the body to the receipt; the process boundary for errors of our own."""
         exchange = client.exchange
+        self._receipts.begin()
         try:
             await self._route(client, headers, receipt)
         except RequestError as error:
