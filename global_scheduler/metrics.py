@@ -108,7 +108,9 @@ class SchedulerMetrics:
             "0 if the file of instances is broken and its last good state is followed.",
             registry=self._registry,
         )
+        self.open_requests = 0
         self._registry.register(_FleetGauges(fleet))
+        self._registry.register(_OpenRequests(self))
         ProcessCollector(registry=self._registry)
 
     def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
@@ -144,6 +146,15 @@ class SchedulerMetrics:
     def _registered(self, family: FamilyT) -> FamilyT:
         self._registry.register(family)
         return family
+
+
+class _OpenRequests(Collector):
+    def __init__(self, metrics: SchedulerMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Requests that have come and are not over, decided on or not."
+        yield GaugeMetricFamily("block_open_requests", text, self._metrics.open_requests)
 
 
 class _FleetGauges(Collector):

@@ -49,10 +49,14 @@ class ReceiptWriter:
         self._ending = threading.Event()
         self._renewed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="receipts", daemon=True)
-        self._descriptor = _STDOUT if self._file is None else _opened(self._file)
+        self._descriptor = _STDOUT
+        if self._file is not None:
+            os.close(_opened(self._file))  # it can be; a process that only forks others must not hold it
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write. Raises ConfigError if the file cannot be written any more."""
+        if self._file is not None:
+            self._descriptor = _opened(self._file)
         self._thread.start()
 
     def put(self, receipt: Receipt) -> None:

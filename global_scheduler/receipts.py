@@ -33,6 +33,10 @@ class Receipts:
         self._lines: list[bytes] = []
         self._flush: asyncio.TimerHandle | None = None
 
+    def begin(self) -> None:
+        """A request has come, whose receipt will be filed."""
+        self._measures.begin()
+
     def file(self, receipt: Receipt) -> None:
         """Record a request that is over; nothing of it changes any more."""
         receipt.ended_s = time.perf_counter()

@@ -66,6 +66,7 @@ class Router:
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer what never became a whole request."""
         receipt = _receipt(exchange, extension_headers(exchange.request.headers))
+        self._receipts.begin()
         _refuse(exchange, receipt, error)
         self._receipts.file(receipt)
 
@@ -73,6 +74,7 @@ class Router:
         """From the body to the receipt; the process boundary for errors of our own."""
         exchange = client.exchange
         self._outstanding += 1
+        self._receipts.begin()
         try:
             await self._route(client, headers, receipt)
         except RequestError as error:

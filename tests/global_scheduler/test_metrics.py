@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx
@@ -81,6 +82,20 @@ async def test_what_predictors_told_last_and_how_long_ago(world):
     await fleet.chat()
     assert await fleet.metric('block_engine_free_blocks{instance="a"}') == 100
     assert 0 < await fleet.metric('block_predictor_age_seconds{instance="a"}') < 5
+
+
+async def test_open_requests_are_those_that_are_not_over(world, wait_until):
+    fleet = await world(instances=1, max_body_bytes=1024)
+    fleet.instances["a"].behaviour = "hang"
+    waiting = [asyncio.create_task(fleet.chat()) for _ in range(3)]
+    await wait_until(lambda: fleet.instances["a"].active == 3)
+    assert await fleet.metric("block_open_requests") == 3
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await wait_until(lambda: fleet.instances["a"].active == 0)
+    await fleet.http.post(f"{fleet.url}/v1/chat/completions", content=b"x" * 1025)
+    assert await fleet.metric("block_open_requests") == 0
 
 
 async def test_names_that_clients_think_up_become_no_labels(world):
