@@ -19,6 +19,8 @@ from typing import cast
 import httptools
 
 PATIENCE_S = 20.0
+POLICIES = (b"block", b"round_robin")
+"""In turn: one depends on the predictors, the other goes to an instance whatever it suffers from."""
 
 Judge = Callable[[bytes, bool], bool]
 """Whether a body is right: as far as it goes (False), or in full (True)."""
@@ -95,9 +97,11 @@ class FailureLoad:
 
     def send(self, *, stream: bool) -> None:
         """One request, now."""
-        outcome = Outcome(f"r{self.seed}-{len(self.outcomes)}", time.monotonic())
+        number = len(self.outcomes)
+        outcome = Outcome(f"r{self.seed}-{number}", time.monotonic())
         self.outcomes.append(outcome)
-        task = asyncio.create_task(_call(self.source, outcome, stream=stream))
+        request = _request(self.source, outcome.id, POLICIES[number % len(POLICIES)], stream=stream)
+        task = asyncio.create_task(_call(self.source, outcome, request, self.source.judges[stream]))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
@@ -153,16 +157,15 @@ class _Call(asyncio.Protocol):
             self.over.set_result(None)
 
 
-async def _call(source: Source, outcome: Outcome, *, stream: bool) -> None:
+async def _call(source: Source, outcome: Outcome, request: bytes, judge: Judge) -> None:
     call: _Call | None = None
-    request = _request(source, outcome.id, stream=stream)
     try:
         async with asyncio.timeout(PATIENCE_S):
             _, call = await asyncio.get_running_loop().create_connection(
                 lambda: _Call(outcome, request), "127.0.0.1", source.port
             )
             await call.over
-        outcome.end, outcome.why = _judge(call, source.judges[stream])
+        outcome.end, outcome.why = _judge(call, judge)
     except TimeoutError:
         outcome.why = "no end in sight"
     except OSError as error:
@@ -197,7 +200,7 @@ def _message(body: bytes) -> str:
         return repr(body[:80])
 
 
-def _request(source: Source, id_: str, *, stream: bool) -> bytes:
+def _request(source: Source, id_: str, policy: bytes, *, stream: bool) -> bytes:
     body = json.dumps(
         {
             "model": source.model,
@@ -208,6 +211,6 @@ def _request(source: Source, id_: str, *, stream: bool) -> bytes:
     ).encode()
     return (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\n"
-        b"connection: close\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-        % (id_.encode(), len(body), body)
+        b"connection: close\r\nx-request-id: %b\r\nx-block-policy: %b\r\ncontent-length: %d\r\n\r\n%b"
+        % (id_.encode(), policy, len(body), body)
     )

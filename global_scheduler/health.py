@@ -89,7 +89,9 @@ class _Watch:
             self.polled.set()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._instance.doubted.wait(), interval_s)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with a doubt.
+                async with asyncio.timeout(interval_s):
+                    await self._instance.doubted.wait()
                 await asyncio.sleep(interval_s / 10)  # doubts come in bursts; one poll settles them
             self._instance.doubted.clear()
             await self.poll()

@@ -17,10 +17,13 @@ from block.errors import ConfigError
 from block.file_watch import FileWatch
 from block.http.server import Server, Service
 from block.http.tls import Certificate, Encryption
-from block.http.workers import supervise
+from block.http.workers import Pulse, supervise
 
 GARBAGE_THRESHOLD = 100_000
 """New objects between two searches for cycles. Requests leave none behind, so that few are worth while."""
+
+PULSE_S = 1.0
+"""Between two signs of life to the supervisor."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +78,8 @@ def run(
         binding = replace(binding, port=place.getsockname()[1])
         supervise(
             workers,
-            lambda number, lifeline: _run_one(
-                make_service(number), binding.listen(), encryption, grace_s, lifeline
+            lambda number, lifeline, pulse: _run_one(
+                make_service(number), binding.listen(), encryption, grace_s, lifeline, pulse
             ),
         )
 
@@ -87,12 +90,13 @@ def _run_one(
     encryption: Encryption | None,
     grace_s: float,
     lifeline: int | None = None,
+    pulse: Pulse | None = None,
 ) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two sockets
     gc.freeze()  # what is there now stays; looking at it again and again is wasted
     gc.set_threshold(GARBAGE_THRESHOLD)
-    uvloop.run(_serve(service, listener, encryption, grace_s, lifeline))
+    uvloop.run(_serve(service, listener, encryption, grace_s, lifeline, pulse))
 
 
 async def _serve(
@@ -101,9 +105,12 @@ async def _serve(
     encryption: Encryption | None,
     grace_s: float,
     lifeline: int | None,
+    pulse: Pulse | None,
 ) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
+    if pulse is not None:
+        _beat(loop, pulse)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     if lifeline is not None:
@@ -141,3 +148,9 @@ class _Renewal:
     def _certificate(self) -> None:
         if self._encryption is not None:
             self._encryption.renew()
+
+
+def _beat(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
+    """Show that the loop turns."""
+    pulse()
+    loop.call_later(PULSE_S, _beat, loop, pulse)

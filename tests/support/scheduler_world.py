@@ -95,7 +95,6 @@ class World:
         await self.http.aclose()
         if self.scheduler is not None:
             await self.scheduler.stop()
-            await asyncio.sleep(0.02)  # a connection that a fake accepts while it ends is never closed
         for fake in [*self.instances.values(), *self.predictors.values()]:
             await fake.stop()
 

@@ -1,0 +1,42 @@
+"""A worker that stops giving signs of life is replaced; one that has not begun to is left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PROGRAM = """
+import sys, time
+from block.http.workers import supervise
+
+def work(number, lifeline, pulse):
+    print(number, flush=True)
+    if number == 1:
+        time.sleep(2.0)  # has never given any
+    while True:
+        pulse()
+        time.sleep(0.05)
+
+supervise(2, work, silence_s=0.5)
+"""
+
+
+def test_a_stopped_worker_is_replaced() -> None:
+    argv = [sys.executable, "-c", _PROGRAM]
+    root = str(Path(__file__).parents[3])
+    with subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout is not None
+        assert {supervisor.stdout.readline(), supervisor.stdout.readline()} == {b"0\n", b"1\n"}
+        children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
+        first, second = (int(pid) for pid in children.read_text().split())
+        time.sleep(0.2)
+        os.kill(first, signal.SIGSTOP)
+        assert supervisor.stdout.readline() == b"0\n"
+        assert str(second) in children.read_text().split()
+        supervisor.terminate()
+        _, log = supervisor.communicate(timeout=10)
+    assert log.count(b"no sign of life") == 1
