@@ -85,6 +85,9 @@ class PredictorSettings(Settings):
         True, description="Let predictions count on further arrivals like the latest ones."
     )
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
+    vidur: Path | None = Field(
+        None, description="A Vidur checkout to simulate with instead: tens of milliseconds a question."
+    )
 
 
 class PredictorConfig(Settings):
