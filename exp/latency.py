@@ -43,6 +43,9 @@ def show(
     devices: Devices = 1,
     stages: Annotated[int, typer.Option("--pp", min=1, help="Stages of a pipeline.")] = 1,
     estimator: Annotated[str, typer.Option(help="grid, rising or forest.")] = "grid",
+    pack: Annotated[
+        Path | None, typer.Option(help="Recorded steps of such an engine, to fit the constants to.")
+    ] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Most requests in one batch.")] = 256,
     max_num_batched_tokens: Annotated[int, typer.Option(min=2, help="Token budget of one step.")] = 2048,
     out: Annotated[Path | None, typer.Option(help="Write it as a latency file for predictors.")] = None,
@@ -52,6 +55,7 @@ def show(
 
     The last line is JSON.
     """
+    from block.latency.pack import load_pack
     from exp.latency_report import LatencyReport
     from vidur_adapter.sources import Choice
     from vidur_adapter.tabulated import EngineRange
@@ -59,7 +63,8 @@ def show(
     choice = Choice(
         gpu, model, data / "profiles", _ROOT / "config", devices=devices, stages=stages, estimator=estimator
     )
-    report = LatencyReport.build(choice, source, EngineRange(max_num_seqs, max_num_batched_tokens))
+    engine = EngineRange(max_num_seqs, max_num_batched_tokens)
+    report = LatencyReport.build(choice, source, engine, None if pack is None else load_pack(pack))
     console = Console()
     for table in report.tables():
         console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +13,11 @@ import yaml
 from psutil import Process
 from rich.table import Table
 
+from block.latency.pack import StepPack
 from block.types import BatchShape
 from vidur_adapter.attention import MixedAttention, SplitAttention
 from vidur_adapter.batch import StepBatch
+from vidur_adapter.constants import fitted_constants
 from vidur_adapter.estimators import ESTIMATORS, held_out_error
 from vidur_adapter.model import OperatorModel
 from vidur_adapter.operator import Operator, Samples
@@ -42,12 +44,17 @@ class LatencyReport:
     """By which the process has grown, libraries that were loaded for it included."""
 
     @classmethod
-    def build(cls, choice: Choice, source: str, engine: EngineRange) -> Self:
-        """Read, tabulate, and note what that took; raises PackError or ConfigError."""
+    def build(cls, choice: Choice, source: str, engine: EngineRange, pack: StepPack | None = None) -> Self:
+        """Read, fit constants to a pack's steps if there is one, tabulate, and note what that took.
+
+        Raises PackError or ConfigError.
+        """
         process = Process()
         before = process.memory_info().rss
         started_s = time.perf_counter()
         model = operator_model(choice, source)
+        if pack is not None:
+            model = replace(model, constants=fitted_constants(model, list(pack.shapes()), pack.duration_s))
         table = OperatorLatency.of(model, drawn_batches(engine))
         build_s = time.perf_counter() - started_s
         return cls(choice, model, table, build_s, (process.memory_info().rss - before) / 1e6)

@@ -84,6 +84,7 @@ class Choice:
 
 def from_llmservingsim(choice: Choice) -> OperatorModel:
     """Everything measured inside vLLM, for one GPU and one model."""
+    _refuse_stages(choice, "llmservingsim")
     root = choice.profiles / "llmservingsim" / choice.folder(LAYER_FOLDERS, "llmservingsim")
     folder = next((path for path in sorted(root.glob("*")) if path.name.lower() == choice.model), None)
     if folder is None:
@@ -103,6 +104,7 @@ def from_llmservingsim(choice: Choice) -> OperatorModel:
 
 def from_aiconfigurator(choice: Choice) -> OperatorModel:
     """Kernels of any model; small ones and the output layer from the datasheet."""
+    _refuse_stages(choice, "aiconfigurator")
     system = choice.profiles / "aiconfigurator" / choice.folder(SYSTEMS, "aiconfigurator")
     tables = KernelTables(system, choice.dimensions, choice.devices)
     return tables.build(f"{choice.name}-aiconfigurator", choice.constants, choice.captured_tokens)
@@ -175,6 +177,11 @@ def _collectives(choice: Choice, profiles: VidurProfiles, gpu: str) -> list[Part
         send = profiles.collective(fabric, "send_recv", 2)
         found.append(Part(send, "tokens", choice.stages - 1, "measured", fabric, per_unit=bytes_per_token))
     return found
+
+
+def _refuse_stages(choice: Choice, source: str) -> None:
+    if choice.stages > 1:
+        raise PackError(f"{source} has no transfers between stages of a pipeline")
 
 
 def _vidur_name(profiles: VidurProfiles, gpu: str, model: str) -> str:

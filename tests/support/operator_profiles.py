@@ -91,4 +91,9 @@ def vidur_profile(
         f"time_stats.all_reduce.{statistic},num_workers,size,devices_per_node",
         reduce,
     )
+    write_csv(
+        folder / "network" / gpu / "send_recv.csv",
+        f"time_stats.send_recv.{statistic},num_workers,size,devices_per_node",
+        reduce,
+    )
     return folder

@@ -137,8 +137,8 @@ def test_vidur_collectives_are_read_from_either_layout(tmp_path: Path) -> None:
         profiles.collective("a30", "all_reduce", 2).samples.seconds.tolist()
         == nested.samples.seconds.tolist()
     )
-    with pytest.raises(PackError, match="no send_recv over a30"):
-        profiles.collective("a30", "send_recv", 2)
+    with pytest.raises(PackError, match="no all_reduce over a40; has a30"):
+        profiles.collective("a40", "all_reduce", 2)
 
 
 def test_devices_that_were_not_measured_are_refused_by_name(tmp_path: Path) -> None:

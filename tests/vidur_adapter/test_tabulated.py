@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,16 @@ def test_the_registry_takes_the_first_source_that_has_the_pair(profiles: Path) -
     assert "Llama-3.1-8B" in operator_model(choice(profiles)).name
     assert operator_model(choice(profiles, "a30", "llama-2-7b")).name.endswith("vidur")
     assert operator_model(choice(profiles, "a30", "llama-2-7b", devices=2)).name.endswith("tp2-vidur")
+
+
+def test_a_pipeline_adds_its_transfers_where_they_were_measured(profiles: Path) -> None:
+    plain = choice(profiles, "a30", "llama-2-7b")
+    batch = StepBatch((), (100.0,) * 8)
+    seconds = [operator_model(replace(plain, stages=n)).time([batch]).seconds[0] for n in (1, 2, 3)]
+    assert seconds[1] - seconds[0] == pytest.approx(seconds[2] - seconds[1])
+    assert seconds[1] > seconds[0]
+    with pytest.raises(PackError, match="no transfers between stages"):
+        operator_model(replace(choice(profiles), stages=2), "llmservingsim")
 
 
 def test_the_registry_says_what_it_lacks(profiles: Path) -> None:
