@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -14,6 +14,9 @@ from rich.console import Console
 
 from block.errors import ConfigError
 from exp.cli import main
+
+if TYPE_CHECKING:
+    from exp.ground_truth_run import GroundTruth
 
 MODELS = Path(__file__).resolve().parent.parent / "config" / "models"
 _LARGEST_GRAPH = 512
@@ -41,7 +44,7 @@ def ground_truth(
     """
     from exp.ground_truth_report import GroundTruthReport
 
-    truth = _ground_truth(profile, run, workload, model_config, num_gpu_blocks)
+    truth = truth_of(profile, run, workload, model_config, num_gpu_blocks)
     console = Console()
     with console.status("simulating"):
         report = GroundTruthReport(truth, tuple(truth.variants()))
@@ -53,9 +56,14 @@ def ground_truth(
     print(json.dumps(report.variants[0].errors.summary()), flush=True)
 
 
-def _ground_truth(
-    profile: Path, run: Path, workload: Path | None, model_config: Path | None, blocks: int | None
-) -> Any:
+def truth_of(
+    profile: Path,
+    run: Path,
+    workload: Path | None = None,
+    model_config: Path | None = None,
+    blocks: int | None = None,
+) -> GroundTruth:
+    """Read profile and run; raises ConfigError or PackError that names file and remedy."""
     from exp.ground_truth_run import GroundTruth
     from exp.recorded_run import RecordedRun
     from vidur_adapter.experts import Experts
@@ -80,7 +88,14 @@ def _ground_truth(
     limits = recorded.limits(blocks)
     if workload is None:
         limits = replace(limits, prefix_caching=False)
-    return GroundTruth(recorded, layers.model(), limits, tuple(recorded.arrivals(workload)), engines)
+    return GroundTruth(
+        recorded,
+        layers.model(),
+        limits,
+        tuple(recorded.arrivals(workload)),
+        engines,
+        lockstep=engines > 1 and experts is not None,
+    )
 
 
 def _config_of(profile: Path) -> Path:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from block.errors import PackError
 from block.latency.base import KernelLatency
-from block.simulation.engine import EngineSimulation, SimulatedRequest
+from block.simulation.engine import EngineSimulation, Outcome, SimulatedRequest
 from block.types import EngineLimits
 from exp.latency_errors import LatencyErrors, RequestTimes
 from exp.recorded_run import RecordedRun
+from vidur_adapter.lockstep import run_in_lockstep
 from vidur_adapter.model import Constants, OperatorModel
 from vidur_adapter.replay import Replay
 from vidur_adapter.tabulated import OperatorLatency
@@ -50,6 +51,8 @@ class GroundTruth:
     arrivals: tuple[SimulatedRequest, ...]
     engines: int = 1
     """That share the requests, taken to be given them in turn."""
+    lockstep: bool = False
+    """Whether the engines share layers of experts, and so step together."""
 
     def variants(self) -> Iterator[Simulated]:
         """Nothing fitted, by the operators and by their table; then a constant from each half."""
@@ -121,13 +124,14 @@ class GroundTruth:
     def _replay(
         self, kernel: KernelLatency, model: OperatorModel | None
     ) -> tuple[RequestTimes, list[Replay]]:
+        replays = [
+            Replay(EngineSimulation(self.limits, kernel, self.arrivals[first :: self.engines]), model)
+            for first in range(self.engines)
+        ]
+        outcomes = run_in_lockstep(replays) if self.lockstep else [replay.run() for replay in replays]
         times = np.full((len(self.arrivals), 4), np.nan)
-        replays = []
-        for first in range(self.engines):
-            arrivals = self.arrivals[first :: self.engines]
-            replay = Replay(EngineSimulation(self.limits, kernel, arrivals), model)
-            times[first :: self.engines] = _times(replay)
-            replays.append(replay)
+        for first, (replay, found) in enumerate(zip(replays, outcomes, strict=True)):
+            times[first :: self.engines] = _times(replay, found)
         if not np.isfinite(times).all():
             raise PackError(
                 f"{self.run.folder}: some requests never ended in the simulation; check meta.json"
@@ -135,9 +139,8 @@ class GroundTruth:
         return RequestTimes.of(times, self._output_tokens), replays
 
 
-def _times(replay: Replay) -> list[tuple[float, float, float, float]]:
+def _times(replay: Replay, outcomes: list[Outcome]) -> list[tuple[float, float, float, float]]:
     """Queued, scheduled, first and last token of each request, in order."""
-    outcomes = replay.run()
     return [
         (request.arrival_s, replay.scheduled_s[request.id], outcome.first_token_s, outcome.finish_s)
         for request, outcome in zip(replay.simulation.requests, outcomes, strict=True)

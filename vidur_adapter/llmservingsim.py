@@ -129,7 +129,7 @@ class LayerProfile:
                 table.numbers("time_us") / 1e6,
             )
         )
-        yield Part(ExpertLayer(grid, self.experts), "tokens", self.layers, "measured", "tp1/moe.csv")
+        yield Part(ExpertLayer(grid, self.experts), "shared", self.layers, "measured", "tp1/moe.csv")
 
     def _collectives(self) -> Iterator[Part]:
         """Sums over the devices twice a layer; tokens to the experts' devices and back."""
@@ -147,4 +147,5 @@ class LayerProfile:
                 )
             operator = LinkAllReduce(devices, self.link.gb_s, self.link.latency_s, name)
             note = f"link of {self.link.gb_s:g} GB/s, {self.link.latency_s * 1e6:g} us"
-            yield Part(operator, "tokens", 2 * self.layers, "assumed", note, per_unit=2.0 * self.hidden)
+            basis: Basis = "shared" if name == "experts" else "tokens"
+            yield Part(operator, basis, 2 * self.layers, "assumed", note, per_unit=2.0 * self.hidden)

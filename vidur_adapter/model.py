@@ -18,7 +18,7 @@ from vidur_adapter.batch import StepBatch
 from vidur_adapter.operator import Operator, Timings
 
 Origin = Literal["measured", "fitted", "assumed"]
-Basis = Literal["tokens", "requests"]
+Basis = Literal["tokens", "requests", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Part:
     operator: Operator
     """Of one axis."""
     basis: Basis
-    """What of the batch its cost depends on."""
+    """What of the batch its cost depends on; ``shared``: tokens, those of engines in lockstep averaged in."""
     times: float
     """How often it runs per step."""
     origin: Origin
@@ -70,10 +70,19 @@ class OperatorModel:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def time(self, batches: Iterable[StepBatch]) -> Timings:
-        """One entry per batch; never raises, says what was extrapolated."""
+    def time(self, batches: Iterable[StepBatch], beside: float | None = None) -> Timings:
+        """One entry per batch; never raises, says what was extrapolated.
+
+        ``beside``: tokens that an engine in lockstep computes at the same time; as many if None.
+        """
         every = list(batches)
-        tokens = self._by("tokens", np.array([self.padded(batch.tokens) for batch in every]))
+        own = np.array([self.padded(batch.tokens) for batch in every])
+        others = own if beside is None else np.full(len(every), self.padded(beside))
+        # Graphs are captured for one size, so engines in lockstep are padded to the largest batch.
+        captured = np.maximum(own, others) <= self.captured_tokens
+        own = np.where(captured, np.maximum(own, others), own)
+        shared = np.where(captured, own, (own + others) / 2)
+        tokens = self._by("tokens", own) + self._by("shared", shared)
         requests = self._by("requests", np.array([batch.requests for batch in every], dtype=float))
         attention = self.attention.time(every).scaled(self.layers)
         operators = tokens + requests + attention
@@ -90,7 +99,8 @@ class OperatorModel:
 
     def shares(self, batch: StepBatch) -> list[tuple[str, float, Origin, str]]:
         """Name, seconds, origin and note of everything in one step, the constants last."""
-        counts = {"tokens": self.padded(batch.tokens), "requests": float(batch.requests)}
+        tokens = self.padded(batch.tokens)
+        counts = {"tokens": tokens, "shared": tokens, "requests": float(batch.requests)}
         found: list[tuple[str, float, Origin, str]] = [
             (
                 part.operator.name,
