@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
+import yaml
+
 LAYERS, HIDDEN = 2, 64
 _TOKENS = (1, 8, 64, 512, 2048)
 
@@ -97,3 +99,47 @@ def vidur_profile(
         reduce,
     )
     return folder
+
+
+def kernel_tables(folder: Path) -> Path:
+    """aiconfigurator's layout, for Llama-3.1-8B on one or two devices; returns the system's folder."""
+    system = folder / "h100_sxm"
+    tables = system / "vllm-0.14.0"
+    tables.mkdir(parents=True)
+    datasheet = {"mem_capacity": 80e9, "mem_bw": 3.35e12, "bfloat16_tc_flops": 989e12}
+    (system / "system.yaml").write_text(yaml.safe_dump({"gpu": datasheet}))
+    products = [
+        {"gemm_dtype": kind, "m": m, "n": n, "k": k, "latency": product_ms(m, n, k)}
+        for kind, m, n, k in product(("bfloat16", "fp8"), (1, 64, 8192), (1024, 65536), (1024, 16384))
+    ]
+    _write_parquet(tables / "gemm_perf.parquet", products)
+    heads = [{"num_heads": 32 // tp, "num_key_value_heads": 8 // tp} for tp in (1, 2)]
+    common = {"head_dim": 128, "kv_cache_dtype": "bfloat16", "kernel_source": "flash"}
+    prompts = [
+        {**common, **each, "batch_size": 1, "isl": n, "step": 0, "latency": 0.01 + 1e-8 * n * n}
+        for each, n in product(heads, (16, 256, 1024, 4096, 16384))
+    ]
+    _write_parquet(tables / "context_attention_perf.parquet", prompts)
+    decodes = [
+        {**common, **each, "batch_size": n, "isl": 1, "step": kv - 1, "latency": 0.005 + 1e-6 * n * kv}
+        for each, n, kv in product(heads, (1, 16, 256), (16, 1024, 16384))
+    ]
+    _write_parquet(tables / "generation_attention_perf.parquet", decodes)
+    reduces = [
+        {"num_gpus": 2, "backend": "vllm_graph", "message_size": size, "latency": 0.005 + size * 1e-8}
+        for size in (1024, 2**27)
+    ]
+    _write_parquet(tables / "custom_allreduce_perf.parquet", reduces)
+    return system
+
+
+def product_ms(m: float, n: float, k: float) -> float:
+    """Of one matrix product of the imagined H100."""
+    return 0.002 + n * k * (1e-9 + m * 4e-12)
+
+
+def _write_parquet(path: Path, rows: list[dict[str, object]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), path)
