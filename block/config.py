@@ -81,6 +81,9 @@ class PredictorSettings(Settings):
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
     access: AccessSettings = Field(default_factory=AccessSettings)
     tls: TlsSettings | None = Field(None, description="Serve HTTPS; None serves plain HTTP.")
+    vidur: Path | None = Field(
+        None, description="A Vidur checkout to simulate with instead: tens of milliseconds a question."
+    )
 
 
 class PredictorConfig(Settings):

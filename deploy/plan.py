@@ -152,6 +152,8 @@ class _Planner:
 
     def _predictor_config(self, index: int) -> PredictorConfig:
         settings = self.predictor
+        if settings.vidur is not None:
+            settings = settings.model_copy(update={"vidur": self.root / settings.vidur})
         return PredictorConfig(
             instance=_instance(index),
             feed=f"ipc://{self.sockets / f'feed-{index}.sock'}",

@@ -43,9 +43,9 @@ def what_if(
     last line is JSON.
     """
     from exp.bench_what_if import WhatIfBench
-    from exp.vidur_what_if import VidurWhatIf
+    from vidur_adapter.vidur_checkout import VidurCheckout
 
-    beside = None if vidur is None else VidurWhatIf(vidur)
+    beside = None if vidur is None else VidurCheckout.load(vidur)
     console = Console()
     console.print("warming up (compiles on the first run after an update: 20 s)", highlight=False)
     result = WhatIfBench(calls, beside).run(console)

@@ -27,8 +27,9 @@ from block.types import EngineLimits, EngineState
 from exp.bench_predictor import BusyPredictor
 from exp.bench_state import NEWCOMER, BenchState
 from exp.timing import Timing
-from exp.vidur_what_if import VidurWhatIf
 from exp.workload import WorkloadSpec, generated
+from vidur_adapter.vidur_checkout import VidurCheckout
+from vidur_adapter.vidur_replica import VidurReplica
 
 ROOT = Path(__file__).resolve().parent.parent
 LATENCY = ROOT / "config" / "latency" / "a30-llama-2-7b.yaml"
@@ -44,6 +45,7 @@ PAPER_ENGINE = EngineLimits(
 )
 PAPER_RATE_PER_S = 2.5
 PAPER_REQUESTS = 5000
+_VIDUR_STEP_S = 0.033
 
 
 @dataclass
@@ -84,7 +86,7 @@ class WhatIfBench:
     """All measurements, in order."""
 
     calls: int
-    vidur: VidurWhatIf | None
+    vidur: VidurCheckout | None
 
     def run(self, console: Console) -> WhatIfResult:
         """Measure; what is going on is shown while it does."""
@@ -195,10 +197,21 @@ class WhatIfBench:
             result.notes.append("Vidur: not measured; name a checkout with --vidur DIR")
             return
         vidur = self.vidur
-        timing = Timing.of(lambda: vidur.ask(MAIN), 20)
-        result.add_timing(f"the same what-if on Vidur ({vidur.described})", "vidur_", timing)
+        timing = Timing.of(lambda: _ask_vidur(vidur), 20)
+        described = "Sarathi scheduler, bare loop, constant step time"
+        result.add_timing(f"the same what-if on Vidur ({described})", "vidur_", timing)
         ratio = timing.p50_ms / result.figures["p50_ms"]
         result.add_figure("Vidur's time / ours", "vidur_ratio", ratio, "300")
+
+
+def _ask_vidur(checkout: VidurCheckout) -> float:
+    """When the newcomer's response ends; stops there and runs no baseline, so it is a lower bound."""
+    state = MAIN.build()
+    replica = VidurReplica(checkout, state.limits, lambda _: _VIDUR_STEP_S)
+    replica.hold(state, [request.max_tokens for request in (*state.running, *state.waiting)])
+    newcomer = SimulatedRequest("newcomer", 0.0, NEWCOMER.prompt_tokens, NEWCOMER.output_tokens)
+    replica.run_until([replica.add(newcomer)])
+    return replica.now_s
 
 
 def _model() -> TableLatency:

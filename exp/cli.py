@@ -26,6 +26,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
     "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
     "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
+    "ground-truth": Experiment("exp.ground_truth", "Recorded runs of real GPUs, simulated from profiles."),
+    "latency": Experiment("exp.latency", "Step times from operator profiles: look at them, judge them."),
+    "vidur": Experiment("exp.vidur", "The same arrivals through Vidur's scheduler and ours."),
     "bench": Experiment("exp.bench", "How fast and firm: what-if, router, stress, failures, instances."),
 }
 

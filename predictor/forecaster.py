@@ -5,7 +5,8 @@ Knows no sockets and no clock: the time comes in by call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from block.messages import CandidateRequest, PredictResponse, RequestFacts, Stat
 from block.simulation.background import Background
 from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, EngineLoad, EngineState
+from block.types import Arrival, EngineLoad, EngineState, Prediction, PredictionSpread
 from predictor.arrival_process import ArrivalProcess
 from predictor.ledger import Ledger, length_of
 from predictor.mirror import Mirror
@@ -25,6 +26,16 @@ from predictor.scene import Scene
 
 MOST_IN_VAIN = 8
 """States that are laid out ahead though no question comes."""
+
+
+class BackEnd(Protocol):
+    """One state laid out for questions, as ``WhatIf`` does it."""
+
+    scenarios: int
+
+    def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
+        """Without ``harm`` that is left out. Raises StateError when the engine could never run the newcomer."""
+        ...
 
 
 class Forecaster:
@@ -38,17 +49,22 @@ class Forecaster:
         mirror: Mirror,
         *,
         expect_arrivals: bool = False,
+        back_end: Callable[..., BackEnd] = WhatIf,
     ) -> None:
-        """``instance`` is named in answers. ``expect_arrivals``: what-ifs count on more like the latest."""
+        """``instance`` is named in answers. ``expect_arrivals``: what-ifs count on more like the latest.
+
+        ``back_end`` is called as ``WhatIf`` is.
+        """
         self.instance = instance
         self.ledger = ledger
         self._model = model
+        self._back_end = back_end
         self._mirror = mirror
         self._members: Mapping[int, RequestFacts] = {}
         self._arrivals = ArrivalProcess(ledger.length) if expect_arrivals else None
         self.outside = OutsideTime()
         self._scene: Scene | None = None
-        self._what_if: tuple[Scene, WhatIf] | None = None
+        self._what_if: tuple[Scene, BackEnd] | None = None
         self._in_vain = MOST_IN_VAIN
         self._scenarios = 0
         """Of the latest question; 0 if it was after the load alone."""
@@ -136,12 +152,12 @@ class Forecaster:
         """Counters for heuristics, choices under way included."""
         return self._current_scene(now_s).load
 
-    def _current_what_if(self, now_s: float, scenarios: int) -> WhatIf:
+    def _current_what_if(self, now_s: float, scenarios: int) -> BackEnd:
         """Laid out once per state, ledger and number of scenarios; shared by all questions on them."""
         scene = self._current_scene(now_s)
         if self._what_if is None or self._what_if[0] is not scene or self._what_if[1].scenarios != scenarios:
             lengths, background = scene.scenarios(scenarios), self._background(now_s)
-            what_if = WhatIf(scene.columns, self._model, lengths, scene.coming, background)
+            what_if = self._back_end(scene.columns, self._model, lengths, scene.coming, background)
             self._what_if = (scene, what_if)
         return self._what_if[1]
 

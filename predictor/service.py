@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -25,11 +27,11 @@ from block.messages import (
     ReleaseRequest,
     Wanted,
 )
-from block.simulation.what_if import warm_up
+from block.simulation.what_if import WhatIf, warm_up
 from block.types import CalibrationStatus
 from predictor.calibration import FeedCalibration
 from predictor.feed_reader import FeedReader
-from predictor.forecaster import Forecaster
+from predictor.forecaster import BackEnd, Forecaster
 from predictor.ledger import Ledger
 from predictor.metrics import PredictorMetrics
 
@@ -57,6 +59,7 @@ class PredictorService:
             ledger,
             self._reader.mirror,
             expect_arrivals=config.settings.expect_arrivals,
+            back_end=_back_end(config.settings.vidur),
         )
         self._preparing = False
 
@@ -187,6 +190,15 @@ class PredictorService:
 def json_response(value: object, status: int = 200) -> Response:
     """Encode with msgspec, which knows the wire messages."""
     return Response(status, [(b"content-type", b"application/json")], msgspec.json.encode(value))
+
+
+def _back_end(vidur: Path | None) -> Callable[..., BackEnd]:
+    if vidur is None:
+        return WhatIf
+    from vidur_adapter.vidur_checkout import VidurCheckout
+    from vidur_adapter.vidur_what_if import VidurWhatIf
+
+    return partial(VidurWhatIf, VidurCheckout.load(vidur))
 
 
 def _decode(body: bytes, kind: type[MessageT]) -> MessageT:

@@ -1,0 +1,125 @@
+"""``block-exp ground-truth``: a recorded run of a real vLLM, simulated anew from its GPU's profile."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from block.errors import ConfigError
+from exp.cli import main
+
+if TYPE_CHECKING:
+    from exp.ground_truth_run import GroundTruth
+
+MODELS = Path(__file__).resolve().parent.parent / "config" / "models"
+_LARGEST_GRAPH = 512
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: block-exp ground-truth --profile PROFILES/RTXPRO6000/Llama-3.1-8B --run RUN")
+def ground_truth(
+    profile: Annotated[Path, typer.Option(help="Layer profile of the GPU and model (meta.yaml, tp1/...).")],
+    run: Annotated[Path, typer.Option(help="Recorded run (meta.json, requests.jsonl).")],
+    workload: Annotated[
+        Path | None, typer.Option(help="Its workload with token ids, to follow the prefix cache.")
+    ] = None,
+    model_config: Annotated[
+        Path | None, typer.Option(help="The model's config.json; by its name in config/models if not given.")
+    ] = None,
+    num_gpu_blocks: Annotated[
+        int | None, typer.Option(min=2, help="KV blocks, where meta.json has none; else memory never binds.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
+) -> None:
+    """Simulate the recorded arrivals from the profile and compare queueing, TTFT, TPOT and E2E.
+
+    The last line is JSON: signed fractions, of the simulation in which nothing was fitted to the run.
+    """
+    from exp.ground_truth_report import GroundTruthReport
+
+    truth = truth_of(profile, run, workload, model_config, num_gpu_blocks)
+    console = Console()
+    with console.status("simulating"):
+        report = GroundTruthReport(truth, tuple(truth.variants()))
+    console.print(report.summary_line(), highlight=False)
+    for table in report.tables():
+        console.print(table)
+    if plot is not None:
+        report.plot(plot)
+    print(json.dumps(report.variants[0].errors.summary()), flush=True)
+
+
+def truth_of(
+    profile: Path,
+    run: Path,
+    workload: Path | None = None,
+    model_config: Path | None = None,
+    blocks: int | None = None,
+) -> GroundTruth:
+    """Read profile and run; raises ConfigError or PackError that names file and remedy."""
+    from exp.ground_truth_run import GroundTruth
+    from exp.recorded_run import RecordedRun
+    from vidur_adapter.experts import Experts
+    from vidur_adapter.llmservingsim import LayerProfile
+
+    recorded = RecordedRun.load(run)
+    flags = recorded.meta.engine_kwargs
+    sizes = _model_sizes(model_config or _config_of(profile))
+    engines = flags.data_parallel_size
+    experts = None
+    if "num_experts" in sizes:
+        experts = Experts(sizes["num_experts"], sizes["num_experts_per_tok"], engines, engines)
+    layers = LayerProfile(
+        profile,
+        sizes["num_hidden_layers"],
+        sizes["hidden_size"],
+        flags.tensor_parallel_size,
+        recorded.link,
+        experts,
+        captured_tokens=min(2 * flags.max_num_seqs, _LARGEST_GRAPH),
+    )
+    limits = recorded.limits(blocks)
+    if workload is None:
+        limits = replace(limits, prefix_caching=False)
+    return GroundTruth(
+        recorded,
+        layers.model(),
+        limits,
+        tuple(recorded.arrivals(workload)),
+        engines,
+        lockstep=engines > 1 and experts is not None,
+    )
+
+
+def _config_of(profile: Path) -> Path:
+    """By the model's name in the profile's own description."""
+    path = profile / "meta.yaml"
+    try:
+        name = str(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: names no model ({error}); name --model-config") from error
+    return MODELS / name.rpartition("/")[2].lower() / "config.json"
+
+
+def _model_sizes(path: Path) -> dict[str, int]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        names = ("num_hidden_layers", "hidden_size", "num_experts", "num_experts_per_tok")
+        sizes = {name: int(raw[name]) for name in names if name in raw}
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: no model's config.json ({error}); name --model-config") from error
+    missing = {"num_hidden_layers", "hidden_size"} - set(sizes)
+    if missing:
+        raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return sizes
+
+
+if __name__ == "__main__":
+    main(["ground-truth", *sys.argv[1:]])

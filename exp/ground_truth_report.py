@@ -1,0 +1,70 @@
+"""Simulated against recorded, for people: tables of errors and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from exp.ground_truth_run import GroundTruth, Simulated
+from exp.latency_errors import METRICS, STATISTICS
+
+
+@dataclass(frozen=True)
+class GroundTruthReport:
+    """All variants of one run; the first has nothing fitted."""
+
+    truth: GroundTruth
+    variants: tuple[Simulated, ...]
+
+    def summary_line(self) -> str:
+        """What was run, on how many engines, and how much of it the profile covers."""
+        run, first = self.truth.run, self.variants[0]
+        flags = run.meta.engine_kwargs
+        return (
+            f"{run.meta.model}, vLLM {run.meta.vllm_version}, tensor parallel {flags.tensor_parallel_size}, "
+            f"{self.truth.engines} engine(s): {len(run.requests)} requests, {first.steps} steps simulated in "
+            f"{first.wall_s:.2f} s; {first.covered_share:.1%} of the steps lie within the profile"
+        )
+
+    def tables(self) -> Iterator[Table]:
+        """One per variant: recorded value and signed error of each statistic, errors of single requests."""
+        for variant in self.variants:
+            step_us = variant.constants.step_s * 1e6
+            title = f"{variant.name} ({step_us:+.0f} us per step), judged on {variant.judged}"
+            table = Table("", *STATISTICS, "single requests: p50", "p90", title=title)
+            for metric in METRICS:
+                table.add_row(metric, *self._row(variant, metric))
+            yield table
+
+    def _row(self, variant: Simulated, metric: str) -> Iterator[str]:
+        errors = variant.errors
+        for statistic in STATISTICS:
+            recorded_ms = errors.recorded.statistic(metric, statistic) * 1e3
+            relative = errors.relative(metric, statistic)
+            off_ms = errors.simulated.statistic(metric, statistic) * 1e3 - recorded_ms
+            off = f"{off_ms:+.1f} ms" if isnan(relative) else f"{relative:+.1%}"
+            yield f"{recorded_ms:,.1f} ms {off}"
+        for level in (50, 90):
+            error = errors.per_request(metric, level)
+            yield "-" if isnan(error) else f"{error:.1%}"
+
+    def plot(self, path: Path) -> None:
+        """Single requests, simulated over recorded; a PNG or SVG file."""
+        from matplotlib.figure import Figure
+
+        errors = self.variants[0].errors
+        figure = Figure(figsize=(10, 3.4), layout="constrained")
+        for axes, metric in zip(figure.subplots(1, 3), ("ttft", "tpot", "e2e"), strict=True):
+            recorded, simulated = errors.recorded.values[metric], errors.simulated.values[metric]
+            axes.plot(recorded, simulated, ".", markersize=4, alpha=0.6)
+            ends = [0.0, float(np.nanmax([recorded, simulated]))]
+            axes.plot(ends, ends, linewidth=0.8, color="grey")
+            axes.set(xlabel=f"recorded {metric.upper()} (s)", ylabel="simulated (s)")
+        run = self.truth.run.meta
+        figure.suptitle(f"{run.model}, vLLM {run.vllm_version}: nothing fitted")
+        figure.savefig(path, dpi=110)

@@ -1,0 +1,123 @@
+"""``block-exp latency``: step times from operator profiles: what they are made of, and how right they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from block.errors import ConfigError
+from exp.cli import main
+
+_ROOT = Path(__file__).resolve().parent.parent
+DATA = _ROOT.parent / "shared" / "data"
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    epilog="Example: block-exp latency show rtx-pro-6000 llama-3.1-8b",
+)
+
+Data = Annotated[Path, typer.Option(help="The folder that holds profiles/.")]
+Gpu = Annotated[str, typer.Argument(help="A file of config/gpus, by name.")]
+Model = Annotated[str, typer.Argument(help="A folder of config/models, by name.")]
+Source = Annotated[str, typer.Option(help="llmservingsim, vidur or aiconfigurator; the first that has it.")]
+Devices = Annotated[int, typer.Option("--tp", min=1, help="Devices over which tensors are spread.")]
+
+
+@app.callback()
+def latency() -> None:
+    """Step times from operator profiles."""
+
+
+@app.command(epilog="Example: block-exp latency show a100-80-sxm llama-3-8b --source vidur --plot a100.png")
+def show(
+    gpu: Gpu,
+    model: Model,
+    source: Source = "",
+    data: Data = DATA,
+    devices: Devices = 1,
+    stages: Annotated[int, typer.Option("--pp", min=1, help="Stages of a pipeline.")] = 1,
+    estimator: Annotated[str, typer.Option(help="grid, rising or forest.")] = "grid",
+    pack: Annotated[
+        Path | None, typer.Option(help="Recorded steps of such an engine, to fit the constants to.")
+    ] = None,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Most requests in one batch.")] = 256,
+    max_num_batched_tokens: Annotated[int, typer.Option(min=2, help="Token budget of one step.")] = 2048,
+    out: Annotated[Path | None, typer.Option(help="Write it as a latency file for predictors.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
+) -> None:
+    """Print a GPU's step times for a model, and which parts of them are measured, fitted or assumed.
+
+    The last line is JSON.
+    """
+    from block.latency.pack import load_pack
+    from exp.latency_report import LatencyReport
+    from vidur_adapter.sources import Choice
+    from vidur_adapter.tabulated import EngineRange
+
+    choice = Choice(
+        gpu, model, data / "profiles", _ROOT / "config", devices=devices, stages=stages, estimator=estimator
+    )
+    engine = EngineRange(max_num_seqs, max_num_batched_tokens)
+    report = LatencyReport.build(choice, source, engine, None if pack is None else load_pack(pack))
+    console = Console()
+    for table in report.tables():
+        console.print(table)
+    if plot is not None:
+        report.plot(plot)
+    if out is not None:
+        _write(out, report.file())
+    print(json.dumps(report.summary()), flush=True)
+
+
+@app.command(epilog="Example: block-exp latency compare a30 qwen2-7b")
+def compare(gpu: Gpu, model: Model, source: Source = "", data: Data = DATA, devices: Devices = 1) -> None:
+    """Hold every fifth measured shape of each operator out, and say how well each estimator knows it."""
+    from exp.latency_report import estimator_errors, estimator_table
+    from vidur_adapter.sources import Choice, operator_model
+
+    model_of = operator_model(
+        Choice(gpu, model, data / "profiles", _ROOT / "config", devices=devices), source
+    )
+    errors = estimator_errors(model_of)
+    Console().print(estimator_table(errors))
+    print(json.dumps(errors), flush=True)
+
+
+@app.command(epilog="Example: block-exp latency silicon --plot silicon.png")
+def silicon(
+    data: Data = DATA,
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge only the first so many points.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
+) -> None:
+    """Predict the TTFT and TPOT of measured servers from kernel tables; the last line is JSON."""
+    from itertools import islice
+
+    from exp.silicon import Silicon, SiliconReport
+
+    collection = Silicon(data / "profiles" / "aiconfigurator")
+    console = Console()
+    with console.status(f"{len(collection.points)} points"):
+        report = SiliconReport(tuple(islice(collection.judged(), limit)))
+    console.print(report.table())
+    for why, count in collection.skipped.items():
+        console.print(f"left out: {count:,}: {why}", highlight=False, markup=False)
+    if plot is not None:
+        report.plot(plot)
+    print(json.dumps(report.summary()), flush=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {path}: cannot be written ({error.strerror}); check the path") from error
+
+
+if __name__ == "__main__":
+    main(["latency", *sys.argv[1:]])

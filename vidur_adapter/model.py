@@ -1,0 +1,135 @@
+"""A step's time as the sum of its operators: what a profile says before anything is simplified.
+
+Knows every chunk and context of a batch, so it is too slow to be asked at each simulated step of a what-if;
+``tabulated`` turns it into the form that the simulation evaluates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from block.latency.least_squares import Floats
+from vidur_adapter.attention import Attention
+from vidur_adapter.batch import StepBatch
+from vidur_adapter.operator import Operator, Timings
+
+Origin = Literal["measured", "fitted", "assumed"]
+Basis = Literal["tokens", "requests", "shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One operator's place in a step."""
+
+    operator: Operator
+    """Of one axis."""
+    basis: Basis
+    """What of the batch its cost depends on; ``shared``: tokens, those of engines in lockstep averaged in."""
+    times: float
+    """How often it runs per step."""
+    origin: Origin
+    note: str
+    """Which file, or which assumption."""
+    per_unit: float = 1.0
+    """The operator's shape per token or request, such as the bytes of an all-reduce."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """What no operator table holds."""
+
+    step_s: float = 0.0
+    """The engine's own work per step, as far as it is not hidden behind the forward pass."""
+    request_s: float = 0.0
+    """The same per scheduled request."""
+    factor: float = 1.0
+    """On the sum of the operators."""
+    origin: Origin = "assumed"
+    note: str = "none: the sum of the operators"
+
+
+@dataclass(frozen=True)
+class OperatorModel:
+    """Batches to seconds."""
+
+    name: str
+    parts: tuple[Part, ...]
+    attention: Attention
+    layers: int
+    attention_note: str
+    most_tokens: int
+    """Largest batch that the operators by tokens were measured for."""
+    constants: Constants = field(default_factory=Constants)
+    captured_tokens: int = 0
+    """Largest batch that runs as a captured graph, padded to a captured size; 0 for none."""
+    _known: dict[tuple[Basis, float], tuple[float, bool]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def time(self, batches: Iterable[StepBatch], beside: float | None = None) -> Timings:
+        """One entry per batch; never raises, says what was extrapolated.
+
+        ``beside``: tokens that an engine in lockstep computes at the same time; as many if None.
+        """
+        every = list(batches)
+        own = np.array([self.padded(batch.tokens) for batch in every])
+        others = own if beside is None else np.full(len(every), self.padded(beside))
+        # Graphs are captured for one size, so engines in lockstep are padded to the largest batch.
+        captured = np.maximum(own, others) <= self.captured_tokens
+        own = np.where(captured, np.maximum(own, others), own)
+        shared = np.where(captured, own, (own + others) / 2)
+        tokens = self._by("tokens", own) + self._by("shared", shared)
+        requests = self._by("requests", np.array([batch.requests for batch in every], dtype=float))
+        attention = self.attention.time(every).scaled(self.layers)
+        operators = tokens + requests + attention
+        constant = self.constants.step_s + self.constants.request_s * np.array(
+            [batch.requests for batch in every]
+        )
+        return Timings(operators.seconds * self.constants.factor + constant, operators.covered)
+
+    def padded(self, tokens: float) -> float:
+        """The captured size that a batch runs at: 1, 2, 4, then every eighth, as vLLM captures them."""
+        if tokens > self.captured_tokens:
+            return tokens
+        return next((float(size) for size in (1, 2, 4) if tokens <= size), float(-(-tokens // 8) * 8))
+
+    def shares(self, batch: StepBatch) -> list[tuple[str, float, Origin, str]]:
+        """Name, seconds, origin and note of everything in one step, the constants last."""
+        tokens = self.padded(batch.tokens)
+        counts = {"tokens": tokens, "shared": tokens, "requests": float(batch.requests)}
+        found: list[tuple[str, float, Origin, str]] = [
+            (
+                part.operator.name,
+                float(_time_part(part, np.array([counts[part.basis]])).seconds[0]),
+                part.origin,
+                part.note,
+            )
+            for part in self.parts
+        ]
+        attention = float(self.attention.time([batch]).seconds[0]) * self.layers
+        found.append(("attention", attention, "measured", self.attention_note))
+        rest = float(self.time([batch]).seconds[0]) - sum(seconds for _, seconds, _, _ in found)
+        return [*found, ("engine", rest, self.constants.origin, self.constants.note)]
+
+    def _by(self, basis: Basis, counts: Floats) -> Timings:
+        """Of all operators that depend on one count; each count is worked out once."""
+        new = np.array([count for count in np.unique(counts).tolist() if (basis, count) not in self._known])
+        parts = [part for part in self.parts if part.basis == basis]
+        if len(new):
+            total = Timings(np.zeros(len(new)), np.ones(len(new), dtype=bool))
+            for part in parts:
+                total = total + _time_part(part, new)
+            facts = zip(total.seconds.tolist(), total.covered.tolist(), strict=True)
+            self._known.update(
+                {(basis, count): fact for count, fact in zip(new.tolist(), facts, strict=True)}
+            )
+        found = [self._known[basis, count] for count in counts.tolist()]
+        return Timings(np.array([s for s, _ in found]), np.array([c for _, c in found], dtype=bool))
+
+
+def _time_part(part: Part, counts: Floats) -> Timings:
+    return part.operator.time(counts[:, None] * part.per_unit).scaled(part.times)

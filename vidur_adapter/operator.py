@@ -1,0 +1,81 @@
+"""The operator contract: shapes in, seconds out, and whether the measurements cover the shape.
+
+An operator is one kernel or one group of kernels of one layer: a projection, attention, an all-reduce.
+Where its figures come from is its reader's matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from block.errors import PackError
+from block.latency.least_squares import Floats
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What some shapes cost, one entry per shape."""
+
+    seconds: Floats
+    covered: Flags
+    """False where the figure was extrapolated."""
+
+    def __add__(self, other: Timings) -> Timings:
+        return Timings(self.seconds + other.seconds, self.covered & other.covered)
+
+    def scaled(self, factor: float) -> Timings:
+        """The same, ``factor`` times."""
+        return Timings(self.seconds * factor, self.covered)
+
+
+class Operator(Protocol):
+    """Never raises on a shape: what was not measured is extrapolated and says so."""
+
+    @property
+    def name(self) -> str:
+        """As its profile calls it."""
+        ...
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What the numbers of a shape mean."""
+        ...
+
+    def time(self, shapes: Floats) -> Timings:
+        """``shapes`` is (shapes, axes)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Measurements of one operator."""
+
+    name: str
+    axes: tuple[str, ...]
+    shapes: Floats
+    """(samples, axes)"""
+    seconds: Floats
+
+    def __post_init__(self) -> None:
+        if not len(self.seconds):
+            raise PackError(f"{self.name}: no measurements; check that the profile has this operator")
+
+    @classmethod
+    def of(cls, name: str, axes: tuple[str, ...], columns: tuple[Floats, ...], seconds: Floats) -> Self:
+        """Of whole columns; rows without a figure are left out."""
+        told = np.isfinite(seconds) & np.all([np.isfinite(column) for column in columns], axis=0)
+        return cls(name, axes, np.column_stack(columns)[told], seconds[told])
+
+    def merged(self) -> Self:
+        """Repeated measurements of one shape become their median; sorted by shape."""
+        shapes, group = np.unique(self.shapes, axis=0, return_inverse=True)
+        order = np.argsort(group, kind="stable")
+        parts = np.split(self.seconds[order], np.cumsum(np.bincount(group))[:-1])
+        medians = np.array([np.median(part) for part in parts])
+        return type(self)(self.name, self.axes, shapes, medians)
