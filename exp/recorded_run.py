@@ -17,8 +17,9 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, ValidationError
 
-from block.config import Settings, SettingsT
+from block.config import SettingsT
 from block.errors import ConfigError
+from block.settings import Settings
 from block.simulation.engine import SimulatedRequest
 from block.types import EngineLimits
 from vidur_adapter.llmservingsim import Link

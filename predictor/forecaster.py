@@ -34,7 +34,7 @@ class BackEnd(Protocol):
     scenarios: int
 
     def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
-        """Without ``harm`` that is left out. Raises StateError when the engine could never run the newcomer."""
+        """``harm`` or not. Raises StateError when the engine could never run the newcomer."""
         ...
 
 
