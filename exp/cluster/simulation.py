@@ -135,11 +135,8 @@ class _ClusterSimulation:
         self._ask(number, dispatch, copy)
 
     def _ask(self, number: int, dispatch: _Dispatch, copy: int) -> None:
-        eligible = self._members.eligible
-        asked = np.array(
-            [i for i in dispatch.router.to_ask(eligible, dispatch.request.seed) if self._members.answers(i)],
-            np.int64,
-        )
+        chosen = dispatch.router.to_ask(self._members.eligible, dispatch.request.seed)
+        asked = np.array([index for index in chosen if self._members.alive(index)], np.int64)
         told = self._told(number, asked, copy)
         if self._truth is not None:
             found = self._fleet.ask_hindsight(number, asked, self._now_s, self._truth)

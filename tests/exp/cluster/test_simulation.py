@@ -34,9 +34,12 @@ def _load(count: int, rate_per_s: float, seed: int = 0, kind: str = "oracle") ->
     return ClusterLoad(np.cumsum(random.exponential(1 / rate_per_s, count)), prompt, output, estimate)
 
 
-def _same(one: ClusterResult, other: ClusterResult) -> bool:
-    series = all((one.series[name] == other.series[name]).all() for name in one.series)
-    return bool(one.requests.equals(other.requests)) and series
+def _bytes(result: ClusterResult) -> bytes:
+    columns = [result.requests[name].to_numpy(zero_copy_only=False) for name in result.requests.column_names]
+    return b"".join(
+        np.asarray(values, "U" if values.dtype == object else None).tobytes()
+        for values in (*columns, *result.series.values())
+    )
 
 
 def test_one_instance_is_the_engine_simulation() -> None:
@@ -65,7 +68,7 @@ def test_every_policy_answers_everything_and_the_same_twice(policy: str) -> None
     load = _load(60, 7.0, kind="distribution")
     result = simulate_cluster(spec, load)
     assert result.summary["answered"] == 60
-    assert _same(result, simulate_cluster(spec, load))
+    assert _bytes(result) == _bytes(simulate_cluster(spec, load))
     assert np.isfinite(result.column("tpot_s")[load.output_tokens > 1]).all()
     assert len(set(result.column("instance"))) == 3
 
@@ -73,7 +76,7 @@ def test_every_policy_answers_everything_and_the_same_twice(policy: str) -> None
 def test_another_seed_chooses_differently() -> None:
     load = _load(60, 7.0)
     spec = ClusterSpec((INSTANCE,) * 3, "random")
-    assert not _same(simulate_cluster(spec, load), simulate_cluster(replace(spec, seed=1), load))
+    assert _bytes(simulate_cluster(spec, load)) != _bytes(simulate_cluster(replace(spec, seed=1), load))
 
 
 def test_predictions_come_true_where_nobody_follows() -> None:
@@ -136,13 +139,14 @@ def test_a_drained_instance_finishes_what_it_has_and_leaves() -> None:
 @pytest.mark.parametrize("signal", ["predicted", "measured"])
 def test_provisioning_calls_for_an_instance_when_latency_passes_its_threshold(signal: str) -> None:
     waiting = replace(INSTANCE, joins_s=float("inf"))
-    rule = Provisioning(signal, threshold_s=20.0, cold_start_s=5.0, pause_s=10.0)  # type: ignore[arg-type]
+    rule = Provisioning(signal, threshold_s=10.0, cold_start_s=5.0, pause_s=10.0)  # type: ignore[arg-type]
     spec = ClusterSpec((INSTANCE, INSTANCE, waiting, waiting), provisioning=rule)
     result = simulate_cluster(spec, _load(300, 9.0))
     assert result.present[0].tolist() == [1, 1, 0, 0]
     assert result.present[-1].sum() > 2
     without = simulate_cluster(replace(spec, provisioning=None), _load(300, 9.0))
-    assert result.summary["p99_e2e_s"] < without.summary["p99_e2e_s"]
+    assert result.summary["mean_e2e_s"] < without.summary["mean_e2e_s"]
+    assert set(result.column("instance")) > {0, 1}
 
 
 def test_reservations_keep_simultaneous_requests_apart() -> None:
