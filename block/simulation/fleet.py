@@ -159,7 +159,7 @@ class EngineFleet:
     def expect_arrivals(self, engine: int, since_s: float) -> None:
         """From then on the engine's predictor counts on more arrivals like the latest."""
         self._seen.since_s[engine] = since_s
-        self._seen.count[engine] = 0
+        self._seen.arrivals[engine] = 0
 
     def ask(
         self,
@@ -242,13 +242,13 @@ class EngineFleet:
     def _see(self, engine: int, number: int, time_s: float) -> None:
         """Remember an arrival, forgetting the oldest."""
         times, lengths = self._seen.times_s[engine], self._seen_lengths[engine]
-        count = int(self._seen.count[engine])
+        count = int(self._seen.arrivals[engine])
         if count == MOST:
             times[:-1], lengths[:-1] = times[1:], lengths[1:]
             count -= 1
         times[count] = time_s
         lengths[count] = self._known.sent[number, SENT_PROMPT], self.expected[number]
-        self._seen.count[engine] = count + 1
+        self._seen.arrivals[engine] = count + 1
         mixed = mixed_lengths(lengths[: count + 1])
         self._seen.kinds[engine] = len(mixed)
         self._seen.lengths[engine, : len(mixed)] = mixed
@@ -337,7 +337,7 @@ def _known(requests: FleetRequests, scenarios: int) -> Known:
 def _nothing_seen(engines: int) -> Seen:
     return Seen(
         since_s=np.full(engines, math.inf),
-        count=np.zeros(engines, np.int64),
+        arrivals=np.zeros(engines, np.int64),
         times_s=np.zeros((engines, MOST)),
         lengths=np.zeros((engines, KINDS, 2), np.int64),
         kinds=np.zeros(engines, np.int64),

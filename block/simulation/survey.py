@@ -68,9 +68,10 @@ class Seen(NamedTuple):
 
     since_s: Floats
     """(engines,) the first look; infinity where nothing is expected."""
-    count: Ints
+    arrivals: Ints
+    """(engines,) how many are remembered."""
     times_s: Floats
-    """(engines, MOST), of which ``count`` are used."""
+    """(engines, MOST) of which so many are used."""
     lengths: Ints
     """(engines, KINDS, 2) in a mixed order."""
     kinds: Ints
@@ -141,7 +142,7 @@ def _rate(seen: Seen, engine: int, now_s: float) -> float:
     """Of the arrivals to be expected at one engine."""
     if seen.since_s[engine] == np.inf:
         return 0.0
-    return arrival_rate(seen.times_s[engine, : seen.count[engine]], seen.since_s[engine], now_s)
+    return arrival_rate(seen.times_s[engine, : seen.arrivals[engine]], seen.since_s[engine], now_s)
 
 
 @compiled

@@ -6,6 +6,7 @@ are compared on the same luck.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,9 +61,9 @@ def capacity_per_s(
         while not holds(low := low / step):
             high = low
     while high / low > 1 + precision:
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         if holds(middle):
             low = middle
         else:
             high = middle
-    return (low * high) ** 0.5
+    return math.sqrt(low * high)

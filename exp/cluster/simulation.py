@@ -22,7 +22,7 @@ from block.simulation.what_if_runs import E2E
 from block.types import EngineLoad
 from exp.cluster.load import ClusterLoad, ExpectedLengths
 from exp.cluster.membership import Membership
-from exp.cluster.provisioning import ProvisioningRule
+from exp.cluster.provisioning import ProvisioningRule, Signal
 from exp.cluster.result import ClusterResult, Journal, Status
 from exp.cluster.router import Router, Told, told_by
 from exp.cluster.spec import ClusterSpec, Failure
@@ -230,7 +230,7 @@ class _ClusterSimulation:
         if failure.back_s < math.inf:
             self._at(max(failure.back_s, self._now_s + failure.noticed_s), self._join, instance)
 
-    def _consider(self, signal: str, latency_s: float) -> None:
+    def _consider(self, signal: Signal, latency_s: float) -> None:
         if self._rule is None:
             return
         wish = self._rule.notice(signal, latency_s, self._now_s)
