@@ -21,10 +21,10 @@ from block.simulation.memory import Floats
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
 from exp.client import LoadClient, Outcome
-from exp.cluster.load import ClusterLoad
+from exp.cluster.load import known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
-from exp.cluster.spec import ClusterSpec, Delays, SimulatedInstance
+from exp.cluster.spec import AT_ONCE, ClusterSpec, Delays, SimulatedInstance
 from exp.prompt import PromptWriter
 from exp.workload import TraceRequest, Workload
 
@@ -33,7 +33,6 @@ _ALONE = 16
 _ALONE_GAP_S = 0.7
 _ALONE_LENGTHS = (120, 8)
 
-_AT_ONCE = Delays(0.0, 0.0, 0.0, 0.0, 0.0)
 _DECISION_S = 0.002
 """Of the time outside; the rest counts as the way to the engine."""
 
@@ -128,11 +127,11 @@ class AgreementRun:
             expect_arrivals=self.config.predictor.expect_arrivals,
             delays=delays,
         )
-        return simulate_cluster(spec, _columns(workload))
+        return simulate_cluster(spec, known_load(workload.requests))
 
     def _outside_s(self, alone: Workload, outcomes: Sequence[Outcome]) -> float:
         """What a request takes that no engine knows of: the median of what is beyond the simulation."""
-        simulated = self.simulate(alone, "round_robin", _AT_ONCE).column("ttft_s")
+        simulated = self.simulate(alone, "round_robin", AT_ONCE).column("ttft_s")
         real = np.array([outcome.ttft_s or np.nan for outcome in outcomes])
         outside_s = float(np.nanmedian(real - simulated))
         if not np.isfinite(outside_s):
@@ -170,17 +169,6 @@ def _alone() -> Workload:
     prompt, output = _ALONE_LENGTHS
     requests = tuple(TraceRequest(index * _ALONE_GAP_S, prompt, output) for index in range(_ALONE))
     return Workload("requests that meet nobody", requests)
-
-
-def _columns(workload: Workload) -> ClusterLoad:
-    """Lengths are known to everybody: clients ask for exactly as many tokens as the trace has."""
-    output = np.array([request.output_tokens for request in workload.requests], np.int64)
-    return ClusterLoad(
-        arrival_s=np.array([request.arrival_s for request in workload.requests], np.float64),
-        prompt_tokens=np.array([request.prompt_tokens for request in workload.requests], np.int64),
-        output_tokens=output,
-        max_tokens=output,
-    )
 
 
 def _figures(ttft_s: Floats, e2e_s: Floats) -> dict[str, float]:

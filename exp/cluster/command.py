@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ from block.latency.load import load_latency
 from block.types import EngineLimits
 from exp.cli import main
 from exp.cluster.estimates import EstimateSpec, estimate_lengths
-from exp.cluster.load import ClusterLoad
+from exp.cluster.load import ClusterLoad, known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, Delays, SimulatedInstance
@@ -107,15 +108,10 @@ def cluster(
 
 
 def load_of(traffic: Workload, estimate: EstimateSpec) -> ClusterLoad:
-    """A workload as columns, with lengths as routers take them."""
-    prompt = np.array([request.prompt_tokens for request in traffic.requests], np.int64)
-    output = np.array([request.output_tokens for request in traffic.requests], np.int64)
-    return ClusterLoad(
-        arrival_s=np.array([request.arrival_s for request in traffic.requests], np.float64),
-        prompt_tokens=prompt,
-        output_tokens=output,
-        expected=estimate_lengths(estimate, prompt, output),
-    )
+    """A workload as columns, with lengths as routers take them; clients do not tell them."""
+    load = known_load(traffic.requests)
+    expected = estimate_lengths(estimate, load.prompt_tokens, load.output_tokens)
+    return replace(load, expected=expected, max_tokens=None)
 
 
 def table(result: ClusterResult, title: str) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 from block.errors import StateError
 from block.simulation.length_rows import length_rows
 from block.simulation.memory import Floats, Ints
+from exp.workload import TraceRequest
 
 _POINT = np.array([0.5])
 
@@ -79,3 +80,14 @@ class ClusterLoad:
     def lengths(self) -> ExpectedLengths:
         """What routers expect, the truth if nothing else was given."""
         return self.expected or ExpectedLengths.points(self.output_tokens)
+
+
+def known_load(requests: Sequence[TraceRequest]) -> ClusterLoad:
+    """A trace whose lengths are known to everybody: clients ask for exactly as many tokens as it has."""
+    output = np.array([request.output_tokens for request in requests], np.int64)
+    return ClusterLoad(
+        arrival_s=np.array([request.arrival_s for request in requests], np.float64),
+        prompt_tokens=np.array([request.prompt_tokens for request in requests], np.int64),
+        output_tokens=output,
+        max_tokens=output,
+    )

@@ -54,6 +54,10 @@ class Delays:
         return self.decision_s + self.dispatch_s + self.return_s
 
 
+AT_ONCE = Delays(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""Nothing but the engines takes time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An instance dies with all that it has."""

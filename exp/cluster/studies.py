@@ -21,7 +21,7 @@ from block.types import EngineLimits
 from exp.cluster.capacity import Objective, at_rate, capacity_per_s
 from exp.cluster.estimates import EstimateSpec, estimate_lengths
 from exp.cluster.levels import LEVELLINGS
-from exp.cluster.load import ClusterLoad
+from exp.cluster.load import ClusterLoad, known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, SimulatedInstance
@@ -139,14 +139,13 @@ def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str
 
 def _load(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
     workload = load_workload("auto", WorkloadSpec(scale.requests, 1.0, scale.data, seed))
-    prompt = np.array([request.prompt_tokens for request in workload.requests], np.int64)
-    output = np.array([request.output_tokens for request in workload.requests], np.int64)
-    return ClusterLoad(
-        arrival_s=np.array([request.arrival_s for request in workload.requests]),
-        prompt_tokens=prompt,
-        output_tokens=output,
-        expected=estimate_lengths(replace(variant.estimate, seed=seed), prompt, output),
-        levels=LEVELLINGS[variant.levels](len(prompt), variant.spec.scenarios, seed),
+    load = known_load(workload.requests)
+    estimate = replace(variant.estimate, seed=seed)
+    return replace(
+        load,
+        expected=estimate_lengths(estimate, load.prompt_tokens, load.output_tokens),
+        max_tokens=None,
+        levels=LEVELLINGS[variant.levels](len(load), variant.spec.scenarios, seed),
     )
 
 

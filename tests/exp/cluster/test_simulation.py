@@ -17,13 +17,12 @@ from exp.cluster.load import ClusterLoad
 from exp.cluster.provisioning import Provisioning
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
-from exp.cluster.spec import ClusterSpec, Delays, Failure, SimulatedInstance
+from exp.cluster.spec import AT_ONCE, ClusterSpec, Delays, Failure, SimulatedInstance
 from global_scheduler.policies import POLICIES
 
 LATENCY = load_latency(Path(__file__).parents[3] / "config/latency/a30-llama-2-7b.yaml")
 LIMITS = EngineLimits(16, 1052, 48, 512, 4096, async_scheduling=True)
 INSTANCE = SimulatedInstance(LIMITS, LATENCY)
-AT_ONCE = Delays(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def _load(count: int, rate_per_s: float, seed: int = 0, kind: str = "oracle") -> ClusterLoad:
