@@ -193,7 +193,7 @@ def _scenarios() -> list[Variant]:
     return [
         Variant("point", base, EstimateSpec("guess", 0.5)),
         Variant("conditional mean", base, guess),
-        *(Variant(f"{count} scenarios", replace(base, scenarios=count), guess) for count in (2, 4, 8, 16)),
+        *(Variant(f"{count} scenarios", replace(base, scenarios=count), guess) for count in (2, 4, 8)),
         *(
             Variant(
                 f"{count} scenarios, {probes} asked", replace(base, scenarios=count, probes=probes), guess
