@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from block.errors import StateError
-from block.simulation.fleet import EngineFleet, FleetEngine, FleetRequests
+from block.simulation.fleet import EngineFleet
+from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.memory import Ints
 from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN, FATE_PREEMPTIONS
 from block.simulation.what_if_runs import E2E
