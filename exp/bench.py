@@ -185,6 +185,21 @@ def instances(
     print(json.dumps(crowd_summary(crowds, rate)), flush=True)
 
 
+@app.command(epilog="Example: block-exp bench cluster --requests 10000")
+def cluster(
+    requests: Annotated[int, typer.Option(min=100, help="In each simulation.")] = 10_000,
+) -> None:
+    """Time the cluster simulation: 12 instances with all asked, with scenarios, and 1,000 instances.
+
+    The last line is JSON: CPU and wall seconds by case.
+    """
+    from exp.bench_cluster import table, time_cases
+
+    found = time_cases(requests)
+    Console().print(table(found, requests))
+    print(json.dumps({"requests": requests, **found}), flush=True)
+
+
 def _rising(counts: str) -> list[int]:
     try:
         numbers = [int(count) for count in counts.split(",")]

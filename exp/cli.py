@@ -21,6 +21,11 @@ class Experiment:
 EXPERIMENTS: Mapping[str, Experiment] = {
     "demo": Experiment("exp.demo", "A local cluster, real traffic under two policies, a report."),
     "simulate": Experiment("exp.simulate", "Arrivals on one simulated engine, every step written down."),
+    "cluster": Experiment("exp.cluster.command", "A whole cluster in virtual time under one policy."),
+    "cluster-check": Experiment(
+        "exp.cluster.agreement_command", "The simulated cluster beside vLLM servers."
+    ),
+    "study": Experiment("exp.cluster.study_command", "Variants of a simulated cluster over several seeds."),
     "fidelity": Experiment("exp.fidelity", "The simulation against vLLM's own scheduler, step by step."),
     "prediction": Experiment("exp.prediction", "How right predictions are on real vLLM servers, by load."),
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
@@ -29,7 +34,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "ground-truth": Experiment("exp.ground_truth", "Recorded runs of real GPUs, simulated from profiles."),
     "latency": Experiment("exp.latency", "Step times from operator profiles: look at them, judge them."),
     "vidur": Experiment("exp.vidur", "The same arrivals through Vidur's scheduler and ours."),
-    "bench": Experiment("exp.bench", "How fast and firm: what-if, router, stress, failures, instances."),
+    "bench": Experiment(
+        "exp.bench", "How fast and firm: what-if, router, stress, failures, instances, cluster."
+    ),
 }
 
 

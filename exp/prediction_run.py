@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from block.latency.base import StepLatencyModel
+from block.simulation.expectation import WINDOW_S
 from block.types import EngineLimits
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
@@ -22,7 +23,6 @@ from exp.cores import Cores, pin, pinned_here
 from exp.prompt import PromptWriter
 from exp.virtual_prediction import VirtualPredictions, capacity_per_s
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
-from predictor.arrival_process import WINDOW_S
 
 POLICY = "block"
 RUNS = 2

@@ -10,10 +10,10 @@ from block.simulation.compiled import compiled
 from block.simulation.layout import (
     ARRIVAL,
     AWAITED,
-    AWAITED_FROM,
     BACKGROUND,
     BY_PRIORITY,
     COMPUTED,
+    FOREGROUND,
     IN_FLIGHT,
     PLACEHOLDERS,
     PREEMPTED,
@@ -55,7 +55,7 @@ def enqueue(s: Ints, f: Floats, q: int) -> None:
 def leave(s: Ints, q: int) -> None:
     """Count a request as out of the engine."""
     s[UNFINISHED] -= 1
-    s[AWAITED] -= s[AWAITED_FROM] <= q < s[BACKGROUND]
+    s[AWAITED] -= s[FOREGROUND] <= q < s[BACKGROUND]
 
 
 @compiled
