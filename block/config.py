@@ -211,8 +211,8 @@ class SchedulerSettings(Settings):
         strict=True,
         ge=0,
         le=60,
-        description="Most that is waited before the second attempt; the time is drawn, the next may be "
-        "twice as long. A refused connection is followed up at once.",
+        description="Most that is waited before the second attempt, less up to half by chance; each next "
+        "may be twice as long. A refused connection is followed up at once.",
     )
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     max_outstanding: Whole | None = Field(

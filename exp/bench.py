@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 from rich.console import Console
 
 from block.errors import ConfigError
@@ -139,6 +138,7 @@ def failures(
     A scheduler of two workers, three predictors, three mock engines with a state feed. The last line is
     JSON. The exit status is 1 if a request was lost.
     """
+    from deploy.launch import run_until_signalled
     from exp.bench_failures import FailureBench, Phases, chosen, mock_setting, vllm_setting
     from exp.failure_faults import ON_VLLM
 
@@ -146,7 +146,9 @@ def failures(
     console = Console(width=FAILURES_WIDTH)
     with tempfile.TemporaryDirectory() as folder:
         setting = (vllm_setting if vllm else mock_setting)(Path(folder))
-        uvloop.run(bench.run(setting, console))
+        done = run_until_signalled(bench.run(setting, console))  # else it would leave its parts behind
+    if done is None:
+        raise typer.Exit(130)
     console.print(bench.table())
     print(json.dumps(bench.summary()), flush=True)
     raise typer.Exit(1 if bench.lost else 0)

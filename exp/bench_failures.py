@@ -105,13 +105,17 @@ class FailureBench:
         self._rate_per_s = rate_per_s
         self.results: dict[str, FaultResult] = {}
 
-    async def run(self, setting: Setting, console: Console) -> None:
-        """Strike one fault after the other. Raises DeployError if the parts do not come up, or back."""
+    async def run(self, setting: Setting, console: Console) -> bool:
+        """Strike one fault after the other; True at the end.
+
+        Raises DeployError if the parts do not come up, or back.
+        """
         async with setting.stage as stage:
             await self._load(setting, 99).run_for(0.5)  # the first ones are slower
             for seed, (name, fault) in enumerate(self._faults.items()):
                 self.results[name] = await self._strike(stage, fault, self._load(setting, seed))
                 console.print(_line(name, self.results[name]), highlight=False, markup=False)
+        return True
 
     @property
     def lost(self) -> int:

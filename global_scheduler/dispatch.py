@@ -99,7 +99,7 @@ class Dispatcher:
         """So that what many requests lost at once does not fall on the next instance at once."""
         longest_s = self._retry_pause_s * 2.0 ** (attempts - 1)
         if longest_s > 0:
-            await asyncio.sleep(self._dice.random() * longest_s)
+            await asyncio.sleep((1 - 0.5 * self._dice.random()) * longest_s)
 
     async def _serve(self, instance: Instance, errand: Errand, ends_s: float) -> Failure | None:
         """One attempt; None if the client has its answer."""
