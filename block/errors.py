@@ -6,6 +6,7 @@ BlockError
 │   └── UnsupportedError   a state or engine feature the simulation refuses rather than approximates
 ├── FeedError              the state feed cannot be opened or followed
 ├── PackError              a profile or model file is damaged or foreign
+├── DataError              a public data set cannot be fetched, or is not the expected one
 ├── InstanceError          an instance did not answer as an OpenAI server should
 ├── PredictorError         a predictor did not answer, or refused
 ├── TransportError         the connection to a peer failed, or what it sent is not HTTP
@@ -41,6 +42,10 @@ class FeedError(BlockError):
 
 class PackError(BlockError):
     """A profile or model file is damaged or foreign."""
+
+
+class DataError(BlockError):
+    """A public data set cannot be fetched, or is not the expected one."""
 
 
 class InstanceError(BlockError):

@@ -14,7 +14,7 @@ from block.simulation import layout
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.loop import STUCK, advance
 from block.types import EngineLimits, EngineState
-from exp.client import Outcome
+from exp.outcome import Outcome
 from exp.simulated_feed import SimulatedFeed
 from exp.workload import TraceRequest
 from predictor.forecaster import Forecaster

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from deploy.plan import ClusterPlan
-from exp.client import Outcome
 from exp.demo import Demo, show
+from exp.outcome import Outcome
 from exp.prompt import PromptWriter
 from exp.workload import TraceRequest, Workload
 
