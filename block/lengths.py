@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 POINT_TAIL_SHARE = 0.25
 """A point that was outlived says nothing of its spread: the tail's mean is this share of it."""
-_LEAST_TAIL_TOKENS = 4.0
+LEAST_TAIL_TOKENS = 4.0
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class LengthDistribution:
         """Mean of the exponential tail."""
         levels, tokens = self.knots
         if self.is_point or levels[-1] <= 0.5:
-            return max(_LEAST_TAIL_TOKENS, POINT_TAIL_SHARE * float(tokens[-1]))
+            return max(LEAST_TAIL_TOKENS, POINT_TAIL_SHARE * float(tokens[-1]))
         median = float(np.interp(0.5, levels, tokens))
-        return max(_LEAST_TAIL_TOKENS, float(tokens[-1] - median) / math.log(0.5 / (1 - float(levels[-1]))))
+        return max(LEAST_TAIL_TOKENS, float(tokens[-1] - median) / math.log(0.5 / (1 - float(levels[-1]))))
 
     @cached_property
     def tokens_beyond(self) -> Floats:

@@ -76,7 +76,7 @@ class ServeBench:
         first = self.workload.requests[0]
         requests = tuple(replace(first, arrival_s=0.0, output_tokens=8) for _ in range(self.warm_up))
         run = await client.run(Workload("warm-up", requests), self.policy)
-        if all(outcome.error for outcome in run.outcomes):
+        if not any(outcome.token_s for outcome in run.outcomes):
             raise InstanceError(f"{self.target.host}:{self.target.port}: {run.outcomes[0].error}")
 
     def _writer(self, model: str) -> PromptWriter | None:

@@ -86,7 +86,7 @@ def capacity(
     measure: Annotated[str, typer.Option(help="What is limited.")] = "ttft_p99_s",
     policy: Annotated[list[str] | None, typer.Option(help="To compare; may be given several times.")] = None,
     scenarios: Annotated[int, typer.Option(min=1, help="Of lengths, for policies that predict.")] = 4,
-    length_error: Annotated[float, typer.Option(min=0, help="Sigma of estimated lengths' error.")] = 0.5,
+    length_error: Annotated[float, typer.Option(min=0.01, help="Sigma of estimated lengths' error.")] = 0.5,
     burstiness: Annotated[float, typer.Option(min=0.001, help="Of gamma arrivals: 1 is Poisson.")] = 1.0,
     requests: Annotated[int, typer.Option(min=10, help="Of each simulation.")] = 2000,
     seeds: Annotated[int, typer.Option(min=1, help="How many; intervals need two.")] = 3,
@@ -108,7 +108,8 @@ def capacity(
     for name in policy or ("llumnix", "least_request", "block"):
         cluster = fleet.cluster(name, scenarios, _SCRATCH)
         sized = cluster.model_copy(update={"instances": instances or 1})
-        cell = Cell(name, gpu, "trace", rate, 0, requests, sized, traffic, length_error)
+        known = "distribution" if scenarios > 1 else "guess"
+        cell = Cell(name, gpu, "trace", rate, 0, requests, sized, traffic, known, length_error)
         questions[name] = Question(cell, data, measure, slo, tolerance, most_instances, tuple(range(seeds)))
     beside = workers or os.cpu_count() or 1
     answers = _rates(questions, beside) if instances else _instances(questions, beside)

@@ -21,12 +21,17 @@ class Experiment:
 EXPERIMENTS: Mapping[str, Experiment] = {
     "demo": Experiment("exp.demo", "A local cluster, real traffic under two policies, a report."),
     "simulate": Experiment("exp.simulate", "Arrivals on one simulated engine, every step written down."),
+    "cluster": Experiment("exp.cluster.command", "A whole cluster in virtual time under one policy."),
+    "cluster-check": Experiment(
+        "exp.cluster.agreement_command", "The simulated cluster beside vLLM servers."
+    ),
+    "study": Experiment("exp.cluster.study_command", "Variants of a simulated cluster over several seeds."),
     "fidelity": Experiment("exp.fidelity", "The simulation against vLLM's own scheduler, step by step."),
     "prediction": Experiment("exp.prediction", "How right predictions are on real vLLM servers, by load."),
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
     "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
     "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
-    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress, instances, serve."),
+    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress, instances, cluster, serve."),
     "data": Experiment("exp.data", "Public traces: fetch them, see which are at hand."),
     "capacity": Experiment("exp.capacity", "How many instances a trace needs, and under which policy."),
     "run": Experiment("exp.run", "An experiment by its spec: runs, resumes, results in a folder."),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 
-from block.errors import StateError
+from block.errors import ConfigError
+
+_FIRST, _LAST = 20_000, 60_000
 
 
 def free_port() -> int:
@@ -15,17 +18,13 @@ def free_port() -> int:
 
 
 def free_port_range(count: int) -> int:
-    """The first of neighbouring ports that were free a moment ago; raises StateError if there are none."""
-    for first in range(20_000, 60_000, 97):
-        if all(_is_free(first + offset) for offset in range(count)):
+    """The first of ``count`` neighbouring TCP ports that were free a moment ago; raises ConfigError."""
+    for first in range(_FIRST, _LAST, count):
+        with ExitStack() as probes:
+            try:
+                for port in range(first, first + count):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
             return first
-    raise StateError(f"no {count} neighbouring ports are free on this machine")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    raise ConfigError(f"no {count} neighbouring ports from {_FIRST} to {_LAST} are free")

@@ -1,7 +1,7 @@
 """One simulated engine, asked about every request the moment it arrives: what was predicted, what came.
 
 No clock, no noise, step times known exactly: what is left of the error is what the predictor does not know,
-the requests still to come. Uses the predictor's own mirror, ledger and forecaster, fed as by an engine.
+the requests still to come.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from block.latency.base import StepLatencyModel
-from block.messages import CandidateRequest
-from block.simulation import layout
 from block.simulation.engine import EngineSimulation, SimulatedRequest
-from block.simulation.loop import STUCK, advance
-from block.types import EngineLimits, EngineState
+from block.types import EngineLimits
+from exp.cluster.load import known_load
+from exp.cluster.simulation import simulate_cluster
+from exp.cluster.spec import AT_ONCE, ClusterSpec, SimulatedInstance
 from exp.outcome import Outcome
-from exp.simulated_feed import SimulatedFeed
 from exp.workload import TraceRequest
-from predictor.forecaster import Forecaster
-from predictor.ledger import Ledger
-from predictor.mirror import Mirror
 
 POLICY = "simulated"
 
@@ -35,7 +31,7 @@ def capacity_per_s(limits: EngineLimits, model: StepLatencyModel, requests: Sequ
 
 
 class VirtualPredictions:
-    """The engine, and a predictor beside it."""
+    """The engine, and a predictor beside it: a simulated cluster of one, in which nothing else takes time."""
 
     def __init__(
         self,
@@ -45,47 +41,23 @@ class VirtualPredictions:
         *,
         expect_arrivals: bool,
     ) -> None:
-        """``requests`` in order of arrival."""
-        simulated = [
-            SimulatedRequest(str(i), r.arrival_s, r.prompt_tokens, r.output_tokens)
-            for i, r in enumerate(requests)
-        ]
-        self._engine = EngineSimulation(limits, model.kernel, simulated)
-        self._outcomes = [Outcome(request, POLICY) for request in requests]
-        self._asked = 0
-        self._mirror, self._feed = Mirror(), SimulatedFeed()
-        ledger = Ledger(ttl_s=float("inf"))
-        self._forecaster = Forecaster("0", model, ledger, self._mirror, expect_arrivals=expect_arrivals)
-        empty = EngineState("simulated", 0, 0.0, limits, free_blocks=limits.total_blocks)
-        self._mirror.apply(self._feed.snapshot(empty))
-        self._forecaster.notice(0.0)
+        """``requests`` in order of arrival; their lengths are known to everybody."""
+        self._requests = requests
+        self._spec = ClusterSpec(
+            (SimulatedInstance(limits, model),), expect_arrivals=expect_arrivals, delays=AT_ONCE
+        )
 
     def run(self) -> list[Outcome]:
         """Simulate to the end; returns each request's real and predicted times."""
-        memory = self._engine.memory
-        while advance(memory.s, memory.f) > STUCK:
-            now_s = float(memory.f[layout.NOW])
-            self._ask_until(now_s)
-            self._mirror.apply(self._feed.delta(self._engine.state()))
-            self._forecaster.notice(now_s)
-        for outcome, fate in zip(self._outcomes, self._engine.outcomes(), strict=True):
-            outcome.ttft_s = fate.first_token_s - outcome.request.arrival_s
-            outcome.e2e_s = fate.finish_s - outcome.request.arrival_s
-            outcome.output_tokens = fate.generated_tokens
-        return self._outcomes
+        result = simulate_cluster(self._spec, known_load(self._requests)).requests
+        names = ("ttft_s", "e2e_s", "predicted_ttft_s", "predicted_e2e_s")
+        columns = zip(self._requests, *(result[name].to_pylist() for name in names), strict=True)
+        return [_outcome(request, *times_s) for request, *times_s in columns]
 
-    def _ask_until(self, now_s: float) -> None:
-        """Ask about, and then commit, all that has arrived by ``now_s`` and the engine has not seen."""
-        while self._asked < len(self._outcomes):
-            outcome = self._outcomes[self._asked]
-            request = outcome.request
-            if request.arrival_s > now_s:
-                return
-            candidate = CandidateRequest(
-                str(self._asked), request.prompt_tokens, request.output_tokens, request.output_tokens
-            )
-            answer = self._forecaster.predict(candidate, request.arrival_s)
-            outcome.predicted_ttft_s = answer.prediction.ttft_s
-            outcome.predicted_e2e_s = answer.prediction.e2e_s
-            self._forecaster.ledger.commit(candidate, request.arrival_s)
-            self._asked += 1
+
+def _outcome(
+    request: TraceRequest, ttft_s: float, e2e_s: float, predicted_ttft_s: float, predicted_e2e_s: float
+) -> Outcome:
+    outcome = Outcome(request, POLICY, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=request.output_tokens)
+    outcome.predicted_ttft_s, outcome.predicted_e2e_s = predicted_ttft_s, predicted_e2e_s
+    return outcome

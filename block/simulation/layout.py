@@ -70,9 +70,14 @@ HEAP: Final = 51  # where the heap of members by END_DRIFT starts in s
 ENDING: Final = 52  # where the list of members that end in this step starts in s
 # What a run is for: it ends with them, whoever else is still to come or go.
 AWAITED: Final = 53  # how many are to finish yet
-BACKGROUND: Final = 54  # position of the first record that is not among them
+BACKGROUND: Final = 54  # position of the first record behind them
+FOREGROUND: Final = 55  # position of the first of them
+# Where things start when nothing has happened yet, and how many records there are.
+WAITING_MIDDLE: Final = 56
+ARRIVALS: Final = 57
+COUNT: Final = 58
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 55
+BATCH: Final = 59
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 

@@ -150,7 +150,11 @@ class MemoryPlan:
         s[layout.SEATS] = seats
         # More than can finish: a run goes on to the end unless told otherwise.
         s[layout.AWAITED] = n + 1
+        s[layout.FOREGROUND] = s[layout.RECORDS]
         s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
+        s[layout.WAITING_MIDDLE] = s[layout.WAITING_TAIL]
+        s[layout.ARRIVALS] = s[layout.NEXT_ARRIVAL]
+        s[layout.COUNT] = n
         _write_limits(s, self.limits)
         _write_free_queue(s, blocks)
         s[s[layout.BLOCK_HASH] : s[layout.BLOCK_HASH] + blocks] = -1

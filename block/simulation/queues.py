@@ -13,6 +13,7 @@ from block.simulation.layout import (
     BACKGROUND,
     BY_PRIORITY,
     COMPUTED,
+    FOREGROUND,
     IN_FLIGHT,
     PLACEHOLDERS,
     PREEMPTED,
@@ -54,7 +55,7 @@ def enqueue(s: Ints, f: Floats, q: int) -> None:
 def leave(s: Ints, q: int) -> None:
     """Count a request as out of the engine."""
     s[UNFINISHED] -= 1
-    s[AWAITED] -= q < s[BACKGROUND]
+    s[AWAITED] -= s[FOREGROUND] <= q < s[BACKGROUND]
 
 
 @compiled

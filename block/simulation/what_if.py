@@ -19,19 +19,29 @@ from block.latency.base import StepLatencyModel
 from block.simulation import layout
 from block.simulation.background import Background
 from block.simulation.columns import MAX_TOKENS, EngineColumns
-from block.simulation.compiled import compiled, compiled_allocating, spare_linear_algebra
+from block.simulation.compiled import spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
+from block.simulation.expectation import arrival_rate, expected_count, mixed_lengths
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import resume
-from block.simulation.run import run
+from block.simulation.what_if_runs import (
+    E2E,
+    E2E_MAX,
+    E2E_STD,
+    HARM_MAX,
+    HARM_SUM,
+    OUTSIDE,
+    PREEMPTIONS,
+    STEPS,
+    TPOT,
+    TTFT,
+    TTFT_MAX,
+    TTFT_STD,
+    ask_template,
+    run_alone,
+    summary,
+)
 from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
-
-# Entries of the compiled answer to one question in one scenario.
-_TTFT, _E2E, _TPOT, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(8)
-_ENTRIES = 8
-# Entries of the answers' summary: the means of the above, then these; each maximum follows its deviation.
-_TTFT_STD, _TTFT_MAX, _E2E_STD, _E2E_MAX = range(_ENTRIES, _ENTRIES + 4)
-_FIGURES = _ENTRIES + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +104,12 @@ class WhatIf:
         arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
         as_of_s, finishes, preemptions = self._baseline_at(arrival_s)
         memory = self._memory
-        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions)
-        answers[:, (_TTFT, _E2E)] += newcomer.outside_s
-        figures = _summary(answers).tolist()
-        if math.isnan(figures[_E2E]):
+        answers = ask_template(
+            memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions, True
+        )
+        answers[:, (TTFT, E2E)] += newcomer.outside_s
+        figures = summary(answers).tolist()
+        if math.isnan(figures[E2E]):
             raise StateError(
                 f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
                 f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
@@ -142,21 +154,21 @@ class WhatIf:
         # That nobody has come until a question is known, so what is expected moves with its time.
         as_of_s = now_s if self._expecting or now_s > self._first_end_s else 0.0
         if self._baseline is None or self._baseline[0] != as_of_s:
-            finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
+            finishes, preemptions = run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
             self._baseline = (as_of_s, finishes, preemptions)
         return self._baseline
 
     def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
-            ttft_s=figures[_TTFT],
-            e2e_s=figures[_E2E],
-            tpot_s=figures[_TPOT],
-            harm_sum_s=figures[_HARM_SUM],
-            harm_max_s=figures[_HARM_MAX],
-            extra_preemptions=figures[_PREEMPTIONS],
+            ttft_s=figures[TTFT],
+            e2e_s=figures[E2E],
+            tpot_s=figures[TPOT],
+            harm_sum_s=figures[HARM_SUM],
+            harm_max_s=figures[HARM_MAX],
+            extra_preemptions=figures[PREEMPTIONS],
             state_age_s=max(newcomer.arrival.arrival_s - self._state.time_s, 0.0),
             model_version=self._model.version,
-            confidence=1.0 - figures[_OUTSIDE] / max(figures[_STEPS], 1.0),
+            confidence=1.0 - figures[OUTSIDE] / max(figures[STEPS], 1.0),
         )
 
 
@@ -168,133 +180,18 @@ def warm_up(model: StepLatencyModel) -> None:
     )
     state = EngineState("warm-up", 0, 0.0, limits, free_blocks=limits.total_blocks)
     WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
+    arrival_rate(np.zeros(1), 0.0, 0.0)
+    expected_count(0.0)
+    mixed_lengths(np.ones((1, 2), np.int64))
 
 
 def _spread(answers: Floats, figures: list[float]) -> PredictionSpread:
     return PredictionSpread(
         scenarios=len(answers),
-        ttft_std_s=figures[_TTFT_STD],
-        ttft_max_s=figures[_TTFT_MAX],
-        e2e_std_s=figures[_E2E_STD],
-        e2e_max_s=figures[_E2E_MAX],
-        ttft_s=tuple(answers[:, _TTFT].tolist()),
-        e2e_s=tuple(answers[:, _E2E].tolist()),
+        ttft_std_s=figures[TTFT_STD],
+        ttft_max_s=figures[TTFT_MAX],
+        e2e_std_s=figures[E2E_STD],
+        e2e_max_s=figures[E2E_MAX],
+        ttft_s=tuple(answers[:, TTFT].tolist()),
+        e2e_s=tuple(answers[:, E2E].tolist()),
     )
-
-
-@compiled_allocating
-def _summary(answers: Floats) -> Floats:
-    """(figures,): the means over the scenarios, then how far they lie apart."""
-    scenarios = len(answers)
-    figures = np.zeros(_FIGURES)
-    for scenario in range(scenarios):
-        for entry in range(_ENTRIES):
-            figures[entry] += answers[scenario, entry] / scenarios
-    for entry, spread in ((_TTFT, _TTFT_STD), (_E2E, _E2E_STD)):
-        for scenario in range(scenarios):
-            figures[spread] += (answers[scenario, entry] - figures[entry]) ** 2 / scenarios
-            figures[spread + 1] = max(figures[spread + 1], answers[scenario, entry])
-        figures[spread] = np.sqrt(figures[spread])
-    return figures
-
-
-@compiled
-def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float, as_of_s: float) -> None:
-    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now.
-
-    The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
-    has come until then is known.
-    """
-    s[layout.AWAITED] = stops.size
-    q = s[layout.RECORDS]
-    for r in range(stops.size):
-        s[q + layout.STOP_TOKENS] = stops[r]
-        s[q + layout.MAX_TOKENS] = max(s[q + layout.MAX_TOKENS], stops[r])
-        q += layout.RECORD
-    for slot in range(s[layout.BATCHES]):
-        f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
-        f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
-    for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
-        if s[i] >= s[layout.BACKGROUND]:
-            f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
-
-
-@compiled
-def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
-    """Put the newcomer into the spare record, behind all arrivals but those only expected."""
-    q = s[layout.RECORDS] + others * layout.RECORD
-    for field in range(newcomer.size):
-        s[q + field] = newcomer[field]
-    f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
-    i = s[layout.LAST_ARRIVAL]
-    while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
-        s[i] = s[i - 1]
-        s[s[i] + layout.PRIORITY] = max(s[s[i] + layout.PRIORITY], s[q + layout.PRIORITY])
-        i -= 1
-    s[i] = q
-    s[layout.LAST_ARRIVAL] += 1
-    s[layout.AWAITED] += 1
-
-
-@compiled
-def _preemptions(s: Ints, count: int) -> int:
-    """Of the first ``count`` requests; the others' depend on where the run ends."""
-    total = 0
-    for r in range(count):
-        total += s[s[layout.RECORDS] + r * layout.RECORD + layout.PREEMPTIONS]
-    return total
-
-
-@compiled_allocating
-def _run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tuple[Floats, Ints]:
-    """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer."""
-    scenarios, others = stops.shape
-    finishes = np.empty((scenarios, others))
-    preemptions = np.empty(scenarios, np.int64)
-    s, f = np.empty_like(template), np.empty_like(times)
-    for scenario in range(scenarios):
-        s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], now_s, now_s)
-        run(s, f)
-        for r in range(others):
-            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
-            finishes[scenario, r] = f[at + layout.FINISH]
-        preemptions[scenario] = _preemptions(s, others)
-    return finishes, preemptions
-
-
-@compiled_allocating
-def _ask(
-    template: Ints,
-    times: Floats,
-    stops: Ints,
-    newcomers: Ints,
-    arrival_s: float,
-    as_of_s: float,
-    finishes: Floats,
-    preemptions: Ints,
-) -> Floats:
-    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record."""
-    scenarios, others = stops.shape
-    answers = np.zeros((scenarios, _ENTRIES))
-    s, f = np.empty_like(template), np.empty_like(times)
-    for scenario in range(scenarios):
-        s[:], f[:] = template, times
-        answer = answers[scenario]
-        _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
-        _join(s, f, others, newcomers[scenario], arrival_s)
-        run(s, f)
-        fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
-        answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
-        answer[_E2E] = f[fate + layout.FINISH] - arrival_s
-        after_first = max(s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1, 1)
-        answer[_TPOT] = (answer[_E2E] - answer[_TTFT]) / after_first
-        for r in range(others):
-            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
-            harm = f[at + layout.FINISH] - finishes[scenario, r]
-            answer[_HARM_SUM] += harm
-            answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-        answer[_PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
-        answer[_STEPS] = s[layout.STEPS]
-        answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
-    return answers

@@ -37,8 +37,10 @@ class Cell:
     requests: int
     cluster: ClusterConfig
     traffic: Traffic
-    length_error: float = 0.0
-    """Sigma of the log-normal error of estimated lengths."""
+    lengths: str = "oracle"
+    """What routers know of response lengths: a name of ``exp.cluster.estimates.ESTIMATES``."""
+    length_error: float = 0.5
+    """Sigma of a guess."""
     hindsight: bool = False
     """Whether choices are ranked by what-ifs that know all lengths."""
 
@@ -57,6 +59,7 @@ class Cell:
             "rate_per_s": self.rate_per_s,
             "seed": self.seed,
             "requests": self.requests,
+            "lengths": self.lengths,
             "length_error": self.length_error,
             "hindsight": self.hindsight,
             "cluster": self.cluster.model_dump(mode="json"),

@@ -6,13 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from block.config import ClusterConfig
 from block.latency.base import StepLatencyModel
 from block.latency.load import load_latency
-from exp.cluster.load import ClusterLoad, ExpectedLengths
+from exp.cluster.estimates import EstimateSpec, estimate_lengths
+from exp.cluster.load import ClusterLoad
 from exp.cluster.result import Status
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, SimulatedInstance
@@ -22,11 +22,6 @@ from exp.experiment.table import SCHEMA
 from exp.workload import Workload
 
 _HERE = Path(__file__).resolve().parents[2]
-_LEVELS = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
-_LEVEL_DEVIATES = np.array([-1.644854, -1.281552, -0.674490, 0.0, 0.674490, 1.281552, 1.644854])
-"""The standard normal distribution's quantiles at those levels."""
-_ERROR_STREAM = 0x1E46
-"""Keeps errors of estimates apart from the workload's own draws."""
 _ERRORS = {Status.BROKEN: "broken off", Status.REFUSED: "refused", Status.OPEN: "never ended"}
 
 
@@ -79,29 +74,15 @@ def _latency(path: Path) -> StepLatencyModel:
 
 def _load(cell: Cell, workload: Workload) -> ClusterLoad:
     requests = workload.requests
+    prompt = np.array([request.prompt_tokens for request in requests], np.int64)
     output = np.array([request.output_tokens for request in requests], np.int64)
+    estimates = EstimateSpec(cell.lengths, cell.length_error, seed=cell.seed)
     return ClusterLoad(
         arrival_s=np.array([request.arrival_s for request in requests]),
-        prompt_tokens=np.array([request.prompt_tokens for request in requests], np.int64),
+        prompt_tokens=prompt,
         output_tokens=output,
-        expected=_expected(cell, output),
+        expected=estimate_lengths(estimates, prompt, output),
     )
-
-
-def _expected(cell: Cell, output: npt.NDArray[np.int64]) -> ExpectedLengths | None:
-    """What an estimator with a log-normal error says: one number, or quantiles where scenarios are drawn.
-
-    The errors are the workload's, the same for all policies.
-    """
-    if not cell.length_error:
-        return None
-    random = np.random.default_rng((_ERROR_STREAM, cell.seed))
-    most = cell.cluster.engine.max_model_len
-    estimate = output * np.exp(cell.length_error * random.standard_normal(len(output)))
-    if cell.cluster.scheduler.scenarios == 1:
-        return ExpectedLengths.points(np.clip(np.round(estimate), 1, most))
-    tokens = estimate[:, None] * np.exp(cell.length_error * _LEVEL_DEVIATES)
-    return ExpectedLengths(_LEVELS, np.clip(tokens, 1.0, most))
 
 
 def _table(requests: pa.Table) -> pa.Table:

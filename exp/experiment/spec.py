@@ -28,11 +28,12 @@ class Variant(Settings):
 class PolicyVariant(Variant):
     """A way of routing; without ``scheduler.policy`` in it, its name is the policy's."""
 
+    lengths: str = Field(
+        "oracle",
+        description="What is known of response lengths; a name of exp.cluster.estimates. Simulated only.",
+    )
     length_error: float = Field(
-        0.0,
-        ge=0,
-        le=3,
-        description="Sigma of the log-normal error of estimated lengths; 0: exact. Simulated only.",
+        0.5, gt=0, le=3, description="Sigma of the log-normal error of a guess or distribution."
     )
 
 
@@ -106,6 +107,7 @@ class ExperimentSpec(Settings):
                 requests=self.requests,
                 cluster=clusters[policy, engine],
                 traffic=self.workloads[workload],
+                lengths=self.policies[policy].lengths,
                 length_error=self.policies[policy].length_error,
                 hindsight=self.hindsight,
             )

@@ -87,6 +87,8 @@ class Needs:
     are guessed by size, and the others are what the settings say for all."""
     probes: int | None = None
     """Predictors to ask, drawn by the request's seed; None leaves it to the settings."""
+    harm: bool = True
+    """Predictions must tell the delay of others. Without, a simulated cluster does not work it out."""
 
     @property
     def answers(self) -> bool:

@@ -30,7 +30,7 @@ class Block:
     @property
     def needs(self) -> Needs:
         """Predictions, of ``k`` instances."""
-        return Needs(predictions=True, probes=self.k)
+        return Needs(predictions=True, probes=self.k, harm=self.objective == "harm")
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
         """By the objective; those without an answer last; ties by outstanding, then by seed."""

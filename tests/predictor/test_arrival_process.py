@@ -7,7 +7,8 @@ import pytest
 
 from block.lengths import LengthDistribution
 from block.messages import RequestFacts
-from predictor.arrival_process import MOST, WINDOW_S, ArrivalProcess
+from block.simulation.expectation import MOST, WINDOW_S
+from predictor.arrival_process import ArrivalProcess
 
 
 def _facts(index: int, prompt_tokens: int = 100, max_tokens: int = 400) -> RequestFacts:

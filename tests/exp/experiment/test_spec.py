@@ -18,7 +18,7 @@ requests: 100
 set: {instances: 12}
 policies:
   random: {}
-  block-4: {set: {scheduler.policy: block, scheduler.scenarios: 4}, length_error: 0.5}
+  block-4: {set: {scheduler.policy: block, scheduler.scenarios: 4}, lengths: guess}
 engines:
   small: {set: {engine.max_num_seqs: 24}}
   large: {}
@@ -39,10 +39,10 @@ def test_every_policy_meets_everything_else(tmp_path: Path) -> None:
     assert [cell.rate_per_s for cell in cells[:8]] == [20.0] * 4 + [30.0] * 4
     one = next(cell for cell in cells if cell.id == "block-4+small+sharegpt+30+1")
     assert (one.cluster.instances, one.cluster.engine.max_num_seqs) == (12, 24)
-    assert (one.cluster.scheduler.policy, one.cluster.scheduler.scenarios, one.length_error) == (
+    assert (one.cluster.scheduler.policy, one.cluster.scheduler.scenarios, one.lengths) == (
         "block",
         4,
-        0.5,
+        "guess",
     )
     other = next(cell for cell in cells if cell.id == "random+large+sharegpt+20+0")
     assert (other.cluster.scheduler.policy, other.cluster.engine.max_num_seqs) == ("random", 48)

@@ -1,0 +1,1 @@
+"""A whole cluster in virtual time: the router's own policies over simulated engines and predictors."""

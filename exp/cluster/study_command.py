@@ -1,0 +1,91 @@
+"""``block-exp study``: variants of one simulated cluster, compared over several seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from block.errors import ConfigError
+from exp.cli import main
+from exp.cluster.studies import STUDIES, Finding, StudyScale, run_study
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: block-exp study copies --seeds 5")
+def study(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDIES)}.")],
+    *,
+    requests: Annotated[int, typer.Option(min=100, help="Per run.")] = 4000,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 5,
+    capacity: Annotated[bool, typer.Option(help="Also search the rate at which P99 TTFT passes 3 s.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
+        "../shared/data"
+    ),
+) -> None:
+    """Compare the study's variants: means over the seeds with 95 % intervals. The last line is JSON."""
+    if name not in STUDIES:
+        raise ConfigError(f"study {name!r}: unknown; known here: {', '.join(STUDIES)}")
+    scale = StudyScale(requests, seeds, data, workers, capacity)
+    findings = _with_progress(name, scale)
+    Console(width=200).print(table(STUDIES[name].title, findings))
+    figures = [{"variant": found.name, "what_ifs": found.what_ifs, **found.figures} for found in findings]
+    print(json.dumps({"study": name, "requests": requests, "seeds": seeds, "findings": figures}), flush=True)
+
+
+def table(title: str, findings: list[Finding]) -> Table:
+    """One row per variant; differences are against the first, seed by seed."""
+    names = list(findings[0].figures)
+    found = Table(title=title)
+    found.add_column("variant")
+    found.add_column("what-ifs", justify="right")
+    for name in names:
+        found.add_column(name, justify="right")
+    for finding in findings:
+        cells = [_cell(*finding.interval(name)) for name in names]
+        if "capacity" in names and finding is not findings[0]:
+            mean, half = finding.against(findings[0], "capacity")
+            cells[-1] += f" ({100 * mean:+.1f} ± {100 * half:.1f} %)"
+        found.add_row(finding.name, str(finding.what_ifs), *cells)
+    return found
+
+
+def _cell(mean: float, half_width: float) -> str:
+    return f"{mean:.3g}" if math.isnan(half_width) else f"{mean:.3g} ± {half_width:.2g}"
+
+
+def _with_progress(name: str, scale: StudyScale) -> list[Finding]:
+    columns = (
+        TextColumn(name),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(done: int, everything: int) -> None:
+            progress.update(task, completed=done, total=everything)
+
+        return run_study(STUDIES[name], scale, show)
+
+
+if __name__ == "__main__":
+    main(["study", *sys.argv[1:]])

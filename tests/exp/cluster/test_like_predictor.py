@@ -1,0 +1,128 @@
+"""What a fleet's predictors answer is what the predictor itself answers, fed by the same engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from block.latency.base import KernelLatency
+from block.messages import CandidateRequest, PredictResponse
+from block.simulation.fleet import EngineFleet, FleetEngine, FleetRequests
+from block.simulation.length_rows import length_rows
+from block.simulation.what_if_runs import E2E, E2E_STD, HARM_MAX, HARM_SUM, PREEMPTIONS, TPOT, TTFT
+from block.types import BatchShape, EngineLimits, EngineLoad
+from exp.simulated_feed import SimulatedFeed
+from predictor.forecaster import Forecaster
+from predictor.ledger import Ledger
+from predictor.mirror import Mirror
+
+LEVELS = np.array([0.1, 0.5, 0.9])
+ENGINES = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    kernel: KernelLatency
+    version: str = "test"
+
+    def seconds(self, shape: BatchShape) -> float:
+        return self.kernel.seconds(shape)
+
+    def covers(self, shape: BatchShape) -> bool:
+        return True
+
+
+MODEL = Model(KernelLatency((1.0, 64.0, 512.0), (0.02, 0.022, 0.06), 7e-7, 6e-9, 1e-5))
+
+
+class RealPredictors:
+    """Mirror, ledger and forecaster beside each engine of a fleet."""
+
+    def __init__(self, fleet: EngineFleet) -> None:
+        self._fleet = fleet
+        self._mirrors = [Mirror() for _ in range(ENGINES)]
+        self.ledgers = [Ledger(ttl_s=float("inf")) for _ in range(ENGINES)]
+        parts = zip(self.ledgers, self._mirrors, strict=True)
+        self._forecasters = [Forecaster(str(i), MODEL, *part) for i, part in enumerate(parts)]
+
+    def answer(self, candidate: CandidateRequest, now_s: float, scenarios: int) -> list[PredictResponse]:
+        for engine, mirror in enumerate(self._mirrors):
+            mirror.apply(SimulatedFeed().snapshot(self._fleet.state(engine)))
+            self._forecasters[engine].notice(now_s)
+        return [forecaster.predict(candidate, now_s, scenarios) for forecaster in self._forecasters]
+
+
+def _requests(count: int, seed: int) -> tuple[FleetRequests, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    output = random.integers(1, 200, count)
+    tokens = np.sort(random.uniform(1, 250, (count, len(LEVELS))), axis=1)
+    requests = FleetRequests(
+        prompt_tokens=random.integers(1, 400, count),
+        output_tokens=output,
+        max_tokens=output + random.integers(0, 200, count),
+        lengths=length_rows(LEVELS, tokens),
+        priority=np.zeros(count, np.int64),
+        ids=[f"{index:03}" for index in range(count)],
+    )
+    return requests, np.cumsum(random.exponential(0.03, count)), tokens
+
+
+def _candidate(fleet: EngineFleet, number: int, tokens: np.ndarray) -> CandidateRequest:
+    requests = fleet.requests
+    return CandidateRequest(
+        requests.ids[number],
+        int(requests.prompt_tokens[number]),
+        int(fleet.expected[number]),
+        int(requests.max_tokens[number]),
+        output_quantiles=tuple(zip(LEVELS.tolist(), tokens[number].tolist(), strict=True)),
+    )
+
+
+@pytest.mark.parametrize(("scenarios", "asynchronous"), [(1, True), (1, False), (5, True)])
+def test_a_fleet_answers_as_predictors_do(scenarios: int, asynchronous: bool) -> None:
+    limits = EngineLimits(16, 150, 16, 128, 1024, async_scheduling=asynchronous)
+    requests, arrivals_s, tokens = _requests(60, seed=scenarios)
+    fleet = EngineFleet([FleetEngine(limits, MODEL.kernel)] * ENGINES, requests, scenarios)
+    predictors = RealPredictors(fleet)
+    preempting = 0.0
+    for number, now_s in enumerate(arrivals_s.tolist()):
+        fleet.run_until(now_s)
+        candidate = _candidate(fleet, number, tokens)
+        answers = fleet.ask(number, np.arange(ENGINES), now_s)
+        for engine, real in enumerate(predictors.answer(candidate, now_s, scenarios)):
+            told = answers.figures[engine]
+            prediction = real.prediction
+            assert told[TTFT] == pytest.approx(prediction.ttft_s, abs=1e-9)
+            assert told[E2E] == pytest.approx(prediction.e2e_s, abs=1e-9)
+            assert told[TPOT] == pytest.approx(prediction.tpot_s, abs=1e-9)
+            assert told[HARM_SUM] == pytest.approx(prediction.harm_sum_s, abs=1e-7)
+            assert told[HARM_MAX] == pytest.approx(prediction.harm_max_s, abs=1e-7)
+            assert told[PREEMPTIONS] == pytest.approx(prediction.extra_preemptions)
+            assert told[E2E_STD] == pytest.approx(real.spread.e2e_std_s, abs=1e-9)
+            assert EngineLoad(*answers.loads[engine].tolist()) == real.load
+            preempting += prediction.extra_preemptions
+        quick = fleet.ask(number, np.arange(ENGINES), now_s, harm=False)
+        np.testing.assert_array_equal(quick.figures[:, [TTFT, E2E]], answers.figures[:, [TTFT, E2E]])
+        fleet.tell(number, 0, now_s)
+        fleet.send(number, number % ENGINES, now_s + 0.003)
+        predictors.ledgers[number % ENGINES].commit(candidate, now_s)
+    assert preempting != 0
+
+
+def test_choices_that_a_predictor_was_not_told_of_do_not_count() -> None:
+    limits = EngineLimits(16, 150, 16, 128, 1024, async_scheduling=True)
+    requests, _, _ = _requests(4, seed=3)
+    fleet = EngineFleet([FleetEngine(limits, MODEL.kernel)], requests)
+    fleet.tell(0, sender=1, told_s=0.5)
+    fleet.send(0, 0, 1.0)
+    alone = fleet.ask(1, np.array([0]), 0.1, asker=2).loads[0].tolist()
+    assert EngineLoad(*alone).committed == 0
+    by_sender = fleet.ask(1, np.array([0]), 0.1, asker=1).loads[0].tolist()
+    assert EngineLoad(*by_sender).committed == 1
+    told = fleet.ask(1, np.array([0]), 0.6, asker=2)
+    assert EngineLoad(*told.loads[0].tolist()).committed == 1
+    untold = fleet.ask(1, np.array([0]), 0.6, asker=1, told=False)
+    assert EngineLoad(*untold.loads[0].tolist()).committed == 0
+    assert untold.figures[0, TTFT] < told.figures[0, TTFT]
