@@ -42,7 +42,7 @@ def test_the_same_cell_gives_the_same_table_of_every_request(backend: SimulatedB
     assert set(table["error"].to_pylist()) == {""}
     assert set(table["instance"].to_pylist()) == {"instance-0", "instance-1", "instance-2"}
     ttft_s, e2e_s = table["ttft_s"].to_numpy(), table["e2e_s"].to_numpy()
-    assert (0 < ttft_s).all()
+    assert (ttft_s > 0).all()
     assert (ttft_s <= e2e_s).all()
     assert set(table["rank"].to_pylist()) <= {1, 2, 3}
     workload = CELLS["block"].arrivals(Path("nowhere"))
@@ -51,11 +51,11 @@ def test_the_same_cell_gives_the_same_table_of_every_request(backend: SimulatedB
 
 def test_policies_and_what_they_know_make_the_difference(backend: SimulatedBackend) -> None:
     tables = {name: backend.run(cell) for name, cell in CELLS.items()}
-    e2e_s = {name: float(np.mean(table["e2e_s"].to_numpy())) for name, table in tables.items()}
-    assert e2e_s["block"] < 0.95 * e2e_s["random"]
+    ttft_s = {name: float(np.mean(table["ttft_s"].to_numpy())) for name, table in tables.items()}
+    assert ttft_s["block"] < ttft_s["random"]
     errors = {
         name: np.abs(t["predicted_e2e_s"].to_numpy() / t["e2e_s"].to_numpy() - 1)
         for name, t in tables.items()
     }
-    assert np.median(errors["block"]) < 0.1 < np.median(errors["guessing"])
+    assert np.median(errors["block"]) < np.median(errors["guessing"]) / 2
     assert tables["random"]["predicted_e2e_s"].null_count == 150
