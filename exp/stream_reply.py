@@ -117,7 +117,8 @@ class _Reader:
             self.error = f"an event is not what it should be: {error}"
             return
         if event.error is not None:
-            self.error = f"the server said: {event.error}"
+            told = event.error.get("message") if isinstance(event.error, dict) else event.error
+            self.error = f"the server said: {told or event.error}"
         elif fresh := self._fresh(event):
             self._token_s += [self.now_s] * fresh
             self._message_s.append(self.now_s)
