@@ -142,6 +142,18 @@ def cluster(
     print(json.dumps({"requests": requests, **found}), flush=True)
 
 
+@app.command(epilog="Example: block-exp bench client --counts 500,1000,2000")
+def client(
+    counts: Annotated[str, typer.Option(help="Streams at once, rising.")] = "250,500,1000,2000,4000",
+) -> None:
+    """Find how many streams one load client carries before it is the bottleneck. The last line is JSON."""
+    from exp.bench_client import carried, carried_summary, carried_table
+
+    found = list(carried(_rising(counts)))
+    Console().print(carried_table(found))
+    print(json.dumps(carried_summary(found)), flush=True)
+
+
 app.command(epilog="Example: block-exp bench serve --url http://127.0.0.1:8000/v1 --rate 6 --out r.json")(
     serve
 )

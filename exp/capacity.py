@@ -154,7 +154,7 @@ def _table(answers: dict[str, Any], title: str) -> Table:
     for name, answer in answers["policies"].items():
         if "instances" in answer:
             count = answer["instances"]
-            table.add_row(name, "more than were tried" if count is None else f"{count} instances")
+            table.add_row(name, "more than were tried" if count is None else f"instances: {count}")
         else:
             half = "" if answer["interval_qps"] is None else f" ± {answer['interval_qps']}"
             table.add_row(name, f"{answer['capacity_qps']}{half} requests/s")

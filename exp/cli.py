@@ -31,7 +31,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
     "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
     "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
-    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress, instances, cluster, serve."),
+    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress, cluster, serve."),
     "data": Experiment("exp.data", "Public traces: fetch them, see which are at hand."),
     "capacity": Experiment("exp.capacity", "How many instances a trace needs, and under which policy."),
     "run": Experiment("exp.run", "An experiment by its spec: runs, resumes, results in a folder."),
