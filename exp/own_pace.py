@@ -55,7 +55,7 @@ class OwnPace:
         return (
             f"the client itself was the bottleneck: {self.lateness_p99_s * 1e3:.1f} ms late at p99, its "
             f"event loop {self.lag_p99_s * 1e3:.1f} ms, {self.cpu_share:.0%} of a core busy; lower the "
-            "rate, or share the load between several clients"
+            "rate, share the load between several clients, or keep other work off this machine"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from exp.experiment.spec import ExperimentSpec
 from exp.experiment.summary import Row
 from exp.figures.capacity import draw_capacity
+from exp.figures.heat_map import draw_heat_map
 from exp.figures.load import draw_load
 from exp.figures.prediction import draw_prediction
 
@@ -17,5 +18,6 @@ Draw = Callable[[Sequence[Row], ExperimentSpec, Path], list[Path]]
 FIGURES: Mapping[str, Draw] = {
     "load": draw_load,
     "capacity": draw_capacity,
+    "heat_map": draw_heat_map,
     "prediction": draw_prediction,
 }

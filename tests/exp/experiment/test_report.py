@@ -26,39 +26,49 @@ SPEC = ExperimentSpec(
     rates_per_s=(2.0, 4.0, 6.0, 8.0),
     seeds=(0, 1, 2),
     slo_ttft_s=(0.7, 100.0),
-    figures=("load", "capacity", "prediction"),
+    figures=("load", "capacity", "prediction", "heat_map"),
 )
 
 
-@pytest.fixture
-def report(tmp_path: Path) -> Report:
-    folder = RunFolder(tmp_path)
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("out")
+
+
+@pytest.fixture(scope="module")
+def report(out: Path) -> Report:
+    folder = RunFolder(out)
     folder.open(SPEC, "toy")
-    around = Surroundings(Path("nowhere"), scratch=tmp_path)
+    around = Surroundings(Path("nowhere"), scratch=out)
     Runner(ToyBackend, around, 1, Console(quiet=True)).run(SPEC.cells(), folder)
     return Report.make(folder, SPEC)
 
 
-def test_capacities_lie_between_the_rates_with_an_interval(report: Report, tmp_path: Path) -> None:
+def test_capacities_lie_between_the_rates_with_an_interval(report: Report) -> None:
     found = report.capacities()["default", "sharegpt", 0.7]["block"]
     # TTFT is 0.1 * 2 ** (rate / 2) s and a tenth longer per seed: it doubles with every 2 requests/s.
     expected = [2 * math.log2(7 / factor) for factor in (1.0, 1.1, 1.2)]
     assert found.rate_per_s.mean == pytest.approx(sum(expected) / 3)
     assert 0 < found.rate_per_s.half < 1
     assert found.bound == ""
-    result = json.loads(json.dumps(report.json(tmp_path)))
+    result = json.loads(json.dumps(report.json(Path("out"))))
     assert result["capacity_qps"]["block"] == pytest.approx(sum(expected) / 3, abs=1e-3)
     assert report.capacities()["default", "sharegpt", 100.0]["block"].bound == ">="
     assert (result["cells"], result["missing"], result["failed"]) == (24, 0, 0)
 
 
-def test_figures_are_drawn_as_png_and_svg_and_the_table_is_shown(report: Report, tmp_path: Path) -> None:
+def test_figures_are_drawn_as_png_and_svg_and_the_table_is_shown(report: Report, out: Path) -> None:
     names = {file.name for file in report.figures}
-    assert {"load-default-sharegpt.png", "load-default-sharegpt.svg", "capacity.png"} <= names
+    assert {
+        "load-default-sharegpt.png",
+        "load-default-sharegpt.svg",
+        "capacity.png",
+        "heat-map-default-2.svg",
+    } <= names
     assert all(file.stat().st_size > 5000 for file in report.figures)
     console = Console(width=150, record=True, quiet=True)
     console.print(capacity_table(report))
-    lines = (tmp_path / "summary.csv").read_text().splitlines()
+    lines = (out / "summary.csv").read_text().splitlines()
     assert len(lines) == 25
     row = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     assert float(row["ttft_p99_s"]) == pytest.approx(0.2)
