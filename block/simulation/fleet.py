@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from block.errors import StateError, UnsupportedError
 from block.latency.base import KernelLatency
 from block.lengths import scenario_levels_of
 from block.simulation import layout
 from block.simulation.capture import capture
-from block.simulation.engine import SimulatedRequest, check_limits, check_request
-from block.simulation.expectation import KINDS, MOST, mixed_lengths
+from block.simulation.expectation import MOST
+from block.simulation.fleet_arrivals import FleetArrivals
+from block.simulation.fleet_members import FleetEngine, FleetRequests, check_member
 from block.simulation.fleet_memory import FEWEST_RECORDS, keep_free, move, what_ifs
 from block.simulation.length_rows import length_rows, mean_lengths
 from block.simulation.memory import Floats, Ints, Memory, MemoryPlan
-from block.simulation.survey import Engines, Known, Seen, survey, survey_loads
+from block.simulation.survey import Engines, Known, survey, survey_loads
 from block.simulation.turnover import (
     FATE_PREEMPTIONS,
     FATES,
@@ -39,42 +39,6 @@ from block.types import EngineLimits, EngineState
 # In the place of a sender's number.
 _NOBODY = -1
 _UNSENT = -2
-
-
-@dataclass(frozen=True, slots=True)
-class FleetEngine:
-    """One engine, and what its predictor takes it for."""
-
-    limits: EngineLimits
-    latency: KernelLatency
-    """How long its steps last."""
-    believed: KernelLatency | None = None
-    """How long its predictor takes them to last; None: as they do."""
-
-    @property
-    def what_if(self) -> tuple[EngineLimits, KernelLatency]:
-        """What its what-ifs are laid out for."""
-        return replace(self.limits, prefix_caching=False), self.believed or self.latency
-
-
-@dataclass(frozen=True, slots=True)
-class FleetRequests:
-    """All requests that will be sent, by number; every array is (requests,)."""
-
-    prompt_tokens: Ints
-    output_tokens: Ints
-    """Where responses really end."""
-    max_tokens: Ints
-    """What engines and routers know of that end."""
-    lengths: Floats
-    """(requests, ...) what routers expect, as ``length_rows``."""
-    priority: Ints
-    ids: Sequence[str]
-    levels: Floats | None = None
-    """(requests, scenarios) at which lengths are taken in each; None: as predictors do, by the ids."""
-
-    def __len__(self) -> int:
-        return len(self.prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +74,14 @@ class EngineFleet:
 
     def __post_init__(self) -> None:
         for engine in self.engines:
-            _check(engine, self.requests)
+            check_member(engine, self.requests)
         count, requests = len(self.engines), len(self.requests)
         self.fates = np.full((requests, FATES), np.nan)
         self.fates[:, FATE_PREEMPTIONS] = 0.0
         self.done = np.zeros(requests + 1, np.int64)
         self._known = _known(self.requests, self.scenarios)
         self._next_s = np.full(count, math.inf)
-        self._seen, self._nothing_seen = _nothing_seen(count), _nothing_seen(count)
-        self._seen_lengths = np.zeros((count, MOST, 2), np.int64)
+        self._arrivals, self._no_arrivals = FleetArrivals(count), FleetArrivals(count)
         self.expected = self._expected_lengths()
         self._kinds = list(dict.fromkeys(engine.what_if for engine in self.engines))
         self._empty: dict[tuple[EngineLimits, KernelLatency, int], Memory] = {}
@@ -147,8 +110,7 @@ class EngineFleet:
         while not send(*self._row(engine), self._free[engine], number, sent, arrival_s):
             self._make_room(2 * self.records)
         self._next_s[engine] = min(self._next_s[engine], arrival_s)
-        if self._seen.since_s[engine] < math.inf:
-            self._see(engine, number, arrival_s)
+        self._arrivals.note(engine, arrival_s, (int(sent[SENT_PROMPT]), int(self.expected[number])))
 
     def tell(self, number: int, sender: int, told_s: float) -> None:
         """The predictor of the engine that a request was sent to knows of it from ``told_s`` on; questions
@@ -158,8 +120,7 @@ class EngineFleet:
 
     def expect_arrivals(self, engine: int, since_s: float) -> None:
         """From then on the engine's predictor counts on more arrivals like the latest."""
-        self._seen.since_s[engine] = since_s
-        self._seen.arrivals[engine] = 0
+        self._arrivals.begin(engine, since_s)
 
     def ask(
         self,
@@ -177,13 +138,13 @@ class EngineFleet:
         out.
         """
         given = (asked, number, now_s, asker, told, self.scenarios, harm)
-        return Answers(*survey(self._engines, self._known, self._seen, *given))
+        return Answers(*survey(self._engines, self._known, self._arrivals.seen, *given))
 
     def ask_hindsight(self, number: int, asked: Ints, now_s: float, lengths: Floats) -> Answers:
         """The same with ``lengths`` in place of those expected, all choices known and nobody else to come."""
         known = self._known._replace(lengths=lengths, told_s=np.minimum(self._known.told_s, now_s))
         given = (asked, number, now_s, _NOBODY, True, 1, False)
-        return Answers(*survey(self._engines, known, self._nothing_seen, *given))
+        return Answers(*survey(self._engines, known, self._no_arrivals.seen, *given))
 
     def loads(self, asked: Ints, now_s: float, *, asker: int = _NOBODY, told: bool = True) -> Ints:
         """(asked, LOADS) counters for heuristics, without any what-if."""
@@ -239,20 +200,6 @@ class EngineFleet:
         """Lengths for ``ask`` as they will really be."""
         return length_rows(np.array([0.5]), self.requests.output_tokens[:, None].astype(np.float64))
 
-    def _see(self, engine: int, number: int, time_s: float) -> None:
-        """Remember an arrival, forgetting the oldest."""
-        times, lengths = self._seen.times_s[engine], self._seen_lengths[engine]
-        count = int(self._seen.arrivals[engine])
-        if count == MOST:
-            times[:-1], lengths[:-1] = times[1:], lengths[1:]
-            count -= 1
-        times[count] = time_s
-        lengths[count] = self._known.sent[number, SENT_PROMPT], self.expected[number]
-        self._seen.arrivals[engine] = count + 1
-        mixed = mixed_lengths(lengths[: count + 1])
-        self._seen.kinds[engine] = len(mixed)
-        self._seen.lengths[engine, : len(mixed)] = mixed
-
     def _expected_lengths(self) -> Ints:
         means = np.rint(mean_lengths(self.requests.lengths))
         whole: Ints = np.clip(means, 1, self.requests.max_tokens).astype(np.int64)
@@ -300,28 +247,6 @@ class EngineFleet:
         self._engines = Engines(integers, reals, kinds, headers, widths, curves)
 
 
-def _check(engine: FleetEngine, requests: FleetRequests) -> None:
-    check_limits(engine.limits)
-    if engine.limits.prefix_caching:
-        raise UnsupportedError(
-            "limits.prefix_caching: fleets of engines that cache prefixes are not simulated"
-        )
-    total = requests.prompt_tokens + requests.output_tokens
-    for row in {int(requests.prompt_tokens.argmax()), int(total.argmax())} if len(requests) else ():
-        check_request(
-            SimulatedRequest(
-                requests.ids[row],
-                0.0,
-                int(requests.prompt_tokens[row]),
-                int(requests.output_tokens[row]),
-                int(requests.max_tokens[row]),
-            ),
-            engine.limits,
-        )
-    if (requests.max_tokens < requests.output_tokens).any() or (total <= requests.prompt_tokens).any():
-        raise StateError("output_tokens: must be at least 1 and not exceed max_tokens")
-
-
 def _known(requests: FleetRequests, scenarios: int) -> Known:
     count = len(requests)
     sent = np.empty((count, 4), np.int64)
@@ -332,13 +257,3 @@ def _known(requests: FleetRequests, scenarios: int) -> Known:
         levels = scenario_levels_of(requests.ids, scenarios)
     never = np.full(count, math.inf)
     return Known(sent, requests.lengths, levels, never, np.full(count, _UNSENT))
-
-
-def _nothing_seen(engines: int) -> Seen:
-    return Seen(
-        since_s=np.full(engines, math.inf),
-        arrivals=np.zeros(engines, np.int64),
-        times_s=np.zeros((engines, MOST)),
-        lengths=np.zeros((engines, KINDS, 2), np.int64),
-        kinds=np.zeros(engines, np.int64),
-    )

@@ -8,10 +8,11 @@ cluster file says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 
 from block.config import ClusterConfig
@@ -53,6 +54,8 @@ class Agreement:
     emulated: dict[str, float]
     """Mean and P99 of TTFT and E2E, in seconds."""
     simulated: dict[str, float]
+    lateness_s: float
+    """Of the client at its worst: a busy machine."""
     same_instance: float
     """Share of the requests that went to the same instance in both."""
 
@@ -73,6 +76,7 @@ class Agreement:
             "requests": self.requests,
             "failed": self.failed,
             "outside_ms": round(self.outside_s * 1e3, 3),
+            "worst_lateness_ms": round(self.lateness_s * 1e3, 1),
             "same_instance": round(self.same_instance, 4),
             "emulated": self.emulated,
             "simulated": self.simulated,
@@ -99,15 +103,16 @@ class AgreementRun:
             target = Target.of(self.plan.openai_base_url, self.plan.served_model_name, "chat")
             client = LoadClient(target, writer)
             on_progress("requests that meet nobody")
+            template_tokens = await _template_tokens(self.plan, writer)
             alone = _alone()
             await client.run(alone, "round_robin")  # the first ones of a server are slower than all others
             second = await client.run(alone, "round_robin")
-            outside_s = self._outside_s(alone, second.outcomes)
+            outside_s = self._outside_s(_longer(alone, template_tokens), second.outcomes)
             found = []
             for policy in self.policies:
                 on_progress(policy)
                 run = await client.run(self.workload, policy)
-                found.append(self._compare(policy, run.outcomes, outside_s))
+                found.append(self._compare(policy, run.outcomes, outside_s, template_tokens))
             return found
 
     def simulate(self, workload: Workload, policy: str, delays: Delays) -> ClusterResult:
@@ -137,7 +142,9 @@ class AgreementRun:
             raise StateError("no request that met nobody was answered; look at the servers' logs")
         return max(outside_s, 0.0)
 
-    def _compare(self, policy: str, outcomes: Sequence[Outcome], outside_s: float) -> Agreement:
+    def _compare(
+        self, policy: str, outcomes: Sequence[Outcome], outside_s: float, template_tokens: int
+    ) -> Agreement:
         delays = Delays(feed_s=0.001, decision_s=0.002, tell_s=0.001, dispatch_s=0.0, return_s=0.0)
         delays = Delays(
             delays.feed_s,
@@ -146,7 +153,7 @@ class AgreementRun:
             max(outside_s - delays.decision_s, 0.0),
             0.0,
         )
-        result = self.simulate(self.workload, policy, delays)
+        result = self.simulate(_longer(self.workload, template_tokens), policy, delays)
         good = np.array([not outcome.error for outcome in outcomes])
         instances = np.array([_index(outcome.instance) for outcome in outcomes])
         chosen = result.requests["instance"].to_numpy()
@@ -160,6 +167,7 @@ class AgreementRun:
                 np.array([outcome.e2e_s or np.nan for outcome in outcomes])[good],
             ),
             simulated=_figures(result.column("ttft_s"), result.column("e2e_s")),
+            lateness_s=max(outcome.lateness_s for outcome in outcomes),
             same_instance=float((instances == chosen)[good].mean()) if good.any() else 0.0,
         )
 
@@ -168,6 +176,26 @@ def _alone() -> Workload:
     prompt, output = _ALONE_LENGTHS
     requests = tuple(TraceRequest(index * _ALONE_GAP_S, prompt, output) for index in range(_ALONE))
     return Workload("requests that meet nobody", requests)
+
+
+async def _template_tokens(plan: ClusterPlan, writer: PromptWriter) -> int:
+    """What the model's chat template adds to a prompt, as a server counts it."""
+    words = 100
+    body = {
+        "model": plan.served_model_name,
+        "messages": [{"role": "user", "content": writer.write(words, seed=0)}],
+        "max_tokens": 1,
+    }
+    url = f"{plan.openai_base_url}/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+        answer = await response.json()
+    return int(answer["usage"]["prompt_tokens"]) - words
+
+
+def _longer(workload: Workload, tokens: int) -> Workload:
+    """Every prompt with so many tokens more."""
+    requests = (replace(each, prompt_tokens=each.prompt_tokens + tokens) for each in workload.requests)
+    return replace(workload, requests=tuple(requests))
 
 
 def _figures(ttft_s: Floats, e2e_s: Floats) -> dict[str, float]:

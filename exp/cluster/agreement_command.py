@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
+from block.latency.table import TableLatency
 from deploy.cluster_file import load_cluster, load_plan, project_of
 from deploy.launch import run_until_signalled
 from exp.cli import main
@@ -30,6 +32,10 @@ def cluster_check(
     instances: Annotated[int, typer.Option(min=1, help="vLLM servers.")] = 2,
     requests: Annotated[int, typer.Option(min=20, help="Under each policy.")] = 300,
     rate: Annotated[float, typer.Option(min=0.01, help="Mean arrivals per second.")] = 4.0,
+    slower: Annotated[
+        float,
+        typer.Option(min=1.0, help="A GPU so many times slower, and so many times less load."),
+    ] = 1.0,
     policy: Annotated[list[str] | None, typer.Option(help="Default: round_robin and block.")] = None,
     workload: Annotated[str, typer.Option(help="auto or a workload's name.")] = "auto",
     data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
@@ -50,11 +56,13 @@ def cluster_check(
         f"predictor_port={first + 1 + instances}",
     ]
     given = [*own, "name=cluster-check", f"instances={instances}", *(settings or [])]
+    if slower > 1:
+        given.append(f"engine.latency={_slowed(cluster, given, slower)}")
     run = AgreementRun(
         plan=load_plan(cluster, given),
         config=load_cluster(cluster, given),
         root=project_of(cluster),
-        workload=load_workload(workload, WorkloadSpec(requests, rate, data, seed)),
+        workload=load_workload(workload, WorkloadSpec(requests, rate / slower, data, seed)),
         policies=policy or ("round_robin", "block"),
     )
     console = Console()
@@ -66,6 +74,19 @@ def cluster_check(
     summary = {"goal": GOAL, "worst": round(worst, 5), "policies": [one.as_json() for one in found]}
     print(json.dumps(summary), flush=True)
     raise typer.Exit(1 if any(one.failed for one in found) else 0)
+
+
+def _slowed(cluster: Path, given: list[str], factor: float) -> Path:
+    """The cluster's latency table with every figure times ``factor``, written down."""
+    root = project_of(cluster)
+    model = TableLatency.load(root / load_cluster(cluster, given).engine.latency)
+    fields = model.table.model_dump()
+    terms = {name: value * factor for name, value in fields.items() if isinstance(value, float)}
+    curve = {tokens: ms * factor for tokens, ms in model.table.tokens_ms.items()}
+    path = root / "run" / f"{model.name}-{factor:g}-times-slower.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump({**fields, **terms, "tokens_ms": curve}), encoding="utf-8")
+    return path
 
 
 def table(found: list[Agreement]) -> Table:

@@ -50,13 +50,12 @@ class Told:
 class Router:
     """Chooses for the requests that come to it."""
 
-    def __init__(self, policy: Policy, instances: int, probes: int | None, seed: int) -> None:
+    def __init__(self, policy: Policy, instances: int, probes: int | None) -> None:
         self.policy = policy
         self.sequence = 0
         self.names = [str(index) for index in range(instances)]
         self.traffic = [Traffic() for _ in range(instances)]
         self._probes = probes if policy.needs.probes is None else policy.needs.probes
-        self._seed = seed
         self._unasked: dict[int, Candidate] = {}
         self._second = -1
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from block.simulation.fleet import EngineFleet, FleetEngine, FleetRequests
+from block.errors import StateError
+from block.simulation.fleet import EngineFleet
+from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.memory import Ints
 from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN, FATE_PREEMPTIONS
 from block.simulation.what_if_runs import E2E
@@ -63,7 +65,7 @@ class _ClusterSimulation:
         self._fleet = _fleet(spec, load)
         self._policy = make_policy(spec.policy, spec.policy_options)
         count = len(spec.instances)
-        self._routers = [Router(self._policy, count, spec.probes, spec.seed) for _ in range(spec.schedulers)]
+        self._routers = [Router(self._policy, count, spec.probes) for _ in range(spec.schedulers)]
         self._members = Membership(spec.instances)
         self._rule = None if spec.provisioning is None else ProvisioningRule(spec.provisioning)
         self._journal = Journal(load, count)
@@ -240,6 +242,8 @@ class _ClusterSimulation:
             self._drain(self._members.eligible[-1])
 
     def _sample(self) -> None:
+        if self._open and not self._events and self._fleet.next_s == math.inf:
+            raise StateError(f"{self._open} requests will never end: engines are idle and hold them")
         self._journal.sample(self._now_s, self._fleet, self._members.present)
         self._at(self._now_s + self._spec.sample_s, self._sample)
 

@@ -126,7 +126,7 @@ def _results(
 def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str, float]:
     variant, seed = task
     spec = replace(variant.spec, seed=seed)
-    load = _load(variant, scale, seed)
+    load = load_of(variant, scale, seed)
     found: dict[str, float] = {}
     for rate_per_s in study.rates_per_s:
         result = simulate_cluster(spec, at_rate(load, rate_per_s))
@@ -137,7 +137,8 @@ def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str
     return found
 
 
-def _load(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
+def load_of(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
+    """The requests of one run, the same for all variants but for what is expected of them."""
     workload = load_workload("auto", WorkloadSpec(scale.requests, 1.0, scale.data, seed))
     load = known_load(workload.requests)
     estimate = replace(variant.estimate, seed=seed)

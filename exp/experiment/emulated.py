@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pyarrow as pa
+import uvloop
 
 from block.config import ClusterConfig
 from deploy.cluster_file import project_of
@@ -13,12 +14,14 @@ from deploy.local import LocalCluster
 from deploy.plan import plan_cluster
 from exp.experiment.backend import Surroundings
 from exp.experiment.cell import Cell
-from exp.experiment.given_cluster import send
+from exp.experiment.given_cluster import client_of, send
 from exp.experiment.table import outcome_table
 from exp.free_port import free_port_range
 from exp.local_model import make_local_model
+from exp.workload import TraceRequest, Workload
 
 _HERE = project_of(Path(__file__))
+_WARM_UP = TraceRequest(0.0, 32, 4)
 
 
 class EmulatedBackend:
@@ -51,18 +54,21 @@ class EmulatedBackend:
         self._runner.close()
 
     def _start(self, config: ClusterConfig) -> LocalCluster:
-        first = free_port_range(2 * config.instances + 1)
+        port = free_port_range(2 * config.instances + 1)
         placed = config.model_copy(
             update={
-                "scheduler_port": first,
-                "engine_port": first + 1,
-                "predictor_port": first + 1 + config.instances,
+                "scheduler_port": port,
+                "engine_port": port + 1,
+                "predictor_port": port + 1 + config.instances,
                 "run_dir": self._around.scratch.resolve(),
             }
         )
         make_local_model(config.engine.model.name, _HERE / config.engine.model)
         cluster = LocalCluster(plan_cluster(placed, _HERE))
         self._runner.run(cluster.start())
+        # The first requests of a server are slower than all others.
+        first = Workload("warm-up", (_WARM_UP,) * (2 * config.instances))
+        uvloop.run(client_of(config, cluster.plan.openai_base_url).run(first, "round_robin"))
         return cluster
 
     def _stop(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import uvloop
 
+from block.config import ClusterConfig
 from block.errors import ConfigError, InstanceError
 from deploy.cluster_file import project_of
 from exp.client import LoadClient, LoadRun
@@ -36,14 +37,25 @@ class GivenCluster:
 
 
 def send(cell: Cell, url: str, data: Path) -> LoadRun:
-    """A cell's requests to the API at ``url``, under its policy."""
-    engine = cell.cluster.engine
-    client = LoadClient(
-        Target.of(url, engine.served_model_name), PromptWriter(_HERE / engine.model / "tokenizer.json")
-    )
+    """A cell's requests to the API at ``url``, under its policy, with lengths as they will be.
+
+    Raises ConfigError for a cell that wants other estimates, InstanceError if nothing was answered.
+    """
+    if cell.lengths != "oracle":
+        raise ConfigError(
+            f"policy {cell.policy}: lengths = {cell.lengths}: only --backend simulated makes estimates err; "
+            "take the policy out of the spec, or let the cluster's own estimator speak"
+        )
+    client = client_of(cell.cluster, url)
     run = uvloop.run(client.run(cell.arrivals(data), cell.cluster.scheduler.policy))
     if all(outcome.error for outcome in run.outcomes):
-        raise InstanceError(
-            f"{url}: not one of {len(run.outcomes)} requests was answered; the first: {run.outcomes[0].error}"
-        )
+        first = run.outcomes[0].error
+        raise InstanceError(f"{url}: not one of {len(run.outcomes)} requests was answered: {first}")
     return run
+
+
+def client_of(cluster: ClusterConfig, url: str) -> LoadClient:
+    """For the cluster's API at ``url``; its model's tokenizer must be at hand."""
+    engine = cluster.engine
+    writer = PromptWriter(_HERE / engine.model / "tokenizer.json")
+    return LoadClient(Target.of(url, engine.served_model_name), writer)

@@ -15,7 +15,8 @@ from block.errors import StateError, UnsupportedError
 from block.latency.base import KernelLatency
 from block.simulation import layout
 from block.simulation.engine import EngineSimulation, SimulatedRequest
-from block.simulation.fleet import EngineFleet, FleetEngine, FleetRequests
+from block.simulation.fleet import EngineFleet
+from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.length_rows import length_rows
 from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN, FATE_PREEMPTIONS
 from block.types import EngineLimits

@@ -9,7 +9,8 @@ import pytest
 
 from block.latency.base import KernelLatency
 from block.messages import CandidateRequest, PredictResponse
-from block.simulation.fleet import EngineFleet, FleetEngine, FleetRequests
+from block.simulation.fleet import EngineFleet
+from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.length_rows import length_rows
 from block.simulation.what_if_runs import E2E, E2E_STD, HARM_MAX, HARM_SUM, PREEMPTIONS, TPOT, TTFT
 from block.types import BatchShape, EngineLimits, EngineLoad
