@@ -21,6 +21,8 @@ from exp.bench import app
 from exp.cores import Cores
 from exp.free_port import free_port
 from exp.prompt import PromptWriter
+from exp.router_process import RouterCommand
+from exp.router_process import running as running_router
 from exp.trial_engine import TrialEngine
 from exp.trial_server import running
 
@@ -69,6 +71,22 @@ def test_many_streams_are_carried_at_once_and_every_form_is_written(
     assert json.loads((tmp_path / "r.json").read_text()) == result
     with (tmp_path / "r.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 600
+
+
+def test_through_the_router_its_headers_are_read(mock: str, tmp_path: Path, tokenizer_file: Path) -> None:
+    engine = mock.removesuffix("/v1")
+    with running_router(RouterCommand.ours("round_robin"), [engine, engine], tmp_path) as router:
+        done = call(
+            *("--url", f"{router.url}/v1", "--workload", lengths(tmp_path, 40, 0.01), "--requests", 40),
+            *("--tokenizer", tokenizer_file, "--endpoint", "chat", "--policy", "random", "--detailed"),
+            *("--out", tmp_path / "r.json"),
+        )
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["completed"] == 40
+    assert set(result["requests_per_instance"]) == {"mock-0", "mock-1"}
+    assert 0 < result["mean_scheduling_overhead_ms"] < 50
+    assert sum(len(gaps) for gaps in result["itls"]) == 40 * (CHUNKS - 1)
 
 
 def test_failures_are_shown_and_make_the_exit_status_1(
