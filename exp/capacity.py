@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -124,7 +125,7 @@ def _rates(questions: dict[str, Question], beside: int) -> dict[str, Any]:
     for place, (name, question) in enumerate(questions.items()):
         count = len(question.seeds)
         interval = Interval.of(found[place * count : (place + 1) * count])
-        half = None if interval.half != interval.half else round(interval.half, 3)
+        half = None if math.isnan(interval.half) else round(interval.half, 3)
         answers[name] = {"capacity_qps": round(interval.mean, 3), "interval_qps": half}
     return {"policies": answers}
 
