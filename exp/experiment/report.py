@@ -56,9 +56,7 @@ class Report:
     def json(self, out: Path) -> dict[str, Any]:
         """``capacity_qps`` by policy is of the first engine, workload and SLO; the others stand beside it."""
         found = self.capacities()
-        named = {
-            f"{engine}/{workload}/{slo_s:g}s": _plain(by) for (engine, workload, slo_s), by in found.items()
-        }
+        named = {_key(*place): _plain(by) for place, by in found.items()}
         return {
             "out": str(out),
             "figures": len(self.figures),
@@ -67,7 +65,7 @@ class Report:
             "failed": int(sum(row.figures["failed"] for row in self.rows)),
             "capacity_qps": next(iter(named.values()), {}),
             "beyond_the_rates": sorted(
-                f"{'/'.join(map(str, place))}s/{policy} {capacity.bound}"
+                f"{_key(*place)}/{policy} {capacity.bound}"
                 for place, by in found.items()
                 for policy, capacity in by.items()
                 if capacity.bound
@@ -84,8 +82,21 @@ def capacity_table(report: Report) -> Table:
     for engine, workload, slo_s in found:
         table.add_column(f"{engine}\n{workload}\n{slo_s:g} s", justify="right")
     for policy in report.spec.policies:
-        table.add_row(policy, *(_shown(by.get(policy)) for by in found.values()))
+        cells = [
+            _shown(by.get(policy)) + _published(report.spec, _key(*place), policy)
+            for place, by in found.items()
+        ]
+        table.add_row(policy, *cells)
     return table
+
+
+def _key(engine: str, workload: str, slo_s: float) -> str:
+    return f"{engine}/{workload}/{slo_s:g}s"
+
+
+def _published(spec: ExperimentSpec, key: str, policy: str) -> str:
+    value = spec.published_qps.get(key, {}).get(policy)
+    return "" if value is None else f"\n(paper: {value})"
 
 
 def _shown(capacity: Capacity | None) -> str:

@@ -61,6 +61,10 @@ class ExperimentSpec(Settings):
     seeds: tuple[Whole, ...] = Field((0,), min_length=1)
     slo_ttft_s: tuple[Rate, ...] = Field((3.0, 10.0), description="SLOs on P99 TTFT to tell capacities for.")
     figures: tuple[str, ...] = Field(("load",), description="Figures to draw, by name.")
+    published_qps: dict[str, dict[Name, str]] = Field(
+        default_factory=dict,
+        description="Capacities that a paper gives, by engine/workload/SLO and policy; shown beside ours.",
+    )
     quick: Quick = Field(default_factory=Quick)
     hindsight: Flag = Field(
         False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ SPEC = ExperimentSpec(
     rates_per_s=(2.0, 4.0, 6.0, 8.0),
     seeds=(0, 1, 2),
     slo_ttft_s=(0.7, 100.0),
+    published_qps={"default/sharegpt/0.7s": {"block": "5.5"}},
     figures=("load", "capacity", "prediction", "heat_map"),
 )
 
@@ -66,8 +68,9 @@ def test_figures_are_drawn_as_png_and_svg_and_the_table_is_shown(report: Report,
         "heat-map-default-2.svg",
     } <= names
     assert all(file.stat().st_size > 5000 for file in report.figures)
-    console = Console(width=150, record=True, quiet=True)
-    console.print(capacity_table(report))
+    shown = StringIO()
+    Console(width=150, file=shown).print(capacity_table(report))
+    assert "(paper: 5.5)" in shown.getvalue()
     lines = (out / "summary.csv").read_text().splitlines()
     assert len(lines) == 25
     row = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
