@@ -22,7 +22,7 @@ from block.simulation.memory import Ints
 from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN, FATE_PREEMPTIONS
 from block.simulation.what_if_runs import E2E
 from block.types import EngineLoad
-from exp.cluster.load import ClusterLoad, ExpectedLengths
+from exp.cluster.load import ClusterLoad
 from exp.cluster.membership import Membership
 from exp.cluster.provisioning import ProvisioningRule, Signal
 from exp.cluster.result import ClusterResult, Journal, Status
@@ -248,12 +248,7 @@ class _ClusterSimulation:
         self._at(self._now_s + self._spec.sample_s, self._sample)
 
     def _describe(self, number: int, router: Router) -> RoutingRequest:
-        load, lengths, spec = self._load, self._load.lengths, self._spec
-        sent = self._fleet.requests
-        point = lengths.tokens.shape[1] == 1
-        quantiles = (
-            () if point else tuple(zip(lengths.levels.tolist(), lengths.tokens[number].tolist(), strict=True))
-        )
+        load, spec, sent = self._load, self._spec, self._fleet.requests
         sequence = router.sequence
         return RoutingRequest(
             id=sent.ids[number],
@@ -264,21 +259,27 @@ class _ClusterSimulation:
             priority=int(sent.priority[number]),
             sequence=sequence,
             seed=router.next_seed(sent.ids[number]),
-            output_quantiles=() if point else tuple(quantiles),
+            output_quantiles=self._quantiles(number),
             session=load.sessions[number] if load.sessions else "",
             slo_ttft_s=spec.slo_ttft_s,
             slo_e2e_s=spec.slo_e2e_s,
         )
 
+    def _quantiles(self, number: int) -> tuple[tuple[float, float], ...]:
+        """What the router expects of the response; empty for a point."""
+        expected = self._load.expected
+        if expected is None or len(expected.levels) == 1:
+            return ()
+        return tuple(zip(expected.levels.tolist(), expected.tokens[number].tolist(), strict=True))
+
 
 def _fleet(spec: ClusterSpec, load: ClusterLoad) -> EngineFleet:
     room = min(instance.limits.max_model_len for instance in spec.instances)
-    lengths: ExpectedLengths = load.lengths
     requests = FleetRequests(
         prompt_tokens=load.prompt_tokens,
         output_tokens=load.output_tokens,
         max_tokens=room - load.prompt_tokens if load.max_tokens is None else load.max_tokens,
-        lengths=lengths.rows(),
+        lengths=load.lengths.rows(),
         priority=np.zeros(len(load), np.int64) if load.priority is None else load.priority,
         ids=[f"{spec.seed}-{number}" for number in range(len(load))],
         levels=load.levels,

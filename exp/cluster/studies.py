@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from block.latency.load import load_latency
 from block.types import EngineLimits
@@ -91,16 +91,22 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), spread
 
 
+OnResult = Callable[[str, int, Mapping[str, float]], None]
+"""Hears of each run as it ends: variant, seed, figures."""
+
+
 def run_study(
-    study: Study, scale: StudyScale, on_done: Callable[[int, int], None] = lambda _done, _all: None
+    study: Study, scale: StudyScale, on_result: OnResult = lambda _variant, _seed, _figures: None
 ) -> list[Finding]:
-    """Every variant with every seed; ``on_done`` is told how many of all are done."""
+    """Every variant with every seed."""
     variants = study.variants()
     tasks = [(variant, seed) for seed in range(scale.seeds) for variant in variants]
     found: dict[str, list[dict[str, float]]] = {variant.name: [] for variant in variants}
-    for done, (name, figures) in enumerate(_results(tasks, partial(_run, study, scale), scale.workers)):
-        found[name].append(figures)
-        on_done(done + 1, len(tasks))
+    for (variant, seed), figures in zip(
+        tasks, _results(tasks, partial(_run, study, scale), scale.workers), strict=True
+    ):
+        found[variant.name].append(figures)
+        on_result(variant.name, seed, figures)
     return [
         Finding(
             variant.name,
@@ -113,14 +119,13 @@ def run_study(
 
 def _results(
     tasks: Sequence[tuple[Variant, int]], run: Callable[[tuple[Variant, int]], dict[str, float]], workers: int
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[dict[str, float]]:
     """In the order of the tasks."""
-    names = [variant.name for variant, _ in tasks]
     if workers == 1:
-        yield from zip(names, map(run, tasks), strict=True)
+        yield from map(run, tasks)
         return
     with ProcessPoolExecutor(workers) as pool:
-        yield from zip(names, pool.map(run, tasks), strict=True)
+        yield from pool.map(run, tasks)
 
 
 def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -35,6 +35,7 @@ def study(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 5,
     capacity: Annotated[bool, typer.Option(help="Also search the rate at which P99 TTFT passes 3 s.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    log: Annotated[Path | None, typer.Option(help="Write each run there as it ends, as JSON.")] = None,
     data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
         "../shared/data"
     ),
@@ -43,7 +44,7 @@ def study(
     if name not in STUDIES:
         raise ConfigError(f"study {name!r}: unknown; known here: {', '.join(STUDIES)}")
     scale = StudyScale(requests, seeds, data, workers, capacity)
-    findings = _with_progress(name, scale)
+    findings = _with_progress(name, scale, log)
     Console(width=200).print(table(STUDIES[name].title, findings))
     figures = [{"variant": found.name, "what_ifs": found.what_ifs, **found.figures} for found in findings]
     print(json.dumps({"study": name, "requests": requests, "seeds": seeds, "findings": figures}), flush=True)
@@ -70,21 +71,24 @@ def _cell(mean: float, half_width: float) -> str:
     return f"{mean:.3g}" if math.isnan(half_width) else f"{mean:.3g} ± {half_width:.2g}"
 
 
-def _with_progress(name: str, scale: StudyScale) -> list[Finding]:
+def _with_progress(name: str, scale: StudyScale, log: Path | None) -> list[Finding]:
     columns = (
         TextColumn(name),
         BarColumn(40),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    runs = scale.seeds * len(STUDIES[name].variants())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task("", total=runs)
 
-        def show(done: int, everything: int) -> None:
-            progress.update(task, completed=done, total=everything)
+        def note(variant: str, seed: int, figures: Mapping[str, float]) -> None:
+            progress.advance(task)
+            if log is not None:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"variant": variant, "seed": seed, **figures}) + "\n")
 
-        return run_study(STUDIES[name], scale, show)
+        return run_study(STUDIES[name], scale, note)
 
 
 if __name__ == "__main__":
