@@ -7,6 +7,7 @@ BlockError
 ├── FeedError              the state feed cannot be opened or followed
 ├── PackError              a profile or model file is damaged or foreign
 ├── ReceiptError           a file of decision receipts is damaged or foreign
+├── DataError              a public data set cannot be fetched, or is not the expected one
 ├── InstanceError          an instance did not answer as an OpenAI server should
 ├── PredictorError         a predictor did not answer, or refused
 ├── TransportError         the connection to a peer failed, or what it sent is not HTTP
@@ -46,6 +47,10 @@ class PackError(BlockError):
 
 class ReceiptError(BlockError):
     """A file of decision receipts is damaged or foreign."""
+
+
+class DataError(BlockError):
+    """A public data set cannot be fetched, or is not the expected one."""
 
 
 class InstanceError(BlockError):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from block.errors import ConfigError
 from exp.cli import main
+from exp.serve_command import serve
 
 _ROOT = Path(__file__).resolve().parent.parent
 _LATENCY = _ROOT / "config" / "latency" / "a30-llama-2-7b.yaml"
@@ -200,6 +201,23 @@ def cluster(
     found = time_cases(requests)
     Console().print(table(found, requests))
     print(json.dumps({"requests": requests, **found}), flush=True)
+
+
+@app.command(epilog="Example: block-exp bench client --counts 500,1000,2000")
+def client(
+    counts: Annotated[str, typer.Option(help="Streams at once, rising.")] = "250,500,1000,2000,4000",
+) -> None:
+    """Find how many streams one load client carries before it is the bottleneck. The last line is JSON."""
+    from exp.bench_client import carried, carried_summary, carried_table
+
+    found = list(carried(_rising(counts)))
+    Console().print(carried_table(found))
+    print(json.dumps(carried_summary(found)), flush=True)
+
+
+app.command(epilog="Example: block-exp bench serve --url http://127.0.0.1:8000/v1 --rate 6 --out r.json")(
+    serve
+)
 
 
 def _rising(counts: str) -> list[int]:

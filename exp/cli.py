@@ -35,8 +35,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "latency": Experiment("exp.latency", "Step times from operator profiles: look at them, judge them."),
     "vidur": Experiment("exp.vidur", "The same arrivals through Vidur's scheduler and ours."),
     "bench": Experiment(
-        "exp.bench", "How fast and firm: what-if, router, stress, failures, instances, cluster."
+        "exp.bench", "How fast and firm: what-if, router, stress, failures, instances, cluster, serve."
     ),
+    "data": Experiment("exp.data", "Public traces: fetch them, see which are at hand."),
+    "capacity": Experiment("exp.capacity", "How many instances a trace needs, and under which policy."),
+    "run": Experiment("exp.run", "An experiment by its spec: runs, resumes, results in a folder."),
 }
 
 

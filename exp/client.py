@@ -1,120 +1,196 @@
 """An open-loop load client: sends each request at its time, whatever became of the ones before.
 
-Uses the official OpenAI client, streaming. Every request ends as an ``Outcome``; one that failed
-carries its error. Knows nothing of how the servers were started.
+It costs little, so that one process carries thousands of streams: while a request goes on only the times
+are noted at which bytes came, and what they said is read when it has ended. Each request has a connection
+of its own. How late the client itself was is measured beside everything else. Knows nothing of how the
+servers were started.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
 
-from openai import AsyncOpenAI
-
+from block.errors import ConfigError
+from exp.outcome import Outcome
+from exp.own_pace import OwnPace
 from exp.prompt import PromptWriter
+from exp.stream_reply import read_reply
+from exp.target import Target
 from exp.workload import TraceRequest, Workload
 
+OnDone = Callable[[Outcome], None]
+
 _REQUEST_TIMEOUT_S = 600.0
+_LEAD_S = 0.05
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of one request; times are from the moment it was sent. Filled in as it goes."""
+@dataclass(frozen=True, slots=True)
+class LoadRun:
+    """What became of a workload."""
 
-    request: TraceRequest
-    policy: str
-    lateness_s: float = 0.0
-    """How late the client itself was."""
-    ttft_s: float | None = None
-    e2e_s: float | None = None
-    output_tokens: int | None = None
-    """As the server counted them."""
-    instance: str | None = None
-    predicted_ttft_s: float | None = None
-    predicted_e2e_s: float | None = None
-    decision_s: float | None = None
-    fallback: str | None = None
-    error: str = ""
-    """Empty when the request was answered whole."""
-
-    @property
-    def tpot_s(self) -> float | None:
-        """Mean time per output token after the first."""
-        if self.e2e_s is None or self.ttft_s is None or not self.output_tokens or self.output_tokens < 2:
-            return None
-        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
+    outcomes: tuple[Outcome, ...]
+    """In the workload's order."""
+    start_s: float
+    """The workload's zero on the machine's monotonic clock."""
+    wall_s: float
+    """From there to the last answer's end."""
+    pace: OwnPace
+    """Whether the client kept up."""
 
 
 class LoadClient:
     """Sends workloads to one OpenAI server."""
 
-    def __init__(self, base_url: str, model: str, writer: PromptWriter) -> None:
-        self._client = AsyncOpenAI(
-            # No retries: a request that fails is to be seen.
-            base_url=base_url,
-            api_key="none",
-            max_retries=0,
-            timeout=_REQUEST_TIMEOUT_S,
-        )
-        self._model = model
+    def __init__(
+        self, target: Target, writer: PromptWriter | None, timeout_s: float = _REQUEST_TIMEOUT_S
+    ) -> None:
+        """``writer`` makes the prompts of workloads that have no text."""
+        self._target = target
         self._writer = writer
+        self._timeout_s = timeout_s
+        self._ssl = target.ssl_context
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+    async def run(self, workload: Workload, policy: str = "", on_done: OnDone | None = None) -> LoadRun:
+        """Send every request at its arrival time; one that fails has its error in its outcome.
 
-    async def run(
-        self, workload: Workload, policy: str, on_done: Callable[[Outcome], None] | None = None
+        ``policy`` is asked of a router by header; empty leaves it to the server.
+        """
+        headers = {"x-block-policy": policy} if policy else {}
+        payloads = [self._payload(index, r, headers) for index, r in enumerate(workload.requests)]
+        address = await self._resolved()
+        pace = OwnPace()
+        with _uncollected():
+            start_s = time.monotonic() + _LEAD_S
+            async with pace.watched():
+                outcomes = await self._send_all(start_s, workload, payloads, address, policy, on_done)
+            wall_s = time.monotonic() - start_s
+        pace.note_lateness([outcome.lateness_s for outcome in outcomes])
+        return LoadRun(tuple(outcomes), start_s, wall_s, pace)
+
+    async def _send_all(
+        self,
+        start_s: float,
+        workload: Workload,
+        payloads: Sequence[bytes],
+        address: str,
+        policy: str,
+        on_done: OnDone | None,
     ) -> list[Outcome]:
-        """Send every request at its arrival time; returns their outcomes, in the workload's order."""
         outcomes = [Outcome(request, policy) for request in workload.requests]
-        prompts = [self._writer.write(r.prompt_tokens, seed=i) for i, r in enumerate(workload.requests)]
-        start_s = asyncio.get_running_loop().time()
-        tasks = [
-            asyncio.create_task(self._send_at(start_s, outcome, prompt))
-            for outcome, prompt in zip(outcomes, prompts, strict=True)
-        ]
-        for task, outcome in zip(tasks, outcomes, strict=True):
-            task.add_done_callback(_recorder(outcome, on_done))
+        tasks: list[asyncio.Task[None]] = []
         try:
-            if tasks:
-                await asyncio.wait(tasks)
+            for outcome, payload in zip(outcomes, payloads, strict=True):
+                wait_s = start_s + outcome.request.arrival_s - time.monotonic()
+                if wait_s > 0 or not len(tasks) % 16:
+                    await asyncio.sleep(max(0.0, wait_s))
+                tasks.append(asyncio.create_task(self._send(start_s, outcome, payload, address, on_done)))
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
         return outcomes
 
-    async def _send_at(self, start_s: float, outcome: Outcome, prompt: str) -> None:
+    async def _send(
+        self, start_s: float, outcome: Outcome, payload: bytes, address: str, on_done: OnDone | None
+    ) -> None:
         loop = asyncio.get_running_loop()
-        due_s = start_s + outcome.request.arrival_s
-        await asyncio.sleep(max(0.0, due_s - loop.time()))
-        sent_s = loop.time()
-        outcome.lateness_s = sent_s - due_s
-        response = await self._client.chat.completions.with_raw_response.create(
-            model=self._model,
-            messages=[{"role": "user", "content": prompt}],
-            max_tokens=outcome.request.output_tokens,
-            stream=True,
-            stream_options={"include_usage": True},
-            # The recorded length, whatever the model would have said.
-            extra_body={"ignore_eos": True},
-            extra_headers={
-                "x-block-output-tokens": str(outcome.request.output_tokens),
-                "x-block-policy": outcome.policy,
-            },
-        )
-        _read_headers(outcome, response.headers)
-        async for chunk in response.parse():
-            _read_chunk(outcome, chunk, loop.time() - sent_s)
-        if outcome.ttft_s is None or outcome.output_tokens is None:
-            raise ValueError("the stream ended without tokens or without its usage")
-        if outcome.output_tokens != outcome.request.output_tokens:
-            raise ValueError(
-                f"got {outcome.output_tokens} tokens, {outcome.request.output_tokens} were asked for"
-            )
-        outcome.e2e_s = loop.time() - sent_s
+        talk, error = _Conversation(payload, loop.create_future()), ""
+        server_name = self._target.host if self._ssl else None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                transport, _ = await loop.create_connection(
+                    lambda: talk, address, self._target.port, ssl=self._ssl, server_hostname=server_name
+                )
+                try:
+                    await talk.closed
+                finally:
+                    transport.abort()
+        except TimeoutError:
+            error = f"no end within {self._timeout_s:g} s"
+        except OSError as failure:
+            error = f"no connection: {failure}"
+        _fill_in(outcome, talk, start_s, error)
+        if on_done is not None:
+            on_done(outcome)
+
+    def _payload(self, index: int, request: TraceRequest, headers: Mapping[str, str]) -> bytes:
+        if not request.prompt and self._writer is None:
+            raise ConfigError("the workload has no texts; give a tokenizer.json to write prompts with")
+        prompt = request.prompt or (self._writer.prompt_for(request, index) if self._writer else "")
+        return self._target.payload(prompt, request.output_tokens, headers)
+
+    async def _resolved(self) -> str:
+        """The server's address, looked up once."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self._target.host, self._target.port, type=1)
+        except OSError as error:
+            raise ConfigError(f"host {self._target.host!r}: not found ({error}); check the URL") from error
+        return str(found[0][4][0])
+
+
+@dataclass(slots=True)
+class _Conversation(asyncio.Protocol):
+    """One request and the pieces of its answer as they came."""
+
+    payload: bytes
+    closed: asyncio.Future[None]
+    sent_s: float = 0.0
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.sent_s = time.monotonic()
+        cast("asyncio.Transport", transport).write(self.payload)
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append((time.monotonic(), data))
+        if data.endswith(_LAST_CHUNK):
+            self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it by name
+        self._end()
+
+    def _end(self) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A collection in the middle of a run would show as lateness."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _fill_in(outcome: Outcome, talk: _Conversation, start_s: float, error: str) -> None:
+    reply = read_reply(talk.pieces)
+    talk.pieces.clear()
+    sent_s = talk.sent_s or time.monotonic()
+    outcome.sent_s = sent_s - start_s
+    outcome.lateness_s = outcome.sent_s - outcome.request.arrival_s
+    _read_headers(outcome, reply.headers)
+    outcome.error = error or reply.error
+    if reply.token_s:
+        outcome.token_s = tuple(at_s - sent_s for at_s in reply.token_s)
+        outcome.itl_s = tuple(b - a for a, b in zip(reply.message_s, reply.message_s[1:], strict=False))
+        outcome.ttft_s = outcome.token_s[0]
+    outcome.prompt_tokens, outcome.output_tokens = reply.prompt_tokens, reply.output_tokens
+    wanted = outcome.request.output_tokens
+    if not outcome.error and (reply.output_tokens != wanted or not reply.token_s):
+        outcome.error = f"got {reply.output_tokens} tokens, {wanted} were asked for"
+    if not outcome.error:
+        outcome.e2e_s = outcome.token_s[-1]
 
 
 def _read_headers(outcome: Outcome, headers: Mapping[str, str]) -> None:
@@ -123,29 +199,6 @@ def _read_headers(outcome: Outcome, headers: Mapping[str, str]) -> None:
     outcome.predicted_ttft_s = _seconds(headers.get("x-block-predicted-ttft-ms"))
     outcome.predicted_e2e_s = _seconds(headers.get("x-block-predicted-e2e-ms"))
     outcome.decision_s = _seconds(headers.get("x-block-decision-ms"))
-
-
-def _read_chunk(outcome: Outcome, chunk: Any, elapsed_s: float) -> None:
-    if outcome.ttft_s is None and chunk.choices and chunk.choices[0].delta.content:
-        outcome.ttft_s = elapsed_s
-    if chunk.usage is not None:
-        outcome.output_tokens = chunk.usage.completion_tokens
-
-
-def _recorder(
-    outcome: Outcome, on_done: Callable[[Outcome], None] | None
-) -> Callable[[asyncio.Task[None]], None]:
-    """Whatever ended the task is written down, so that no failure is lost."""
-
-    def record(task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            outcome.error = "cancelled"
-        elif (error := task.exception()) is not None:
-            outcome.error = f"{type(error).__name__}: {error}"
-        if on_done is not None:
-            on_done(outcome)
-
-    return record
 
 
 def _seconds(milliseconds: str | None) -> float | None:

@@ -18,9 +18,11 @@ from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
 from deploy.show import StartProgress
 from exp.cli import main
-from exp.client import LoadClient, Outcome
+from exp.client import LoadClient
+from exp.outcome import Outcome
 from exp.prompt import PromptWriter
 from exp.report import PolicyReport, failures, report_json, report_table
+from exp.target import Target
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
 
 POLICIES = ("round_robin", "block")
@@ -50,19 +52,17 @@ class Demo:
             await cluster.stop()
 
     async def _send_all(self) -> list[Outcome]:
-        client = LoadClient(self.plan.openai_base_url, self.plan.served_model_name, self.writer)
+        target = Target.of(self.plan.openai_base_url, self.plan.served_model_name, "chat")
+        client = LoadClient(target, self.writer)
         engines = sum(process.role == "engine" for process in self.plan.processes)
-        try:
-            # The first request of a server is slower than all others, under either policy.
-            await client.run(Workload("warm-up", (_WARM_UP,) * engines), "round_robin")
-            outcomes: list[Outcome] = []
-            for policy in POLICIES:
-                outcomes += await self._send(client, policy)
-            return outcomes
-        finally:
-            await client.close()
+        # The first request of a server is slower than all others, under either policy.
+        await client.run(Workload("warm-up", (_WARM_UP,) * engines), "round_robin")
+        outcomes: list[Outcome] = []
+        for policy in POLICIES:
+            outcomes += await self._send(client, policy)
+        return outcomes
 
-    async def _send(self, client: LoadClient, policy: str) -> list[Outcome]:
+    async def _send(self, client: LoadClient, policy: str) -> tuple[Outcome, ...]:
         with _progress(self.console) as progress:
             task = progress.add_task(policy, total=len(self.workload.requests), failed=0)
             failed = 0
@@ -72,7 +72,7 @@ class Demo:
                 failed += bool(outcome.error)
                 progress.update(task, advance=1, failed=failed)
 
-            return await client.run(self.workload, policy, count)
+            return (await client.run(self.workload, policy, count)).outcomes
 
 
 @app.command(epilog="Example: block-exp demo --instances 4 --requests 100 --rate 5")

@@ -15,6 +15,7 @@ import numpy as np
 from block.errors import ConfigError, StateError
 from exp.run_log import RunLog
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
+from exp.workload.trace import at_gamma_arrivals
 
 _SHAREGPT_ROOM = 4096
 """Tokens that a model had room for where ShareGPT's lengths were taken from."""
@@ -50,13 +51,9 @@ class Load:
         random = np.random.default_rng(self.seed)
         count = max(2, round(self.rate_per_s * self.duration_s))
         lengths = MIXES[self.mix](_Draw(random, count, room, data))
-        gaps = random.gamma(self.burstiness, 1.0 / (self.rate_per_s * self.burstiness), count)
-        arrivals = np.cumsum(gaps) - gaps[0]
-        requests = tuple(
-            TraceRequest(float(at), prompt, output)
-            for at, (prompt, output) in zip(arrivals, lengths, strict=True)
-        )
-        return Workload(self.name, requests)
+        requests = [TraceRequest(0.0, prompt, output) for prompt, output in lengths]
+        arriving = WorkloadSpec(count, self.rate_per_s, data, burstiness=self.burstiness)
+        return Workload(self.name, at_gamma_arrivals(requests, arriving, random))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from exp.client import Outcome
+from exp.outcome import Outcome
 from exp.prediction_run import LevelRuns
 
 Floats = npt.NDArray[np.float64]
@@ -126,12 +126,13 @@ def report_table(reports: Iterable[PredictionReport]) -> Table:
 
 
 def append_outcomes(path: Path, model: str, levels: Iterable[LevelRuns]) -> None:
-    """One JSON line per judged request: its model, level and run, and an ``Outcome``'s fields."""
+    """One JSON line per judged request: model, level, run, and an ``Outcome``'s fields but single tokens."""
     with path.open("a") as file:
         for level in levels:
             for run, outcomes in enumerate(level.judged):
                 for outcome in outcomes:
                     row = {"model": model, "level": level.level.name, "run": run, **asdict(outcome)}
+                    del row["token_s"], row["itl_s"]
                     file.write(json.dumps(row) + "\n")
 
 

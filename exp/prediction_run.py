@@ -18,9 +18,11 @@ from block.types import EngineLimits
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
 from deploy.state import ProcessState
-from exp.client import LoadClient, Outcome
+from exp.client import LoadClient
 from exp.cores import Cores, pin, pinned_here
+from exp.outcome import Outcome
 from exp.prompt import PromptWriter
+from exp.target import Target
 from exp.virtual_prediction import VirtualPredictions, capacity_per_s
 from exp.workload import TraceRequest, Workload, WorkloadSpec, load_workload
 
@@ -109,12 +111,9 @@ class PredictionRun:
             for process in cluster.state.processes:
                 _pin(process, cores)
             writer = PromptWriter(self.plan.model / "tokenizer.json")
-            client = LoadClient(self.plan.openai_base_url, self.plan.served_model_name, writer)
-            try:
-                with pinned_here(cores.front):
-                    return await self._run_levels(client, on_progress)
-            finally:
-                await client.close()
+            target = Target.of(self.plan.openai_base_url, self.plan.served_model_name, "chat")
+            with pinned_here(cores.front):
+                return await self._run_levels(LoadClient(target, writer), on_progress)
 
     async def _run_levels(
         self, client: LoadClient, on_progress: Callable[[str, float], None]
@@ -130,7 +129,7 @@ class PredictionRun:
             runs = []
             for run in range(RUNS):
                 on_progress(f"{level.name} {run + 1}", (RUNS * part + run) / (RUNS * len(self.levels)))
-                runs.append(tuple(await client.run(workload, POLICY)))
+                runs.append((await client.run(workload, POLICY)).outcomes)
             results.append(LevelRuns(level, rate_per_s, tuple(runs), LEAD_S))
         return results
 
@@ -139,7 +138,7 @@ class PredictionRun:
         burst = self.traffic.workload(_BURST, 1.0, 98)
         at_once = replace(burst, requests=tuple(replace(r, arrival_s=0.0) for r in burst.requests))
         await client.run(at_once, POLICY)
-        outcomes = await client.run(at_once, POLICY)
+        outcomes = (await client.run(at_once, POLICY)).outcomes
         ends = sorted(outcome.e2e_s for outcome in outcomes if outcome.e2e_s is not None)
         return (_BURST // 2) / (ends[3 * _BURST // 4] - ends[_BURST // 4])
 

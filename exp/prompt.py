@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from block.errors import ConfigError
+from exp.workload import HASH_TOKENS, TraceRequest
 
 _WORD = re.compile(r" [a-z]{2,12}")
 _FEWEST_WORDS = 50
@@ -21,9 +22,17 @@ class PromptWriter:
     def __init__(self, tokenizer: Path) -> None:
         self._words = _words(tokenizer)
 
-    def write(self, tokens: int, seed: int) -> str:
+    def write(self, tokens: int, seed: int | str) -> str:
         """Text of about ``tokens`` tokens that shares no prefix with other seeds' texts."""
         return "".join(random.Random(seed).choices(self._words, k=tokens))
+
+    def prompt_for(self, request: TraceRequest, seed: int) -> str:
+        """Text as long as the request's prompt; its leading blocks are alike where their hashes are."""
+        covered = min(len(request.block_hashes) * HASH_TOKENS, request.prompt_tokens)
+        # The last block may be a part of one; what follows the hashed blocks is the request's own.
+        shared = "".join(self.write(HASH_TOKENS, f"block {hash_}") for hash_ in request.block_hashes)
+        words = shared.split(" ")[1 : covered + 1]
+        return "".join(f" {word}" for word in words) + self.write(request.prompt_tokens - covered, seed)
 
 
 def _words(path: Path) -> list[str]:

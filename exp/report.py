@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from exp.client import Outcome
+from exp.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def report_table(reports: list[PolicyReport]) -> Table:
     return table
 
 
-def failures(outcomes: list[Outcome], most: int = 5) -> list[str]:
+def failures(outcomes: Sequence[Outcome], most: int = 5) -> list[str]:
     """The first few failures, a line each."""
     failed = [outcome for outcome in outcomes if outcome.error]
     lines = [f"failed under {outcome.policy}: {outcome.error}" for outcome in failed[:most]]

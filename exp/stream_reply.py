@@ -1,8 +1,11 @@
-"""What a streamed answer of an OpenAI completions server said, and when: pieces of bytes to token times."""
+"""What a streamed answer of an OpenAI server said, and when: pieces of bytes to token times.
+
+Tokens are counted by the server's running usage where it gives one, else one to a message that has text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +22,14 @@ class Reply:
 
     token_s: tuple[float, ...]
     """When each token came; tokens of one message share its time."""
+    message_s: tuple[float, ...]
+    """When each message with tokens came."""
     prompt_tokens: int
-    """As the server counted them."""
+    """As the server counted them; 0 if it did not."""
+    output_tokens: int
+    """The same; where it did not count, messages with text."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
     error: str
     """Empty when the stream ended as it should."""
 
@@ -43,19 +52,54 @@ def read_reply(pieces: Sequence[tuple[float, bytes]]) -> Reply:
     return reader.reply(reader.error or ("" if reader.ended else "the stream broke off"))
 
 
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    delta: _Delta | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
 class _Reader:
-    """Gets body bytes from the parser; counts tokens by the server's running usage."""
+    """Gets headers and body bytes from the parser."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
         self.rest = b""
         self.ended = False
         self.error = ""
+        self._headers: dict[str, str] = {}
         self._token_s: list[float] = []
-        self._prompt_tokens = 0
+        self._message_s: list[float] = []
+        self._usage = _Usage()
 
     def reply(self, error: str) -> Reply:
-        return Reply(tuple(self._token_s), self._prompt_tokens, error)
+        return Reply(
+            tuple(self._token_s),
+            tuple(self._message_s),
+            self._usage.prompt_tokens,
+            self._usage.completion_tokens or len(self._token_s),
+            self._headers,
+            error,
+        )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
         *events, self.rest = (self.rest + body).split(b"\n\n")
@@ -68,13 +112,26 @@ class _Reader:
             self.ended = True
             return
         try:
-            message: Any = msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
-            self.error = f"an event is no JSON: {error}"
+            event = _decode(data)
+        except msgspec.MsgspecError as error:
+            self.error = f"an event is not what it should be: {error}"
             return
-        if "error" in message:
-            self.error = f"the server said: {message['error']}"
-        elif usage := message.get("usage"):
-            self._prompt_tokens = usage["prompt_tokens"]
-            fresh = usage["completion_tokens"] - len(self._token_s)
+        if event.error is not None:
+            told = event.error.get("message") if isinstance(event.error, dict) else event.error
+            self.error = f"the server said: {told or event.error}"
+        elif fresh := self._fresh(event):
             self._token_s += [self.now_s] * fresh
+            self._message_s.append(self.now_s)
+
+    def _fresh(self, event: _Event) -> int:
+        """Tokens that the message brought; a last usage without a choice only counts."""
+        if event.usage is not None:
+            self._usage = event.usage
+            if event.choices or not self._token_s:
+                return event.usage.completion_tokens - len(self._token_s)
+            return 0
+        return any(_text(choice) for choice in event.choices)
+
+
+def _text(choice: _Choice) -> str:
+    return choice.text or (choice.delta.content if choice.delta else "") or ""

@@ -6,19 +6,17 @@ hashes of their prompt blocks.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 from block.simulation.engine import SimulatedRequest
 from block.types import EngineLimits
 from exp.random_engine import JudgedWorkload, random_limits
-from exp.workload import WorkloadSpec, load_workload
+from exp.workload import HASH_TOKENS, WorkloadSpec, load_workload
+from exp.workload.mooncake import read_mooncake
 
 _MOONCAKE = Path("mooncake_fast25/conversation_trace.jsonl")
-_MOONCAKE_HASH_TOKENS = 512
 _POOL = 2000  # requests of a trace that slices are drawn from
 
 
@@ -56,24 +54,23 @@ class TraceSlices:
         ]
 
     def _mooncake(self, _: str, limits: EngineLimits) -> list[SimulatedRequest]:
-        with (self._data / _MOONCAKE).open(encoding="utf-8") as file:
-            rows = [json.loads(line) for line in islice(file, _POOL)]
+        trace = read_mooncake(self._data / _MOONCAKE, WorkloadSpec(_POOL, None, self._data))
         return [
             SimulatedRequest(
                 id=f"r{index}",
-                arrival_s=row["timestamp"] / 1e3,
-                prompt_tokens=row["input_length"],
-                output_tokens=row["output_length"],
-                block_hashes=_engine_hashes(row["hash_ids"], limits.block_size),
+                arrival_s=request.arrival_s,
+                prompt_tokens=request.prompt_tokens,
+                output_tokens=request.output_tokens,
+                block_hashes=_engine_hashes(request.block_hashes, limits.block_size),
             )
-            for index, row in enumerate(rows)
-            if row["output_length"] > 0
+            for index, request in enumerate(trace.requests[:_POOL])
+            if request.output_tokens > 0
         ]
 
 
-def _engine_hashes(hashes: list[int], block_size: int) -> tuple[int, ...]:
+def _engine_hashes(hashes: tuple[int, ...], block_size: int) -> tuple[int, ...]:
     """Every hash of the trace spans whole blocks of the engine: its block sizes divide 512."""
-    blocks = _MOONCAKE_HASH_TOKENS // block_size
+    blocks = HASH_TOKENS // block_size
     return tuple(key * blocks + part for key in hashes for part in range(blocks))
 
 

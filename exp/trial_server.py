@@ -22,15 +22,18 @@ from block.errors import DeployError
 from deploy.plan import ProcessPlan
 from deploy.process import ManagedProcess
 from deploy.readiness import late, wait_until_ready
+from exp.client import LoadClient
 from exp.cores import Cores, pinned_here
 from exp.engine_gauges import EngineGauges
 from exp.other_work import OtherWork
+from exp.outcome import Outcome
 from exp.prompt import PromptWriter
-from exp.run_log import Clock, RunHeader, RunLog
-from exp.stream_client import StreamClient, Target
+from exp.run_log import Clock, RequestLog, RunHeader, RunLog
+from exp.target import Target
 from exp.workload import TraceRequest, Workload
 
 _READY_WITHIN_S = 240.0
+_REQUEST_TIMEOUT_S = 120.0
 _GRACE_S = 10.0
 
 
@@ -47,24 +50,23 @@ class TrialServer:
         self, workload: Workload, clock: Clock, on_done: Callable[[], None] | None = None
     ) -> RunLog:
         """Give it a workload; returns what became of it."""
-        requests = workload.requests
-        prompts = [self.writer.write(r.prompt_tokens, seed=i) for i, r in enumerate(requests)]
-        client = StreamClient(Target("127.0.0.1", self.port, self.model))
+        client = LoadClient(Target("127.0.0.1", self.port, self.model), self.writer, _REQUEST_TIMEOUT_S)
+        done = (lambda _: on_done()) if on_done is not None else None
         before_s, others = time.monotonic(), OtherWork()
         async with EngineGauges(self.port) as gauges:
-            start_s, logs = await client.run(workload, prompts, on_done)
+            run = await client.run(workload, on_done=done)
             wall_s, other_cores = time.monotonic() - before_s, others.cores
         header = RunHeader(
             clock=clock,
             name=workload.source,
-            start_monotonic_s=start_s,
+            start_monotonic_s=run.start_s,
             wall_s=wall_s,
             preemptions=gauges.preemptions,
             kv_use_mean=gauges.kv_use_mean,
             kv_use_max=gauges.kv_use_max,
             other_cores=other_cores,
         )
-        return RunLog(header, tuple(logs))
+        return RunLog(header, tuple(map(_log, run.outcomes)))
 
     async def warm_up(self, room: int) -> None:
         """Let first-time costs pass: short and long prompts, small and large batches."""
@@ -104,6 +106,17 @@ async def running(
         done, _ = await asyncio.wait([process.ended], timeout=_GRACE_S + 5.0)
         if not done:
             await process.kill()
+
+
+def _log(outcome: Outcome) -> RequestLog:
+    """A prompt of another length than asked for is an error here: step times are judged by it."""
+    request, error = outcome.request, outcome.error
+    if not error and outcome.prompt_tokens != request.prompt_tokens:
+        error = f"a prompt of {outcome.prompt_tokens} tokens, not {request.prompt_tokens} as asked"
+    tokens = tuple(outcome.sent_s + at_s for at_s in outcome.token_s)
+    return RequestLog(
+        request.arrival_s, outcome.sent_s, request.prompt_tokens, request.output_tokens, tokens, error
+    )
 
 
 async def _ready(process: ManagedProcess) -> None:

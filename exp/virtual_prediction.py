@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from block.latency.base import StepLatencyModel
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.types import EngineLimits
-from exp.client import Outcome
 from exp.cluster.load import known_load
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import AT_ONCE, ClusterSpec, SimulatedInstance
+from exp.outcome import Outcome
 from exp.workload import TraceRequest
 
 POLICY = "simulated"

@@ -23,7 +23,7 @@ _SHARES = (0.0, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 def modelled_pack(latency: RooflineLatency, limits: EngineLimits, name: str, created_at: str) -> StepPack:
     """Steps of every kind within ``limits``, whose ``total_blocks`` 0 asks for what the GPU has room for."""
     if not limits.total_blocks:
-        limits = replace(limits, total_blocks=_blocks(latency, limits) - 1)
+        limits = replace(limits, total_blocks=blocks_that_fit(latency, limits) - 1)
     header = PackHeader(
         model=latency.model,
         limits=limits,
@@ -58,7 +58,8 @@ def _at_contexts(decodes: int, chunk: int, room: int, limits: EngineLimits) -> I
             yield BatchShape(chunk, decodes, context, chunk * own, decodes + (chunk > 0))
 
 
-def _blocks(latency: RooflineLatency, limits: EngineLimits) -> int:
+def blocks_that_fit(latency: RooflineLatency, limits: EngineLimits) -> int:
+    """KV blocks that the GPU has room for beside the model; raises ConfigError if it does not fit."""
     use = MemoryUse(latency.model, limits.max_num_seqs, limits.max_num_batched_tokens)
     token_bytes = latency.model.kv_values_per_token * latency.roofline.cache_bytes
     return int(kv_cache_bytes(latency.gpu, use) // (token_bytes * limits.block_size))

@@ -21,12 +21,14 @@ from block.latency.load import load_latency
 from block.simulation.memory import Floats
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan
-from exp.client import LoadClient, Outcome
+from exp.client import LoadClient
 from exp.cluster.load import known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import AT_ONCE, ClusterSpec, Delays, SimulatedInstance
+from exp.outcome import Outcome
 from exp.prompt import PromptWriter
+from exp.target import Target
 from exp.workload import TraceRequest, Workload
 
 _ALONE = 16
@@ -98,24 +100,20 @@ class AgreementRun:
         on_progress("starting the servers")
         async with LocalCluster(self.plan):
             writer = PromptWriter(self.plan.model / "tokenizer.json")
-            client = LoadClient(self.plan.openai_base_url, self.plan.served_model_name, writer)
-            try:
-                on_progress("requests that meet nobody")
-                template_tokens = await _template_tokens(self.plan, writer)
-                alone = _alone()
-                await client.run(
-                    alone, "round_robin"
-                )  # the first ones of a server are slower than all others
-                outcomes = await client.run(alone, "round_robin")
-                outside_s = self._outside_s(_longer(alone, template_tokens), outcomes)
-                found = []
-                for policy in self.policies:
-                    on_progress(policy)
-                    outcomes = await client.run(self.workload, policy)
-                    found.append(self._compare(policy, outcomes, outside_s, template_tokens))
-                return found
-            finally:
-                await client.close()
+            target = Target.of(self.plan.openai_base_url, self.plan.served_model_name, "chat")
+            client = LoadClient(target, writer)
+            on_progress("requests that meet nobody")
+            template_tokens = await _template_tokens(self.plan, writer)
+            alone = _alone()
+            await client.run(alone, "round_robin")  # the first ones of a server are slower than all others
+            second = await client.run(alone, "round_robin")
+            outside_s = self._outside_s(_longer(alone, template_tokens), second.outcomes)
+            found = []
+            for policy in self.policies:
+                on_progress(policy)
+                run = await client.run(self.workload, policy)
+                found.append(self._compare(policy, run.outcomes, outside_s, template_tokens))
+            return found
 
     def simulate(self, workload: Workload, policy: str, delays: Delays) -> ClusterResult:
         """The same cluster in virtual time."""

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from deploy.plan import ClusterPlan
-from exp.client import Outcome
 from exp.demo import Demo, show
+from exp.outcome import Outcome
 from exp.prompt import PromptWriter
 from exp.workload import TraceRequest, Workload
 
@@ -59,5 +59,5 @@ async def test_failures_are_counted_shown_and_make_the_exit_status_1(
     outcomes = await run(fake_openai, "breaks", tmp_path, tokenizer_file)
     assert show(outcomes, "test", Console()) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert "failed under round_robin: APIError: instance died" in printed
+    assert "failed under round_robin: the server said: instance died" in printed
     assert json.loads(printed[-1])["failed"] == 8

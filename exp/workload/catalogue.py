@@ -1,0 +1,101 @@
+"""Where workloads come from, by name, and where their files are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from block.errors import ConfigError
+from exp.workload.azure import read_azure
+from exp.workload.burstgpt import read_burstgpt
+from exp.workload.generated import generated, generated_burstgpt
+from exp.workload.lengths_csv import read_lengths
+from exp.workload.mooncake import read_mooncake
+from exp.workload.request import Workload
+from exp.workload.sharegpt import read_sharegpt
+from exp.workload.spec import WorkloadSpec
+from exp.workload.trace import Trace
+from exp.workload.trace_file import missing
+
+FETCHED = Path(".cache/data")
+"""Where ``block-exp data fetch`` puts files, laid out as the data folder is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kind of trace: its reader, and the file that is meant when none is named."""
+
+    title: str
+    read: Callable[[Path, WorkloadSpec], Trace]
+    file: Path | None = None
+
+    def workload(self, name: str, file: str, spec: WorkloadSpec) -> Workload:
+        """From the file, or from the one meant."""
+        if not file and self.file is None:
+            raise ConfigError(f"workload {name!r}: needs a file; write {name}:PATH")
+        path = Path(file) if file or self.file is None else _found(self.file, spec.data)
+        trace = self.read(path, spec)
+        return Workload(f"{self.title} ({path.name})", trace.arranged(spec))
+
+
+SOURCES: Mapping[str, Source] = {
+    "sharegpt": Source("ShareGPT lengths", read_lengths, Path("vidur_traces/sharegpt_val_10k_llama2.csv")),
+    "sharegpt-text": Source(
+        "ShareGPT conversations", read_sharegpt, Path("sharegpt/ShareGPT_V3_unfiltered_cleaned_split.json")
+    ),
+    "burstgpt": Source("BurstGPT", read_burstgpt, Path("burstgpt/BurstGPT_1.csv")),
+    "arxiv": Source(
+        "arXiv summarisation lengths", read_lengths, Path("vidur_traces/arxiv_summarization_llama2.csv")
+    ),
+    "azure": Source(
+        "Azure 2023 conversation trace", read_azure, Path("azure_llm_2023/AzureLLMInferenceTrace_conv.csv")
+    ),
+    "azure-code": Source(
+        "Azure 2023 code trace", read_azure, Path("azure_llm_2023/AzureLLMInferenceTrace_code.csv")
+    ),
+    "mooncake": Source(
+        "Mooncake conversation trace", read_mooncake, Path("mooncake_fast25/conversation_trace.jsonl")
+    ),
+    "mooncake-synthetic": Source(
+        "Mooncake synthetic trace", read_mooncake, Path("mooncake_fast25/synthetic_trace.jsonl")
+    ),
+    "lengths": Source("lengths", read_lengths),
+}
+"""Name -> recorded trace; ``name:PATH`` reads another file of that kind."""
+
+GENERATORS: Mapping[str, Callable[[WorkloadSpec], Workload]] = {
+    "generated": generated,
+    "generated-burstgpt": generated_burstgpt,
+}
+
+
+def load_workload(name: str, spec: WorkloadSpec) -> Workload:
+    """A workload by name; ``auto`` takes ShareGPT's lengths if they are at hand, else generates.
+
+    Raises ConfigError for an unknown name, or a trace that is absent, damaged or too short.
+    """
+    if name == "auto":
+        name = "sharegpt" if has("sharegpt", spec.data) else "generated"
+    kind, _, file = name.partition(":")
+    if kind in SOURCES:
+        return SOURCES[kind].workload(kind, file, spec)
+    if name in GENERATORS:
+        return GENERATORS[name](spec)
+    raise ConfigError(
+        f"workload {name!r}: unknown; known here: auto, {', '.join((*SOURCES, *GENERATORS))}, "
+        "and NAME:PATH for a trace of one's own"
+    )
+
+
+def has(name: str, data: Path) -> bool:
+    """Whether a source's file is at hand."""
+    file = SOURCES[name].file
+    return file is not None and any((folder / file).is_file() for folder in (data, FETCHED))
+
+
+def _found(file: Path, data: Path) -> Path:
+    for folder in (data, FETCHED):
+        if (folder / file).is_file():
+            return folder / file
+    raise missing(data / file, "not there")

@@ -1,0 +1,66 @@
+"""A recorded trace as it was read, and how requests of a workload are taken from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from block.errors import ConfigError
+from exp.workload.request import TraceRequest
+from exp.workload.spec import WorkloadSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests of a file, in its order."""
+
+    file: Path
+    requests: Sequence[TraceRequest]
+    timed: bool
+    """Whether ``arrival_s`` was recorded; 0 otherwise."""
+
+    def arranged(self, spec: WorkloadSpec) -> tuple[TraceRequest, ...]:
+        """The first ones at their recorded times, or a draw without repetition at gamma arrivals.
+
+        Raises ConfigError when the file has too few that fit.
+        """
+        fitting = [r for r in self.requests if spec.fits(r.prompt_tokens, r.output_tokens)]
+        if len(fitting) < spec.count:
+            raise ConfigError(
+                f"{self.file}: has {len(fitting)} requests of at most {spec.most_tokens} tokens, "
+                f"not {spec.count}; ask for fewer, or for longer ones"
+            )
+        if self.timed and spec.recorded_times:
+            return _stretched(fitting[: spec.count], spec.rate_per_s)
+        random = np.random.default_rng(spec.seed)
+        drawn = random.permutation(len(fitting))[: spec.count]
+        return at_gamma_arrivals([fitting[i] for i in drawn], spec, random)
+
+
+def at_gamma_arrivals(
+    requests: Sequence[TraceRequest], spec: WorkloadSpec, random: np.random.Generator
+) -> tuple[TraceRequest, ...]:
+    """The requests in this order; the first comes at 0. Raises ConfigError without a rate."""
+    if spec.rate_per_s is None:
+        raise ConfigError("rate: not given, and there are no recorded arrivals; give a rate")
+    scale_s = 1.0 / (spec.rate_per_s * spec.burstiness)
+    gaps = random.gamma(spec.burstiness, scale_s, len(requests))
+    return _at(requests, np.cumsum(gaps) - gaps[0])
+
+
+def _stretched(requests: Sequence[TraceRequest], rate_per_s: float | None) -> tuple[TraceRequest, ...]:
+    in_order = sorted(requests, key=lambda request: request.arrival_s)
+    times = np.array([request.arrival_s for request in in_order])
+    times -= times[0]
+    if rate_per_s is not None and times[-1] > 0:
+        times *= (len(times) - 1) / times[-1] / rate_per_s
+    return _at(in_order, times)
+
+
+def _at(requests: Sequence[TraceRequest], times: Iterable[float]) -> tuple[TraceRequest, ...]:
+    return tuple(
+        replace(request, arrival_s=float(at_s)) for request, at_s in zip(requests, times, strict=True)
+    )

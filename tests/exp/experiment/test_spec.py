@@ -1,0 +1,94 @@
+"""What a spec's matrix is, what is refused, and that the specs that are shipped can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from block.errors import ConfigError
+from exp.experiment.report import FIGURES
+from exp.experiment.spec import ExperimentSpec
+
+SHIPPED = sorted((Path(__file__).resolve().parents[3] / "config" / "exp").glob("*.yaml"))
+
+TEXT = """
+title: test
+requests: 100
+set: {instances: 12}
+policies:
+  random: {}
+  block-4: {set: {scheduler.policy: block, scheduler.scenarios: 4}, lengths: guess}
+engines:
+  small: {set: {engine.max_num_seqs: 24}}
+  large: {}
+rates_per_s: [30.0, 20.0]
+seeds: [0, 1]
+quick: {requests: 10, seeds: [7]}
+"""
+
+
+def load(tmp_path: Path, text: str) -> ExperimentSpec:
+    (tmp_path / "spec.yaml").write_text(text)
+    return ExperimentSpec.load(tmp_path / "spec.yaml")
+
+
+def test_every_policy_meets_everything_else(tmp_path: Path) -> None:
+    cells = list(load(tmp_path, TEXT).cells())
+    assert len(cells) == len({cell.id for cell in cells}) == len({cell.digest for cell in cells}) == 16
+    assert [cell.rate_per_s for cell in cells[:8]] == [20.0] * 4 + [30.0] * 4
+    one = next(cell for cell in cells if cell.id == "block-4+small+sharegpt+30+1")
+    assert (one.cluster.instances, one.cluster.engine.max_num_seqs) == (12, 24)
+    assert (one.cluster.scheduler.policy, one.cluster.scheduler.scenarios, one.lengths) == (
+        "block",
+        4,
+        "guess",
+    )
+    other = next(cell for cell in cells if cell.id == "random+large+sharegpt+20+0")
+    assert (other.cluster.scheduler.policy, other.cluster.engine.max_num_seqs) == ("random", 48)
+
+
+def test_all_policies_get_the_same_requests(tmp_path: Path) -> None:
+    cells = [cell for cell in load(tmp_path, TEXT).cells() if (cell.rate_per_s, cell.seed) == (20.0, 0)]
+    assert len({cell.arrivals(Path("nowhere")) for cell in cells}) == 1
+
+
+def test_quick_is_smaller(tmp_path: Path) -> None:
+    quick = load(tmp_path, TEXT).quickened()
+    assert (quick.requests, quick.seeds, quick.rates_per_s) == (10, (7,), (30.0, 20.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("rates_per_s: [0]", r"spec.yaml: rates_per_s.0 = 0"),
+        ("rate: [1]", r"rate: unknown setting; known here: title"),
+        ("policies: {}", "policies"),
+    ],
+)
+def test_a_wrong_spec_is_told_by_field(tmp_path: Path, wrong: str, said: str) -> None:
+    name = wrong.partition(":")[0]
+    lines = "title: t\npolicies: {random: {}}\nrates_per_s: [1.0]".splitlines()
+    kept = [line for line in lines if not line.startswith(f"{name}:")]
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, "\n".join([*kept, wrong]))
+
+
+def test_a_setting_that_no_cluster_has_is_told_with_its_policy(tmp_path: Path) -> None:
+    text = "title: t\npolicies: {random: {set: {engine.seats: 3}}}\nrates_per_s: [1.0]"
+    with pytest.raises(ConfigError, match=r"policy random, engine default: .*engine.seats: unknown setting"):
+        list(load(tmp_path, text).cells())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_specs_make_cells_and_quick_ones_are_fewer(path: Path) -> None:
+    spec = ExperimentSpec.load(path)
+    assert set(spec.figures) <= set(FIGURES)
+    cells = list(spec.cells())
+    quick = list(spec.quickened().cells())
+    assert 0 < len(quick) <= len(cells)
+    assert sum(cell.requests for cell in quick) < sum(cell.requests for cell in cells) / 10
+
+
+def test_there_are_shipped_specs() -> None:
+    assert "main" in {path.stem for path in SHIPPED}
