@@ -152,7 +152,7 @@ class FleetConfig(ClusterConfig):
     backend: Backend | None = Field(None, description="Where it runs; None: here, held by its launcher.")
     schedulers: Whole = Field(1, ge=1, le=64, description="Copies of the scheduler.")
     gpus_per_instance: Whole = Field(1, ge=1, le=64, description="On hosts that have GPUs.")
-    drain_timeout_s: Seconds = Field(60.0, description="How long an instance may take to finish its requests.")
+    drain_timeout_s: Seconds = Field(60.0, description="How long an instance may take to end its requests.")
     setup: SetupSettings = Field(default_factory=SetupSettings)
     secrets: dict[str, SecretReference] = Field(
         default_factory=dict, description="Variables for all servers, by where their values are read."

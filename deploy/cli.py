@@ -128,7 +128,7 @@ def down(
     """End a cluster and everything that belongs to it; one that has ended already is not an error."""
     fleets = _fleets(run_dir, name)
     folders = [] if name and fleets else [each for each in _folders(run_dir, name) if each.read_state()]
-    up_names = [each.path.name for each in (*fleets, *folders)]
+    up_names = [*(one.name for one in fleets), *(one.path.name for one in folders)]
     if name is None and len(up_names) > 1:
         _fail(f"several clusters are up: {', '.join(up_names)}; name one")
     for one in fleets:

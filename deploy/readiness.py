@@ -64,7 +64,9 @@ def _refused(plan: ProcessPlan, error: OSError) -> str:
 
 async def _answers(plan: ProcessPlan, session: aiohttp.ClientSession) -> bool:
     try:
-        async with session.get(plan.health_url, timeout=aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)) as response:
+        async with session.get(
+            plan.health_url, timeout=aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
+        ) as response:
             return response.status in plan.ready_on
     except (aiohttp.ClientError, TimeoutError):
         return False

@@ -13,6 +13,7 @@ from deploy.fleet.shell import HostError, Shell
 
 _LINE_LIMIT = 64 * 2**20
 _END_S = 5.0
+_ANSWERS: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
 
 class AgentClient:
@@ -63,7 +64,7 @@ class AgentClient:
         if not line:
             raise HostError(await self._why())
         try:
-            return msgspec.json.decode(line, type=Answer)
+            return _ANSWERS.decode(line)
         except msgspec.DecodeError as error:
             await self._hang_up()
             said = line.decode(errors="replace").strip()[:200]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from pydantic import ValidationError
 
@@ -20,10 +20,10 @@ _GPUS = {"c240g5": 1, "c4130": 4, "d7525": 1, "d8545": 4, "nvidiagh": 1, "r7525"
 """CloudLab's hardware types that have GPUs."""
 
 
-class _PlainTree(ElementTree.TreeBuilder):
+class _PlainTree(ET.TreeBuilder):
     """A tree without a document type."""
 
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+    def doctype(self, name: str, *_: str | None) -> None:
         """Refuse it before anything in it is read."""
         raise DeployError(f"the manifest has a document type ({name}), as no manifest of CloudLab does")
 
@@ -37,10 +37,10 @@ def read_manifest(path: Path, username: str, gpus: int | None = None) -> tuple[H
         text = path.read_bytes()
         if len(text) > _LARGEST_BYTES:
             raise DeployError(f"{path}: too large for a manifest")
-        tree = ElementTree.fromstring(text, ElementTree.XMLParser(target=_PlainTree()))
+        tree = ET.fromstring(text, ET.XMLParser(target=_PlainTree()))
     except OSError as error:
         raise DeployError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ElementTree.ParseError as error:
+    except ET.ParseError as error:
         raise DeployError(f"{path}: not valid XML ({error}); download the manifest again") from error
     except DeployError as error:
         raise DeployError(f"{path}: {error}") from error
@@ -57,7 +57,7 @@ def read_manifest(path: Path, username: str, gpus: int | None = None) -> tuple[H
         raise DeployError(f"{path}: a node's {field} is {first['input']!r}: {first['msg']}") from error
 
 
-def _host(node: ElementTree.Element, username: str, gpus: int | None) -> HostConfig:
+def _host(node: ET.Element, username: str, gpus: int | None) -> HostConfig:
     logins = list(node.iterfind(".//{*}login"))
     login = next((each for each in logins if each.get("username") == username), logins[0])
     hostname = login.get("hostname", "")
@@ -72,7 +72,7 @@ def _host(node: ElementTree.Element, username: str, gpus: int | None) -> HostCon
     )
 
 
-def _hardware(node: ElementTree.Element) -> str:
+def _hardware(node: ET.Element) -> str:
     vnode = node.find("{*}vnode")
     if vnode is not None and vnode.get("hardware_type"):
         return str(vnode.get("hardware_type"))
@@ -80,7 +80,7 @@ def _hardware(node: ElementTree.Element) -> str:
     return str(kind.get("name")) if kind is not None else ""
 
 
-def _experiment_address(node: ElementTree.Element) -> str:
+def _experiment_address(node: ET.Element) -> str:
     """Its address on the experiment's own network, which is fast and not open to the world."""
     for ip in node.iterfind("{*}interface/{*}ip"):
         try:

@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from block.errors import DeployError
+from deploy.fleet.agent_messages import Logs
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupState
 from deploy.fleet.record import FleetFolder, FleetRecord
@@ -137,15 +138,19 @@ async def _converge(record: FleetRecord, console: Console) -> None:
 
 async def _bring_logs(record: FleetRecord, folder: Path) -> None:
     """The ends of all logs that can be had; what cannot must not keep a fleet up."""
-    folder.mkdir(parents=True, exist_ok=True)
     async with opened(record) as backend:
         for host in backend.hosts:
             try:
                 logs = await backend.logs(host, {}, _KEPT_LOG_BYTES)
             except DeployError:
                 continue
-            for process, text in logs.text.items():
-                (folder / f"{process.replace(' ', '-')}.log").write_text(text, "utf-8")
+            _write_logs(folder, logs)
+
+
+def _write_logs(folder: Path, logs: Logs) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for process, text in logs.text.items():
+        (folder / f"{process.replace(' ', '-')}.log").write_text(text, "utf-8")
 
 
 def _groups(record: FleetRecord, name: str | None, role: str | None = None) -> list[Group]:

@@ -25,6 +25,7 @@ _TIMEOUT_S = 120.0
 _CLOCK_SKEW_S = 1.0
 _FREE_BYTES = 20 * 2**30
 _VLLM = "0.32."
+_PROGRAM = Path(examination.__file__).read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,7 @@ async def _examined(
         "ports": [] if runs else [port for group in groups for port in group.ports],
         "paths": [str(path) for path in _host_paths(groups)],
     }
-    program = Path(examination.__file__).read_text("utf-8")
-    program = program.replace("QUESTION: dict[str, object] = {}", f"QUESTION = {question!r}")
+    program = _PROGRAM.replace("QUESTION: dict[str, object] = {}", f"QUESTION = {question!r}")
     asked_s = time.time()
     answer = await backend.run(host, program, _TIMEOUT_S)
     answered_s = time.time()

@@ -142,8 +142,9 @@ def _of_cluster(group: Group, digest: str, state: ClusterState) -> GroupState:
     dead = [process for process in state.processes if process.phase == "ended"]
     phase: GroupPhase = "failed" if dead else "ready" if state.ready else "starting"
     reason = "; ".join(f"{one.name} ended with code {one.exit_code}" for one in dead)
+    address = group.address or group.listen
     return GroupState(
-        group.name, digest, group.host, phase, reason, group.address or group.listen, state.processes
+        group.name, digest, group.host, phase, reason, address=address, processes=state.processes
     )
 
 

@@ -16,7 +16,7 @@ from deploy.plan import ClusterPlan, ProcessPlan, Role
 
 INSTANCES_FILE = "instances.json"
 """In the folder of a host's groups: the list that its schedulers follow."""
-_ANY = "0.0.0.0"  # noqa: S104
+_ANY = "0.0.0.0"
 
 
 def plan_group(group: Group, folder: Path, root: Path, instances_file: Path | None = None) -> ClusterPlan:

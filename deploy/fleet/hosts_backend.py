@@ -33,9 +33,7 @@ _STOP_TIMEOUT_S = 90.0
 class HostsBackend:
     """One shell and one agent per host."""
 
-    def __init__(
-        self, fleet: str, shells: Sequence[Shell], layout: Layout, bundle: Bundle | None
-    ) -> None:
+    def __init__(self, fleet: str, shells: Sequence[Shell], layout: Layout, bundle: Bundle | None) -> None:
         self._shells = {shell.host: shell for shell in shells}
         self._fleet = fleet
         self._layout = layout
@@ -114,5 +112,7 @@ def fleet_folder(layout: Layout, fleet: str, host: str) -> str:
 def agent_script(layout: Layout, fleet: str, host: str) -> str:
     """What runs a host's agent."""
     folder = fleet_folder(layout, fleet, host)
-    missing = f"[ -d {layout.sources} ] || {{ echo 'not installed: run block-deploy install' >&2; exit 1; }}\n"
+    missing = (
+        f"[ -d {layout.sources} ] || {{ echo 'not installed: run block-deploy install' >&2; exit 1; }}\n"
+    )
     return missing + layout.run("deploy.fleet.agent", "--folder", folder, "--root", '"$PWD"')

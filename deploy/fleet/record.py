@@ -134,6 +134,6 @@ class FleetFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError as error:
-            raise DeployError(f"fleet {self.name} is being changed by another command; wait for it") from error
+            raise DeployError(f"fleet {self.name} is being changed by another command") from error
         finally:
             os.close(lock)

@@ -27,7 +27,6 @@ from deploy.fleet.slurm_queue import Job, SlurmQueue, sbatch_options
 from deploy.log_file import last_meaningful_line
 from deploy.state import ClusterState
 
-
 RecordT = TypeVar("RecordT", Place, ClusterState)
 
 
@@ -70,25 +69,25 @@ class SlurmJobs:
         number = await self._queue.submit(options, self._script(home))
         (home / "job").write_text(number)
 
-    async def stop(self, host: str, name: str) -> None:
+    async def stop(self, host: str, name: str) -> None:  # noqa: ARG002
         """Cancel a group's job and remove its folder."""
         job = (await self._queue.jobs()).get(name)
         await self._queue.cancel([job.number] if job else [])
         self._registry.leave(name)
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
-    async def look(self, host: str) -> tuple[GroupState, ...]:
+    async def look(self, host: str) -> tuple[GroupState, ...]:  # noqa: ARG002
         """What the queue says, and what jobs have written down."""
         jobs = await self._queue.jobs()
         homes = [path.parent for path in sorted(self._folder.glob("*/group.json"))]
         return tuple([await self._look(home, jobs.get(home.name)) for home in homes])
 
-    async def tell(self, host: str, instances: Sequence[InstanceConfig]) -> None:
+    async def tell(self, host: str, instances: Sequence[InstanceConfig]) -> None:  # noqa: ARG002
         """Instances register by themselves; this says which of them are wanted."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._registry.serve([InService(each.name, each.draining) for each in instances])
 
-    async def logs(self, host: str, known: Mapping[str, int], tail: int) -> Logs:
+    async def logs(self, host: str, known: Mapping[str, int], tail: int) -> Logs:  # noqa: ARG002
         """From the shared folder."""
         text, offsets = {}, {}
         groups = GroupFolder(self._folder)
@@ -98,7 +97,7 @@ class SlurmJobs:
                 text[process], offsets[process] = read_lines(log, start, tail)
         return Logs(text, offsets)
 
-    async def fetch(self, host: str, pages: Mapping[str, str]) -> Mapping[str, str]:
+    async def fetch(self, host: str, pages: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
         """Asked from here."""
         return fetch_pages(dict(pages))
 
@@ -131,7 +130,8 @@ class SlurmJobs:
         said = last_meaningful_line(log).removeprefix("block-deploy: ")
         number = home / "job"
         how = await self._queue.end_of(number.read_text()) if number.exists() else ""
-        return " - ".join(part for part in (f"job ended, {how}" if how else "its job has ended", said) if part)
+        parts = (f"its job has ended, {how}" if how else "its job has ended", said)
+        return " - ".join(part for part in parts if part)
 
     def _script(self, home: Path) -> str:
         backend = self._backend

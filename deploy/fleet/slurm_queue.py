@@ -94,13 +94,18 @@ class SlurmQueue:
         await self._run(["scancel", *chosen])
         try:
             async with asyncio.timeout(_GONE_TIMEOUT_S):
-                while chosen_left := {job.number for job in (await self.jobs()).values()} & set(chosen):
+                while left := await self._among(chosen):  # noqa: ASYNC110  (Slurm has no event for it)
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
             raise HostError(
-                f"{ANYWHERE}: jobs {', '.join(sorted(chosen_left))} have not ended "
+                f"{ANYWHERE}: jobs {', '.join(left)} have not ended "
                 f"{_GONE_TIMEOUT_S:g} s after scancel; look at squeue"
             ) from error
+
+    async def _among(self, numbers: list[str]) -> list[str]:
+        """Those that are still in the queue."""
+        there = {job.number for job in (await self.jobs()).values()}
+        return [number for number in numbers if number in there]
 
     async def end_of(self, number: str) -> str:
         """How a job that has left the queue ended, in Slurm's words, while Slurm remembers; else empty."""

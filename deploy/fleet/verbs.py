@@ -128,9 +128,7 @@ class Fleet:
         await self._everywhere([h for h in self._backend.hosts if h not in outcome.failed], look, outcome)
         return found
 
-    async def _start(
-        self, groups: list[Group], secrets: Mapping[str, str], outcome: Outcome
-    ) -> None:
+    async def _start(self, groups: list[Group], secrets: Mapping[str, str], outcome: Outcome) -> None:
         async def start(group: Group) -> None:
             self._show(group.name, "starting")
             await self._backend.start(group, secrets)

@@ -51,9 +51,7 @@ def cluster_file(tmp_path: Path, llama_model: Path) -> Path:
     return path
 
 
-def test_a_fleet_of_jobs_from_nothing_and_back(
-    slurm: SlurmWorld, cluster_file: Path, tmp_path: Path
-) -> None:
+def test_a_fleet_of_jobs_from_nothing_and_back(slurm: SlurmWorld, cluster_file: Path, tmp_path: Path) -> None:
     user = FleetUser(tmp_path, {**slurm.environment, "SECRET_WORD": "open-sesame"})
     file = str(cluster_file)
     printed = user.deploy("up", file)
@@ -77,7 +75,7 @@ def test_a_fleet_of_jobs_from_nothing_and_back(
 def _jobs(slurm: SlurmWorld) -> dict[str, tuple[str, str]]:
     """Group -> (number, node)."""
     rows = slurm.run("squeue", "--noheader", "--format=%j %i %N").splitlines()
-    return {row.split()[0].rpartition(":")[2]: (row.split()[1], (row.split() + [""])[2]) for row in rows}
+    return {row.split()[0].rpartition(":")[2]: (row.split()[1], [*row.split(), ""][2]) for row in rows}
 
 
 def _no_job_shows_a_secret(slurm: SlurmWorld) -> None:
@@ -104,9 +102,7 @@ def _it_scales_under_traffic(user: FleetUser, url: str) -> None:
     print(f"scaled 2 -> 1 -> 2 under {tally.served.total()} requests, none failed")
 
 
-def _a_job_whose_walltime_is_near_drains_and_comes_back(
-    slurm: SlurmWorld, user: FleetUser, url: str
-) -> None:
+def _a_job_whose_walltime_is_near_drains_and_comes_back(slurm: SlurmWorld, user: FleetUser, url: str) -> None:
     number, _ = _jobs(slurm)["instance-1"]
     with traffic(url) as tally:
         slurm.run("scancel", "--batch", "--signal=USR1", number)

@@ -60,9 +60,7 @@ def user(tmp_path: Path) -> FleetUser:
     return FleetUser(tmp_path, {"SECRET_WORD": "open-sesame"})
 
 
-def test_a_fleet_over_ssh_from_nothing_and_back(
-    world: SshWorld, cluster_file: Path, user: FleetUser
-) -> None:
+def test_a_fleet_over_ssh_from_nothing_and_back(world: SshWorld, cluster_file: Path, user: FleetUser) -> None:
     file = str(cluster_file)
     user.deploy("plan", file)
     user.deploy("doctor", file)

@@ -1,4 +1,4 @@
-"""A real Slurm on this machine without systemd: munged, slurmctld and several slurmds, ended with the test."""
+"""A real Slurm on this machine, without systemd: munged, slurmctld, several slurmds; ended with the test."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SlurmdTimeout=10
 KillWait=15
 MinJobAge=60
 RebootProgram=/bin/true
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=8 State=UNKNOWN
+NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=8
 PartitionName=main Nodes=n[1-{nodes}] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
