@@ -22,11 +22,12 @@ $(error MODEL is not a setting: the model is the cluster file's; name another wi
 endif
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: help install model demo up test test-slow test-cluster bench-what-if bench-router lint clean
+.PHONY: help install model demo up test test-slow test-cluster bench-what-if bench-router bench-failures lint \
+	clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "  Settings, e.g. make demo INSTANCES=4 RATE=8: INSTANCES PORT ENGINE_PORT PREDICTOR_PORT LATENCY"
 	@echo "  (the emulated GPU) REQUESTS RATE WORKLOAD DATA CLUSTER PYTHON"
 
@@ -68,6 +69,9 @@ bench-what-if: $(READY) ## Time what-ifs, decisions, plain simulation and a pred
 
 bench-router: $(READY) ## Measure what the router costs before mock instances
 	$(BIN)/block-exp bench router
+
+bench-failures: $(READY) ## Kill, stop, delay, reset and corrupt each part under load, and count
+	$(BIN)/block-exp bench failures
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

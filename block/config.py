@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
@@ -118,6 +127,40 @@ class InstanceConfig(Settings):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     url: Url = Field(description="Base URL of its OpenAI API, without /v1.")
     predictor_url: Url | None = Field(None, description="Its predictor, if any.")
+    draining: Flag = Field(False, description="Gets no new requests; those it has may finish.")
+    drain_timeout_s: Seconds | None = Field(
+        None, description="How long they may, once it drains or is off the list; None takes the setting."
+    )
+
+
+def _named_apart(instances: tuple[InstanceConfig, ...]) -> tuple[InstanceConfig, ...]:
+    names = Counter(instance.name for instance in instances)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise PydanticCustomError("not_unique", f"several are named {twice[0]!r}; give each its own name")
+    return instances
+
+
+Instances = Annotated[tuple[InstanceConfig, ...], AfterValidator(_named_apart)]
+
+
+class InstanceList(Settings):
+    """What a file of instances holds."""
+
+    instances: Instances
+
+
+class BreakerSettings(Settings):
+    """When an instance gets no more requests because of what became of the last ones."""
+
+    failures_in_a_row: Whole = Field(5, ge=1, description="Failures without a success that open it.")
+    failure_share: Share = Field(0.5, description="Share of failures in the window that opens it.")
+    least_outcomes: Whole = Field(20, ge=1, description="Outcomes in the window below which none is judged.")
+    window_s: Seconds = Field(10.0, description="Length of the window, which begins with a failure.")
+    first_pause_s: Seconds = Field(
+        1.0, description="Without requests, before the first check; each further pause is twice as long."
+    )
+    longest_pause_s: Seconds = Field(60.0, description="Longest such pause.")
 
 
 class LengthSettings(Settings):
@@ -187,6 +230,38 @@ class SchedulerSettings(Settings):
     attempts: Whole = Field(
         3, ge=1, le=16, description="Instances tried before the first byte; refused connections do not count."
     )
+    retry_pause_s: float = Field(
+        0.02,
+        strict=True,
+        ge=0,
+        le=60,
+        description="Most that is waited before the second attempt; the time is drawn, the next may be "
+        "twice as long. A refused connection is followed up at once.",
+    )
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    max_outstanding: Whole | None = Field(
+        None, ge=1, description="Requests a process works on at once; more are refused (429). None: no limit."
+    )
+    total_timeout_s: Seconds = Field(
+        7200.0, description="From a request's coming to its answer's end, all attempts together."
+    )
+    suspect_after_s: Seconds = Field(
+        5.0,
+        description="A stream waits for its first byte and nothing at all comes from its instance for this "
+        "long: others are preferred to it.",
+    )
+    silence_timeout_s: Seconds = Field(
+        30.0, description="The same for so long: it is wedged. Its breaker opens, what waits goes elsewhere."
+    )
+    whole_silence_timeout_s: Seconds = Field(
+        600.0, description="The same where only answers that are no streams are waited for."
+    )
+    drain_timeout_s: Seconds = Field(
+        300.0, description="How long requests on an instance that drains or is taken away may take."
+    )
+    shutdown_grace_s: Seconds = Field(
+        5.0, description="How long open requests may take after SIGTERM; less than a launcher waits."
+    )
     connect_timeout_s: Seconds = Field(2.0, description="To open a connection to an instance.")
     first_byte_timeout_s: Seconds = Field(300.0, description="From dispatch to a stream's first byte.")
     response_timeout_s: Seconds = Field(
@@ -194,6 +269,9 @@ class SchedulerSettings(Settings):
     )
     idle_timeout_s: Seconds = Field(120.0, description="Between two chunks of one stream.")
     health_interval_s: Seconds = Field(1.0, description="Between two health polls of an instance.")
+    health_timeout_s: Seconds = Field(
+        5.0, description="For one poll, which a busy server may answer late; three late ones in a row count."
+    )
     workers: Whole = Field(
         1,
         ge=1,
@@ -207,18 +285,20 @@ class SchedulerSettings(Settings):
 class SchedulerConfig(Settings):
     """One global scheduler process."""
 
-    instances: tuple[InstanceConfig, ...] = Field(min_length=1)
+    instances_file: Path | None = Field(
+        None,
+        description="List of instances, YAML or JSON, that is followed; until it is readable, `instances`.",
+    )
+    instances: Instances = Field((), validate_default=True)
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(8000, description="Port to listen on.")
     settings: SchedulerSettings = Field(default_factory=SchedulerSettings)
 
     @field_validator("instances")
     @classmethod
-    def _named_apart(cls, instances: tuple[InstanceConfig, ...]) -> tuple[InstanceConfig, ...]:
-        names = Counter(instance.name for instance in instances)
-        twice = [name for name, count in names.items() if count > 1]
-        if twice:
-            raise PydanticCustomError("not_unique", f"several are named {twice[0]!r}; give each its own name")
+    def _with_somebody_to_serve(cls, instances: Instances, info: ValidationInfo) -> Instances:
+        if not instances and info.data.get("instances_file") is None:
+            raise PydanticCustomError("empty", "there is none; list at least one, or give instances_file")
         return instances
 
 
@@ -259,17 +339,31 @@ def load_config(path: Path, kind: type[SettingsT], overrides: dict[str, Any] | N
 
     Raises ConfigError that names the file (or ``--set``), the field, the value and what would be valid.
     """
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}); mend the syntax at that place") from error
+    raw = _read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of settings, found {type(raw).__name__}")
     for dotted, value in (overrides or {}).items():
         _set_dotted(raw, dotted, value)
     return parse_config(raw, kind, str(path), overrides)
+
+
+def load_instances(path: Path) -> tuple[InstanceConfig, ...]:
+    """Read a list of instances, bare or under ``instances``. Raises ConfigError as ``load_config`` does."""
+    raw = _read_yaml(path)
+    if isinstance(raw, list):
+        raw = {"instances": raw}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a list of instances, found {type(raw).__name__}")
+    return parse_config(raw, InstanceList, str(path)).instances
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({error}); mend the syntax at that place") from error
 
 
 def parse_config(

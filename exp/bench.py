@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 
 from block.errors import ConfigError
@@ -17,6 +19,8 @@ _ROOT = Path(__file__).resolve().parent.parent
 _LATENCY = _ROOT / "config" / "latency" / "a30-llama-2-7b.yaml"
 TABLE_WIDTH = 132
 """Of the router table: also where the output is no terminal."""
+FAILURES_WIDTH = 150
+"""Of the failure table, likewise."""
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, epilog="Example: block-exp bench what-if --calls 5000"
@@ -91,6 +95,34 @@ def stress(
     result = StressBench(streams, connections, prompt_kb * 1000, requests, chunks).run()
     print(json.dumps(result), flush=True)
     raise typer.Exit(1 if result["errors"] else 0)
+
+
+@app.command("failures", epilog="Example: block-exp bench failures --only 'engine kill' --seconds 5")
+def failures(
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(help="How the fault's name begins; may be given several times.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.2, help="How long each fault lasts.")] = 3.0,
+    rate: Annotated[float, typer.Option(min=1.0, help="Requests per second.")] = 40.0,
+    vllm: Annotated[bool, typer.Option(help="Kill and stop real vLLM servers with emulated GPUs.")] = False,
+) -> None:
+    """Kill, stop, delay, reset and corrupt each part under load, and account for every request.
+
+    A scheduler of two workers, three predictors, three mock engines with a state feed. The last line is
+    JSON. The exit status is 1 if a request was lost.
+    """
+    from exp.bench_failures import FailureBench, Phases, chosen, mock_setting, vllm_setting
+    from exp.failure_faults import ON_VLLM
+
+    bench = FailureBench(chosen(only or (ON_VLLM if vllm else ())), Phases(1.5, seconds, 1.5), rate)
+    console = Console(width=FAILURES_WIDTH)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = (vllm_setting if vllm else mock_setting)(Path(folder))
+        uvloop.run(bench.run(setting, console))
+    console.print(bench.table())
+    print(json.dumps(bench.summary()), flush=True)
+    raise typer.Exit(1 if bench.lost else 0)
 
 
 @app.command(epilog="Example: block-exp bench instances --rate 4 --counts 1,2,4,8")

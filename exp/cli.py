@@ -26,7 +26,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
     "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
     "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
-    "bench": Experiment("exp.bench", "How fast it is: what-if, router, stress, instances."),
+    "bench": Experiment("exp.bench", "How fast and firm: what-if, router, stress, failures, instances."),
 }
 
 

@@ -69,7 +69,9 @@ def prediction(
         list[str] | None, typer.Option(help="Only this model of the backend; may be given several times.")
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override, as FIELD=VALUE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write every judged request here, a JSON line each.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write every judged request here, a JSON line each.")
+    ] = None,
 ) -> None:
     """Serve one engine behind the router at five loads, each twice, with known response lengths.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from block.config import SchedulerConfig, SchedulerSettings
-from block.errors import RequestError
+from block.config import InstanceConfig, SchedulerConfig, SchedulerSettings
+from block.errors import ConfigError, RequestError
 from block.http.client import Client
 from block.http.exchange import Exchange
 from block.http.limits import Limits
+from global_scheduler.admin import PREFIX as ADMIN
+from global_scheduler.admin import Admin
 from global_scheduler.courier import Courier
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
 from global_scheduler.endpoints import ENDPOINTS
 from global_scheduler.fleet import Fleet
 from global_scheduler.health import HealthMonitor
+from global_scheduler.instance_file import InstanceFile
 from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.pages import Page, Pages
@@ -24,6 +28,7 @@ from global_scheduler.probe import Prober
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Relay
 from global_scheduler.replies import error_body, error_headers
+from global_scheduler.roster import Roster
 from global_scheduler.router import Router
 from length_estimation.length_service import LengthService
 from length_estimation.service_factory import make_length_service, make_source
@@ -51,11 +56,16 @@ class SchedulerApp:
         self._policies = make_policies(settings)
         self._lengths = make_source(settings)
         self._counter = make_token_counter(settings.tokenizer)
-        self._fleet = Fleet(config.instances, retry_after_s=settings.health_interval_s)
+        self._alone = worker is None
+        self._file = InstanceFile(config.instances_file) if config.instances_file else None
+        self._fleet = Fleet(
+            _first_instances(config, self._file), settings.health_interval_s, settings.breaker
+        )
         self._metrics = SchedulerMetrics(self._fleet, worker)
         self._resources = AsyncExitStack()
         self._router: Router
-        pages = Pages(self._fleet, self._metrics)
+        self._admin: Admin
+        pages = Pages(self._fleet, self._metrics, self._file)
         self._pages: Mapping[bytes, Callable[[], Page]] = {
             b"/v1/models": pages.models,
             b"/health": pages.health,
@@ -73,9 +83,7 @@ class SchedulerApp:
         lengths = make_length_service(self._lengths, settings, http)
         self._resources.push_async_callback(lengths.close)
         self._router = self._make_router(http, courier, ledger, lengths)
-        monitor = HealthMonitor(http, self._fleet, settings.health_interval_s)
-        self._resources.push_async_callback(monitor.stop)
-        await monitor.start()
+        await self._open_roster(http)
 
     async def close(self) -> None:
         """Let go of the fleet."""
@@ -89,6 +97,8 @@ class SchedulerApp:
                 self._router.serve(exchange)
             else:
                 _refuse_method(exchange, "POST")
+        elif path.startswith(ADMIN):
+            self._admin.handle(exchange)
         elif path in self._pages:
             if method in (b"GET", b"HEAD"):
                 page = self._pages[path]()
@@ -105,6 +115,17 @@ class SchedulerApp:
         else:
             _refuse(exchange, error)
 
+    async def _open_roster(self, http: Client) -> None:
+        monitor = HealthMonitor(http, self._settings)
+        self._resources.push_async_callback(monitor.stop)
+        roster = Roster(self._fleet, monitor, self._settings.drain_timeout_s)
+        self._resources.push_async_callback(roster.close)
+        self._admin = Admin(self._fleet, roster, self._file, alone=self._alone)
+        await roster.open()
+        if self._file is not None:
+            following = asyncio.create_task(self._file.follow(roster.follow))
+            self._resources.callback(following.cancel)
+
     def _make_router(self, http: Client, courier: Courier, ledger: Ledger, lengths: LengthService) -> Router:
         settings = self._settings
         decider = Decider(
@@ -116,10 +137,18 @@ class SchedulerApp:
             settings=settings,
         )
         relay = Relay(http, settings)
-        dispatcher = Dispatcher(relay, ledger, self._metrics, lengths, settings.attempts)
+        dispatcher = Dispatcher(relay, ledger, self._metrics, lengths, settings)
         receipts = Receipts(self._metrics)
         self._resources.callback(receipts.flush)
-        return Router(decider, dispatcher, receipts, lengths)
+        return Router(decider, dispatcher, receipts, lengths, settings.max_outstanding)
+
+
+def _first_instances(config: SchedulerConfig, file: InstanceFile | None) -> tuple[InstanceConfig, ...]:
+    """Raises ConfigError if the file that should list them cannot be used, and there are no others."""
+    listed = None if file is None else file.read_if_changed()
+    if listed is None and file is not None and not config.instances:
+        raise ConfigError(f"instances_file: {file.problem}")
+    return config.instances if listed is None else listed
 
 
 def _make_prober(

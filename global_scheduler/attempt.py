@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from block.errors import TransportError
+from block.errors import RequestError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
 from block.http.message import Headers, first_value
@@ -20,6 +20,8 @@ from global_scheduler.headers import forwarded_response
 
 MAX_WHOLE_BODY_BYTES = 256 * 2**20
 """An answer that is not a stream is held in memory until it is complete, up to this."""
+
+NEVER_HEARD_S = -NEVER_S
 
 FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
 
@@ -74,11 +76,26 @@ class Outlet(Protocol):
 class Attempt:
     """Receives one answer."""
 
-    def __init__(self, connection: ClientConnection, deadline_s: float, idle_s: float) -> None:
-        """``deadline_s``: for the first byte of a stream, or of anything else."""
+    def __init__(
+        self,
+        connection: ClientConnection,
+        deadline_s: float,
+        idle_s: float,
+        *,
+        streams: bool = True,
+        ends_s: float = NEVER_S,
+    ) -> None:
+        """``deadline_s``: for the first byte of a stream, or for the last of anything else.
+
+        ``streams``: which of both was asked for. ``ends_s``: when it must be over in any case.
+        """
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[Whole | Failure | None] = self._loop.create_future()
-        self.deadline_s = deadline_s
+        self._ends_s = ends_s
+        self.deadline_s = min(deadline_s, ends_s)
+        self.streams = streams
+        self.sent_s = self._loop.time()
+        self.heard_s = NEVER_HEARD_S
         self.instance_up = True
         """Whether, if nothing comes, the instance is merely late."""
         self._connection = connection
@@ -99,13 +116,21 @@ class Attempt:
         answer = await self._answer
         return answer or Stream(self._status, forwarded_response(self._headers), self)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing that may be passed on has come yet."""
+        return not self._answer.done()
+
     async def pass_on(self, status: int, headers: Headers, outlet: Outlet) -> None:
-        """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks."""
+        """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks.
+
+        RequestError, if it was ended from here.
+        """
         outlet.start(status, headers, b"".join(self._parts))
         self._parts.clear()
         self._outlet = outlet
         if not self._over:
-            self.deadline_s = self._loop.time() + self._idle_s
+            self._allow_idling(self._loop.time())
             if outlet.paused:
                 self.pause()
             self._ended = self._loop.create_future()
@@ -120,6 +145,12 @@ class Attempt:
         self.instance_up = False
         self.expire()
 
+    def evict(self, error: RequestError) -> None:
+        """It must not go on, though nothing is wrong with it."""
+        if not self._over:
+            self._connection.abort()
+            self._break(error)
+
     def drop(self) -> None:
         """Nobody wants it any more."""
         self._outlet = None
@@ -133,14 +164,14 @@ class Attempt:
         """Hold the source back."""
         if not self._over:
             self._held_back = True
-            self.deadline_s = NEVER_S  # it is not the instance that is slow
+            self.deadline_s = self._ends_s  # it is not the instance that is slow
             self._connection.pause()
 
     def resume(self) -> None:
         """Let it go on."""
         if self._held_back:
             self._held_back = False
-            self.deadline_s = self._loop.time() + self._idle_s
+            self._allow_idling(self._loop.time())
             self._connection.resume()
 
     # The connection's side
@@ -159,8 +190,9 @@ class Attempt:
             self._collect(data)
             return
         events = cutter.feed(data)
+        self.heard_s = self._loop.time()
         if self._outlet is not None:
-            self.deadline_s = self._loop.time() + self._idle_s
+            self._allow_idling(self.heard_s)
             if last:
                 self._parts.append(events)  # goes out with the end
             elif events:
@@ -193,15 +225,21 @@ class Attempt:
     # The clock's side
 
     def expire(self) -> None:
-        """Nothing has come for too long."""
+        """Nothing has come for too long, or it has taken too long in all."""
         if not self._over:
             self._connection.abort()
-            self._break(TimeoutError())
+            out_of_time = self._loop.time() >= self._ends_s and self.instance_up
+            self._break(_took_too_long() if out_of_time else TimeoutError())
+
+    def _allow_idling(self, now_s: float) -> None:
+        deadline_s = now_s + self._idle_s
+        self.deadline_s = min(self._ends_s, deadline_s)
 
     def _collect(self, data: bytes) -> None:
         self._parts.append(data)
         self._size += len(data)
-        self.deadline_s = self._loop.time() + self._idle_s
+        self.heard_s = self._loop.time()
+        self._allow_idling(self.heard_s)
         if self._size > MAX_WHOLE_BODY_BYTES:
             self.drop()
             self._fail("too_large")
@@ -229,7 +267,7 @@ class Attempt:
         if self._ended is not None:
             self._settle_end()
         elif not self._answer.done():
-            late = isinstance(error, TimeoutError) and self.instance_up
+            late = isinstance(error, TimeoutError | RequestError) and self.instance_up
             self._fail("timeout" if late else "reset")
 
     def _fail(self, reason: FailureReason, answer: Whole | None = None) -> None:
@@ -244,3 +282,7 @@ class Attempt:
     def _settle_end(self) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
+
+
+def _took_too_long() -> RequestError:
+    return RequestError("the answer took too long in all", status=504, code="total_timeout")

@@ -14,10 +14,6 @@ from block.http.run import Binding, run
 from global_scheduler.app import create_app
 from global_scheduler.settings_check import check_settings
 
-GRACE_S = 5
-"""After SIGTERM, how long running requests may take to finish; then they end with an error. Less than a
-launcher waits before it kills."""
-
 app = typer.Typer(add_completion=False)
 
 
@@ -50,7 +46,7 @@ def serve(
         run(
             lambda worker: create_app(settings, worker),
             binding,
-            GRACE_S,
+            settings.settings.shutdown_grace_s,
             workers or settings.settings.workers,
         )
     except BlockError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from block.config import SchedulerSettings
 from block.errors import RequestError
 from block.http.message import Headers
-from global_scheduler.attempt import Failure, Outlet, Stream, Whole
+from global_scheduler.attempt import Answer, Failure, Outlet, Stream, Whole
 from global_scheduler.client import Client
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
@@ -16,12 +20,14 @@ from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment, Ledger
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.receipts import Receipt
-from global_scheduler.relay import Forward, Relay
+from global_scheduler.relay import Forward, Relay, StreamEnd
 from length_estimation.answer_tokens import AnswerTokens
 from length_estimation.length_service import LengthService
 
 _DOUBTFUL = frozenset({"reset", "empty", "engine", "timeout"})
 """Failures that call for a health poll at once; a refused connection needs none."""
+_FAULTS = frozenset({"reset", "empty", "engine", "status"})
+"""Failures that speak against the instance whatever it does for others."""
 
 
 class Errand(msgspec.Struct, frozen=True):
@@ -42,13 +48,18 @@ class Dispatcher:
         ledger: Ledger,
         metrics: SchedulerMetrics,
         lengths: LengthService,
-        attempts: int,
+        settings: SchedulerSettings,
+        dice: random.Random | None = None,
     ) -> None:
+        """``dice`` draws the pauses between attempts."""
         self._relay = relay
         self._ledger = ledger
         self._metrics = metrics
         self._lengths = lengths
-        self._attempts = attempts
+        self._attempts = settings.attempts
+        self._retry_pause_s = settings.retry_pause_s
+        self._total_s = settings.total_timeout_s
+        self._dice = dice or random.Random()
 
     async def dispatch(self, errand: Errand) -> None:
         """Serve the client from the first instance that answers.
@@ -59,38 +70,43 @@ class Dispatcher:
         failure = Failure("connect")
         receipt = errand.receipt
         receipt.dispatched_s = time.perf_counter()
+        ends_s = self._relay.now_s + self._total_s - (receipt.dispatched_s - receipt.started_s)
         counted = 0
-        for instance in errand.decision.instances:
-            if counted >= self._attempts:
-                break
-            if not instance.healthy:
-                continue  # went down since it was ranked
+        for instance in _in_turn(errand.decision.instances):
             receipt.attempts += 1
             receipt.instance = instance.name
             receipt.prediction = errand.decision.predictions.get(instance.name)
-            answer = await self._serve(instance, errand)
+            answer = await self._serve(instance, errand, ends_s)
             if answer is None:
                 return
             failure = answer
             counted += failure.reason != "connect"  # that one never had the request
             self._note(instance, failure)
-            if failure.reason == "timeout":
-                break  # slow, not dead: elsewhere the same work would start over, on top of this
+            if failure.reason == "timeout" or counted >= self._attempts:
+                break  # slow is not dead: elsewhere the same work would start over, on top of this
+            if failure.reason != "connect":
+                await self._pause(counted)
         if failure.answer is None:
             raise _no_answer(failure, receipt)
         _send_whole(failure.answer, errand)
 
-    async def _serve(self, instance: Instance, errand: Errand) -> Failure | None:
+    async def _pause(self, attempts: int) -> None:
+        """So that what many requests lost at once does not fall on the next instance at once."""
+        longest_s = self._retry_pause_s * 2.0 ** (attempts - 1)
+        if longest_s > 0:
+            await asyncio.sleep(self._dice.random() * longest_s)
+
+    async def _serve(self, instance: Instance, errand: Errand, ends_s: float) -> Failure | None:
         """One attempt; None if the client has its answer."""
         commitment = self._ledger.commit(instance, errand.decision.candidate)
         served = False
         try:
             with instance.busy(errand.decision.burden):
-                answer = await self._relay.attempt(instance, errand.forward)
+                answer = await self._attempt(instance, errand.forward, ends_s)
                 if isinstance(answer, Failure):
                     return answer
                 _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
-                await self._pass_on(answer, errand)
+                await self._pass_on(instance, answer, errand)
                 served = answer.status < 400
                 return None
         finally:
@@ -99,22 +115,46 @@ class Dispatcher:
             else:
                 commitment.release()
 
-    async def _pass_on(self, answer: Whole | Stream, errand: Errand) -> None:
+    async def _attempt(self, instance: Instance, forward: Forward, ends_s: float) -> Answer:
+        """Tells the instance's breaker what came of it."""
+        relay, breaker = self._relay, instance.breaker
+        sent_s = relay.now_s
+        breaker.begin()
+        try:
+            answer = await relay.attempt(instance, forward, ends_s)
+        except asyncio.CancelledError:
+            breaker.abandon()
+            raise
+        if not isinstance(answer, Failure):
+            breaker.succeed(relay.now_s)
+        elif answer.reason in _FAULTS or (
+            answer.reason == "timeout" and not instance.signs.heard_since(sent_s)
+        ):
+            breaker.fail(relay.now_s)
+        else:
+            breaker.abandon()
+        return answer
+
+    async def _pass_on(self, instance: Instance, answer: Whole | Stream, errand: Errand) -> None:
         if isinstance(answer, Whole):
             _send_whole(answer, errand)
             if self._lengths.learns:
                 self._learn(errand, AnswerTokens.of(answer.body))
         elif self._lengths.learns:
             counted = CountedExchange(errand.client.exchange)
-            await self._stream(answer, errand, counted)
+            await self._stream(instance, answer, errand, counted)
             self._learn(errand, counted.answer)
         else:
-            await self._stream(answer, errand, errand.client.exchange)
+            await self._stream(instance, answer, errand, errand.client.exchange)
 
-    async def _stream(self, stream: Stream, errand: Errand, outlet: Outlet) -> None:
+    async def _stream(self, instance: Instance, stream: Stream, errand: Errand, outlet: Outlet) -> None:
         errand.receipt.status = stream.status
         headers = [*stream.headers, *_headers(errand)]
-        errand.receipt.broken = not await self._relay.deliver(stream, headers, errand.client, outlet)
+        end = await self._relay.deliver(instance, stream, headers, errand.client, outlet)
+        errand.receipt.broken = end is not StreamEnd.COMPLETE
+        if end is StreamEnd.FAILED:
+            instance.breaker.fail(self._relay.now_s)
+            instance.doubted.set()
 
     def _learn(self, errand: Errand, answer: AnswerTokens) -> None:
         if answer.ended and answer.tokens is not None:
@@ -126,6 +166,21 @@ class Dispatcher:
             instance.mark_down()
         elif failure.reason in _DOUBTFUL or (failure.answer and failure.answer.status == 503):
             instance.doubted.set()
+
+
+def _in_turn(ranked: Sequence[Instance]) -> Iterator[Instance]:
+    """Best first, as things stand when each one's turn comes; the doubtful ones only when no other is left.
+
+    A decision takes doubtful ones in only where there is no other, so the order of its ranking holds.
+    """
+    left = list(ranked)
+    while left:
+        best = next((one for one in left if one.ready), None)
+        best = best or next((one for one in left if one.usable), None)
+        if best is None:
+            return
+        left.remove(best)
+        yield best
 
 
 def _note_first_byte(errand: Errand, commitment: Commitment, *, streamed: bool) -> None:
@@ -151,6 +206,8 @@ def _headers(errand: Errand) -> Headers:
         (b"x-block-policy", decision.policy.encode()),
         (b"x-block-decision-ms", b"%.3f" % (decision.took_s * 1000)),
     ]
+    if receipt.attempts > 1:
+        headers.append((b"x-block-attempts", b"%d" % receipt.attempts))
     if decision.fallback is not None:
         headers.append((b"x-block-fallback", decision.fallback.encode()))
     if receipt.prediction is not None:

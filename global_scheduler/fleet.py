@@ -1,49 +1,74 @@
 """The instances known to this scheduler: which are up, what they serve, what was sent to them.
 
-Holds state; asks nobody. ``health`` writes it, the router reads it.
+Holds state; asks nobody. ``health`` and ``roster`` write it, the router reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
 
-from block.config import InstanceConfig
+from block.config import BreakerSettings, InstanceConfig
 from block.errors import RequestError
 from block.http.origin import split_url
+from global_scheduler.breaker import Breaker, BreakerState
+from global_scheduler.life_signs import LifeSigns
 from global_scheduler.model_list import ModelCard
 from global_scheduler.traffic import Burden, Traffic
 
 _UNWEIGHED = Burden()
 
 
-class Waiting(Protocol):
-    """Something that waits for an instance's first byte."""
-
-    def give_up(self) -> None:
-        """There is none to come."""
-        ...
-
-
 class Instance:
     """One vLLM server as this scheduler sees it."""
 
-    def __init__(self, config: InstanceConfig) -> None:
+    def __init__(self, config: InstanceConfig, breaker: Breaker | None = None) -> None:
+        self.config = config
         self.name = config.name
         self.origin, self.prefix = split_url(config.url)
         self.predictor = split_url(config.predictor_url) if config.predictor_url else None
         """Origin and path of its predictor, if it has one."""
         self.healthy = False
+        """Whether it answered its last health poll."""
+        self.slow = False
+        """Whether it is late with the poll that is under way."""
+        self.silent = False
+        """Whether a stream has been waited for, and nothing at all has come, for suspiciously long."""
+        self.draining = False
+        """Whether it is being taken out of service."""
+        self.breaker = breaker or Breaker(BreakerSettings(), random.Random())
+        self.signs = LifeSigns()
         self.traffic = Traffic()
         self._models: tuple[ModelCard, ...] | None = None
         self._model_names: frozenset[str] = frozenset()
         self.doubted = asyncio.Event()
         """Set to have it polled at once."""
-        self.waiting: set[Waiting] = set()
-        """What was sent there and has no first byte yet."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests may go there, if there is nobody better."""
+        return self.healthy and not self.draining
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing speaks against sending requests there."""
+        return self.healthy and not (self.draining or self.slow or self.silent) and self.breaker.admits
+
+    @property
+    def condition(self) -> str:
+        """In one word, the worst first."""
+        conditions = {
+            "draining": self.draining,
+            "down": not self.healthy,
+            "open": self.breaker.state is BreakerState.OPEN,
+            "half_open": self.breaker.state is BreakerState.HALF_OPEN,
+            "silent": self.silent,
+            "slow": self.slow,
+        }
+        return next((word for word, holds in conditions.items() if holds), "ready")
 
     @property
     def outstanding(self) -> int:
@@ -77,9 +102,7 @@ class Instance:
     def give_up(self) -> None:
         """It is down for certain: what waits for its first byte ends now, and can go elsewhere."""
         self.healthy = False
-        for waiting in tuple(self.waiting):
-            waiting.give_up()
-        self.waiting.clear()
+        self.signs.give_up()
 
     def busy(self, burden: Burden = _UNWEIGHED) -> AbstractContextManager[None]:
         """Count one request as outstanding within the context, with what it weighs."""
@@ -104,12 +127,31 @@ class _Busy:
 
 
 class Fleet:
-    """All instances, in the order of the configuration."""
+    """All instances that are in service or draining, in the order of their list."""
 
-    def __init__(self, configs: Sequence[InstanceConfig], retry_after_s: float) -> None:
-        self.instances = tuple(Instance(config) for config in configs)
-        self._by_name = {instance.name: instance for instance in self.instances}
+    def __init__(
+        self,
+        configs: Sequence[InstanceConfig],
+        retry_after_s: float,
+        breaker: BreakerSettings | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """``seed``: for the breakers' pauses; None, so that no two schedulers pause alike."""
+        self._breaker = breaker or BreakerSettings()
+        self._dice = random.Random(seed)
         self._retry_after_s = retry_after_s
+        self.instances: tuple[Instance, ...] = ()
+        self._by_name: dict[str, Instance] = {}
+        self.arrange([self.make(config) for config in configs])
+
+    def make(self, config: InstanceConfig) -> Instance:
+        """An instance that is not part of the fleet yet."""
+        return Instance(config, Breaker(self._breaker, self._dice))
+
+    def arrange(self, instances: Sequence[Instance]) -> None:
+        """These are the fleet from now on."""
+        self.instances = tuple(instances)
+        self._by_name = {instance.name: instance for instance in instances}
 
     @property
     def healthy(self) -> tuple[Instance, ...]:
@@ -117,13 +159,17 @@ class Fleet:
         return tuple(instance for instance in self.instances if instance.healthy)
 
     def eligible(self, model: str) -> tuple[Instance, ...]:
-        """Healthy instances that serve ``model``, at least one.
+        """Instances that serve ``model`` and that nothing speaks against, at least one.
 
-        Raises RequestError: 404 if the whole fleet's models are known and it is none of them, else 503.
+        If something speaks against each of them, all that are healthy: then doubts are no help, and what
+        trips every breaker may be one client's doing. Raises RequestError: 404 if the whole fleet's models
+        are known and it is none of them, else 503.
         """
-        able = tuple([instance for instance in self.instances if instance.healthy and instance.serves(model)])
+        able = [instance for instance in self.instances if instance.ready and instance.serves(model)]
+        if not able:
+            able = [instance for instance in self.instances if instance.usable and instance.serves(model)]
         if able:
-            return able
+            return tuple(able)
         if self.healthy and not any(instance.serves(model) for instance in self.instances):
             raise RequestError(
                 f"The model {model!r} does not exist; served here: {', '.join(self._served())}",

@@ -53,12 +53,23 @@ class SchedulerMetrics:
         )
         self._outstanding = self._gauge("block_outstanding_requests", "Requests sent and not over.")
         self._up = self._gauge("block_instance_up", "1 if the instance answered its last health poll.")
+        self._ready = self._gauge("block_instance_ready", "1 if nothing speaks against sending it requests.")
+        self._breaker = self._gauge("block_breaker_state", "0 closed, 1 half open, 2 open.")
+        self.instances_file_ok = Gauge(
+            "block_instances_file_ok",
+            "0 if the file of instances is broken and its last good state is followed.",
+            registry=self._registry,
+        )
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
+        for gauge in (self._outstanding, self._up, self._ready, self._breaker):
+            gauge.clear()  # instances come and go
         for instance in self._fleet.instances:
             self._outstanding.labels(instance.name).set(instance.outstanding)
             self._up.labels(instance.name).set(instance.healthy)
+            self._ready.labels(instance.name).set(instance.ready)
+            self._breaker.labels(instance.name).set(instance.breaker.state)
         text = generate_latest(self._registry)
         return text if self._worker is None else _labelled(text, b'worker="%d"' % self._worker)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from global_scheduler.fleet import Fleet
+from global_scheduler.instance_file import InstanceFile
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.model_list import render_model_list
 
@@ -25,6 +26,7 @@ class InstanceHealth(msgspec.Struct, frozen=True):
 
     name: str
     healthy: bool
+    condition: str
     outstanding: int
     models: tuple[str, ...]
 
@@ -34,13 +36,15 @@ class HealthReport(msgspec.Struct, frozen=True):
 
     status: str
     instances: tuple[InstanceHealth, ...]
+    instances_file_problem: str | None = None
 
 
 class Pages:
     """Renders the pages from the fleet as it is now."""
 
-    def __init__(self, fleet: Fleet, metrics: SchedulerMetrics) -> None:
+    def __init__(self, fleet: Fleet, metrics: SchedulerMetrics, file: InstanceFile | None = None) -> None:
         self._fleet = fleet
+        self._file = file
         self._metrics = metrics
 
     def models(self) -> Page:
@@ -51,14 +55,20 @@ class Pages:
         """Whether requests can be served, and by whom."""
         instances = tuple(
             InstanceHealth(
-                one.name, one.healthy, one.outstanding, tuple(card.id for card in one.models or ())
+                one.name,
+                one.healthy,
+                one.condition,
+                one.outstanding,
+                tuple(card.id for card in one.models or ()),
             )
             for one in self._fleet.instances
         )
-        up = bool(self._fleet.healthy)
-        report = HealthReport("ok" if up else "no healthy instance", instances)
+        up = any(instance.usable for instance in self._fleet.instances)
+        problem = None if self._file is None else self._file.problem
+        report = HealthReport("ok" if up else "no healthy instance", instances, problem)
         return Page(msgspec.json.encode(report), status=200 if up else 503)
 
     def metrics(self) -> Page:
         """What Prometheus reads."""
+        self._metrics.instances_file_ok.set(self._file is None or self._file.problem is None)
         return Page(self._metrics.exposition(), b"text/plain; version=0.0.4; charset=utf-8")

@@ -7,12 +7,14 @@ instance can be tried. Does not choose instances.
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 
 import msgspec
 
 from block.config import SchedulerSettings
 from block.errors import ConnectError, RequestError, TransportError
 from block.http.client import Client as HttpClient
+from block.http.deadlines import NEVER_S
 from block.http.message import Headers, request_head
 from global_scheduler.attempt import Answer, Attempt, Failure, Outlet, Stream
 from global_scheduler.client import Client
@@ -31,6 +33,16 @@ class Forward(msgspec.Struct, frozen=True):
     """Whether the client asked for one; anything else comes only when it is complete."""
 
 
+class StreamEnd(Enum):
+    """How a stream has ended."""
+
+    COMPLETE = auto()
+    FAILED = auto()
+    """By the instance's fault."""
+    ENDED = auto()
+    """By this service, before its time."""
+
+
 class Relay:
     """The way to the instances and back."""
 
@@ -40,9 +52,17 @@ class Relay:
         self._response_s = settings.response_timeout_s
         self._idle_s = settings.idle_timeout_s
 
-    async def attempt(self, instance: Instance, forward: Forward) -> Answer:
-        """Send, and wait for the first byte (of a stream) or the last (of anything else)."""
-        started_s = self._http.loop.time()
+    @property
+    def now_s(self) -> float:
+        """By the clock of deadlines, breakers and life signs."""
+        return self._http.loop.time()
+
+    async def attempt(self, instance: Instance, forward: Forward, ends_s: float = NEVER_S) -> Answer:
+        """Send, and wait for the first byte (of a stream) or the last (of anything else).
+
+        By ``ends_s`` the whole answer must be there.
+        """
+        started_s = self.now_s
         connection = self._http.resting(instance.origin)
         if connection is None:
             try:
@@ -50,23 +70,26 @@ class Relay:
             except ConnectError:
                 return Failure("connect")
         limit_s = self._first_byte_s if forward.stream else self._response_s
-        attempt = Attempt(connection, started_s + limit_s, self._idle_s)
+        attempt = Attempt(
+            connection, started_s + limit_s, self._idle_s, streams=forward.stream, ends_s=ends_s
+        )
         target = instance.prefix + forward.path
         head = request_head(b"POST", target, instance.origin.named, forward.headers, len(forward.body))
         self._http.deadlines.watch(attempt)
-        instance.waiting.add(attempt)
+        instance.signs.begin(attempt)
         answer: Answer | None = None
         try:
             connection.send(attempt, head, forward.body)
             answer = await attempt.answer()
         finally:
-            instance.waiting.discard(attempt)
             if not isinstance(answer, Stream):
-                self.close(attempt)
+                self.close(instance, attempt)
         return answer
 
-    async def deliver(self, stream: Stream, headers: Headers, client: Client, outlet: Outlet) -> bool:
-        """Pass a stream on to its end; False if it broke and ended with an error event.
+    async def deliver(
+        self, instance: Instance, stream: Stream, headers: Headers, client: Client, outlet: Outlet
+    ) -> StreamEnd:
+        """Pass a stream of ``instance`` on to its end; unless that is complete, it is an error event.
 
         ``outlet`` leads to the client.
 
@@ -78,18 +101,22 @@ class Relay:
         except (TransportError, TimeoutError) as error:
             cause = "stalled" if isinstance(error, TimeoutError) else "failed"
             _bid_farewell(client, f"the instance {cause} in mid-stream", "instance_failed")
-            return False
+            return StreamEnd.FAILED
+        except RequestError as error:
+            client.exchange.finish(error_event(error))
+            return StreamEnd.ENDED
         except asyncio.CancelledError:
             if client.left:
                 raise
             _bid_farewell(client, "the router is shutting down", "shutdown")
-            return False
+            return StreamEnd.ENDED
         finally:
-            self.close(stream.attempt)
-        return True
+            self.close(instance, stream.attempt)
+        return StreamEnd.COMPLETE
 
-    def close(self, attempt: Attempt) -> None:
+    def close(self, instance: Instance, attempt: Attempt) -> None:
         """It is over, or nobody waits for it any more."""
+        instance.signs.end(attempt)
         self._http.deadlines.forget(attempt)
         attempt.drop()
 

@@ -26,8 +26,16 @@ class Router:
     """Serves the endpoints that are passed on."""
 
     def __init__(
-        self, decider: Decider, dispatcher: Dispatcher, receipts: Receipts, lengths: LengthService
+        self,
+        decider: Decider,
+        dispatcher: Dispatcher,
+        receipts: Receipts,
+        lengths: LengthService,
+        max_outstanding: int | None = None,
     ) -> None:
+        """``max_outstanding``: requests at once, above which more are refused; None takes all."""
+        self._max_outstanding = max_outstanding
+        self._outstanding = 0
         self._decider = decider
         self._dispatcher = dispatcher
         self._receipts = receipts
@@ -35,6 +43,9 @@ class Router:
 
     def serve(self, exchange: Exchange) -> None:
         """Start on one request; its path is among the endpoints."""
+        if self._max_outstanding is not None and self._outstanding >= self._max_outstanding:
+            self.refuse(exchange, _overloaded(self._outstanding))
+            return
         client = Client(exchange)
         headers = extension_headers(exchange.request.headers)
         client.serve(self._serve(client, headers, _receipt(headers)))
@@ -48,6 +59,7 @@ class Router:
     async def _serve(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:
         """From the body to the receipt; the process boundary for errors of our own."""
         exchange = client.exchange
+        self._outstanding += 1
         try:
             await self._route(client, headers, receipt)
         except RequestError as error:
@@ -69,6 +81,7 @@ class Router:
             else:
                 exchange.cut()
         finally:
+            self._outstanding -= 1
             self._lengths.abandoned(receipt.fleet_id)  # unless it is completed
             self._receipts.file(receipt)
 
@@ -94,6 +107,15 @@ def _refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:
 
 def _shutting_down() -> RequestError:
     return RequestError("the router is shutting down", status=503, code="shutdown", retry_after_s=1)
+
+
+def _overloaded(outstanding: int) -> RequestError:
+    return RequestError(
+        f"{outstanding} requests are being worked on, and no more are taken",
+        status=429,
+        code="overloaded",
+        retry_after_s=1,
+    )
 
 
 def _forward(request: Request, inquiry: Inquiry) -> Forward:

@@ -22,8 +22,8 @@ from global_scheduler.app import create_app
 class Scheduler:
     """The real service under uvloop, in a thread of its own."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
-        self.app = create_app(config)
+    def __init__(self, config: SchedulerConfig, worker: int | None = None) -> None:
+        self.app = create_app(config, worker)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
