@@ -80,6 +80,7 @@ class AgentClient:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LINE_LIMIT,
+            start_new_session=True,  # A Ctrl-C ends the verb, in order, and not the conversation under it.
         )
         self._words.clear()
         self._listener = asyncio.create_task(self._listen(self._process))

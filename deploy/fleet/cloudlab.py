@@ -44,7 +44,7 @@ def read_manifest(path: Path, username: str, gpus: int | None = None) -> tuple[H
         raise DeployError(f"{path}: not valid XML ({error}); download the manifest again") from error
     except DeployError as error:
         raise DeployError(f"{path}: {error}") from error
-    nodes = [node for node in tree.iter("{*}node") if node.find(".//{*}login") is not None]
+    nodes = [node for node in tree.iterfind(".//{*}node") if node.find(".//{*}login") is not None]
     if not nodes:
         raise DeployError(
             f"{path}: no node to log in to; take the manifest (not the request) of an experiment that is up"

@@ -21,7 +21,7 @@ from block.config import parse_config
 from block.errors import ConfigError, DeployError
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupPhase, GroupState
-from deploy.log_file import last_meaningful_line
+from deploy.log_file import last_meaningful_line, read_tail
 from deploy.run_folder import RunFolder
 from deploy.state import ClusterState
 from deploy.teardown import take_down
@@ -29,6 +29,7 @@ from deploy.teardown import take_down
 MARK = "BLOCK_DEPLOY_GROUP"
 """Variable in the environment of all processes of a group, by which they are known."""
 _LAUNCHER_END_S = 25.0
+_OWN = "block-deploy: "
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -104,8 +105,8 @@ class GroupFolder:
         if state is None and _is_ours(started.launcher_pid, home):
             return GroupState(name, started.digest, group.host, "starting", address=group.address)
         if state is None:
-            said = last_meaningful_line(home / "launcher.log").removeprefix("block-deploy: ")
-            return GroupState(name, started.digest, group.host, "ended", said or "its launcher is gone")
+            said = last_words(home / "launcher.log") or "its launcher is gone"
+            return GroupState(name, started.digest, group.host, "ended", said)
         return _of_cluster(group, started.digest, state)
 
     def logs(self, name: str) -> dict[str, Path]:
@@ -127,6 +128,12 @@ def read_started(home: Path) -> Started:
     if started is None:
         raise DeployError(f"{home}: no group was started there")
     return started
+
+
+def last_words(log: Path) -> str:
+    """Why a launcher ended, by its own account if it gave one."""
+    own = [line for line in read_tail(log).splitlines() if line.startswith(_OWN)]
+    return own[-1].removeprefix(_OWN) if own else last_meaningful_line(log)
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:

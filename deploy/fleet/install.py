@@ -52,11 +52,10 @@ class Layout:
 
     def run(self, module: str, *arguments: str) -> str:
         """A script that becomes ``python -m module`` with our sources; ``arguments`` are shell words."""
-        words = " ".join(arguments)
-        return (
-            f"set -e\n{self.prepare}cd {self.sources}\n"
-            f'export PYTHONPATH="$PWD"\nexec {self.environment}/bin/python -m {module} {words}\n'
-        )
+        run = f"exec {self.environment}/bin/python -m {module} {' '.join(arguments)}"
+        # Sources first, so that a project that is installed there as well is not taken for ours.
+        path = 'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"'
+        return f"set -e\n{self.prepare}cd {self.sources}\n{path}\n{run}\n"
 
 
 def layout_of(folder: Path, setup: SetupSettings, bundle: Bundle) -> Layout:

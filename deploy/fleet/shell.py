@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +147,7 @@ async def _ended(argv: list[str], stdin: bytes | None, timeout_s: float) -> Comp
             stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # A Ctrl-C is ours to handle, and a kill reaches what the script began.
         )
     except FileNotFoundError as error:
         raise DeployError(f"{argv[0]} is not installed on this machine") from error
@@ -153,7 +156,7 @@ async def _ended(argv: list[str], stdin: bytes | None, timeout_s: float) -> Comp
             output, errors = await process.communicate(stdin)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         raise
     assert process.returncode is not None

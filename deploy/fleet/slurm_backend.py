@@ -16,7 +16,7 @@ from deploy.fleet.agent import fetch_pages, read_lines
 from deploy.fleet.agent_messages import Logs
 from deploy.fleet.bundle import Bundle
 from deploy.fleet.group import Group
-from deploy.fleet.group_folder import GroupFolder, Started, read_started, write_whole
+from deploy.fleet.group_folder import GroupFolder, Started, last_words, read_started, write_whole
 from deploy.fleet.group_state import GroupPhase, GroupState
 from deploy.fleet.install import Layout, Report, install
 from deploy.fleet.placement import ANYWHERE
@@ -24,7 +24,6 @@ from deploy.fleet.registry import InService, Registry
 from deploy.fleet.shell import HostError, LocalShell, run_script
 from deploy.fleet.slurm_job import PLACE_FILE, SECRETS_FILE, Place
 from deploy.fleet.slurm_queue import Job, SlurmQueue, sbatch_options
-from deploy.log_file import last_meaningful_line
 from deploy.state import ClusterState
 
 RecordT = TypeVar("RecordT", Place, ClusterState)
@@ -126,8 +125,7 @@ class SlurmJobs:
         return _with_place(state, _read(home / PLACE_FILE, Place), home, job)
 
     async def _end_of(self, home: Path) -> str:
-        log = home / "launcher.log"
-        said = last_meaningful_line(log).removeprefix("block-deploy: ")
+        said = last_words(home / "launcher.log")
         number = home / "job"
         how = await self._queue.end_of(number.read_text()) if number.exists() else ""
         parts = (f"its job has ended, {how}" if how else "its job has ended", said)

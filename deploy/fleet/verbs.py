@@ -252,4 +252,4 @@ def _wanted(state: GroupState, wanted: Mapping[str, Group]) -> bool:
 def _note_unreachable(groups: Iterable[Group], outcome: Outcome) -> None:
     for group in groups:
         if group.host in outcome.failed and group.name not in outcome.failed:
-            outcome.failed[group.name] = f"not started, for {group.host} failed"
+            outcome.failed[group.name] = f"{group.name}: not started, for {group.host} failed"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from port_row import ports_in_a_row
 
 _READY_S = 60.0
 _CONFIG = """\
@@ -39,6 +40,7 @@ SchedulerParameters=bf_interval=2,sched_interval=2
 ReturnToService=2
 SlurmdTimeout=10
 KillWait=15
+SlurmdParameters=config_overrides
 MinJobAge=60
 RebootProgram=/bin/true
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=8
@@ -120,7 +122,7 @@ def _descendants(pid: int) -> list[int]:
 def slurm_world(folder: Path, nodes: int) -> Iterator[SlurmWorld]:
     """``nodes`` idle nodes inside."""
     world = SlurmWorld(folder, nodes)
-    ports = _free_run(nodes + 1)
+    ports = ports_in_a_row(nodes + 1)
     host = socket.gethostname().partition(".")[0]
     (folder / "state").mkdir(parents=True)
     (folder / "slurm.conf").write_text(
@@ -193,21 +195,3 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
-
-
-def _free_run(count: int) -> int:
-    """The first of ``count`` ports in a row that were free a moment ago."""
-    for first in range(27000, 32000, 50):
-        sockets = []
-        try:
-            for port in range(first, first + count):
-                probe = socket.socket()
-                sockets.append(probe)
-                probe.bind(("", port))
-            return first
-        except OSError:
-            continue
-        finally:
-            for each in sockets:
-                each.close()
-    raise OSError("no free ports")
