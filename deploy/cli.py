@@ -28,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     help="Bring a fleet of vLLM servers with its predictors and scheduler up and down.",
     rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,
 )
 
 _console = Console()

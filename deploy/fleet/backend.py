@@ -6,10 +6,9 @@ Slurm's nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from block.config import InstanceConfig
 from deploy.fleet.agent_messages import Logs
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupState
@@ -40,8 +39,8 @@ class Backend(Protocol):
         """All groups of this fleet on a host."""
         ...
 
-    async def tell(self, host: str, instances: Sequence[InstanceConfig]) -> None:
-        """Give a host's schedulers the list of instances that they follow."""
+    async def tell(self, host: str, groups: Sequence[Group], drained: Collection[str]) -> None:
+        """Let a host's schedulers send requests to the instances among ``groups``, but not to ``drained``."""
         ...
 
     async def logs(self, host: str, known: Mapping[str, int], tail: int) -> Logs:

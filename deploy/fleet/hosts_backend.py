@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from block.config import InstanceConfig
 from deploy.fleet.agent_client import AgentClient
 from deploy.fleet.agent_messages import (
     CleanUp,
@@ -25,6 +24,7 @@ from deploy.fleet.bundle import Bundle
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupState
 from deploy.fleet.install import Layout, Report, install, shell_path
+from deploy.fleet.record import instance_list
 from deploy.fleet.shell import Shell, run_script
 
 _STOP_TIMEOUT_S = 90.0
@@ -69,8 +69,9 @@ class HostsBackend:
         assert isinstance(seen, Seen)
         return seen.groups
 
-    async def tell(self, host: str, instances: Sequence[InstanceConfig]) -> None:
+    async def tell(self, host: str, groups: Sequence[Group], drained: Collection[str]) -> None:
         """Write the file that the host's schedulers follow."""
+        instances = instance_list(groups, drained)
         entries = [instance.model_dump(mode="json", exclude_defaults=True) for instance in instances]
         await self._agents[host].ask(Tell(msgspec.Raw(msgspec.json.encode(entries))))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -70,8 +70,8 @@ def record_of(config: FleetConfig, root: Path, layout: Layout) -> FleetRecord:
     return FleetRecord(raw, str(root), layout.bundle, layout.requirements)
 
 
-def instance_list(groups: tuple[Group, ...], drained: tuple[str, ...]) -> tuple[InstanceConfig, ...]:
-    """What schedulers are told, of groups whose address is known."""
+def instance_list(groups: Sequence[Group], drained: Collection[str]) -> tuple[InstanceConfig, ...]:
+    """What schedulers are told of the instances among groups whose address is known."""
     return tuple(
         InstanceConfig(
             name=group.name,

@@ -49,6 +49,13 @@ class Registry:
         """It is not any more; nothing if it never was."""
         (self._members / f"{name}.json").unlink(missing_ok=True)
 
+    def silent_s(self, name: str) -> float | None:
+        """How long nothing has been heard of an instance; None if it is not registered."""
+        try:
+            return self._now_s() - (self._members / f"{name}.json").stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def serve(self, instances: Sequence[InService]) -> None:
         """These and no others are to get requests."""
         write_whole(self._service, msgspec.json.encode(instances))
@@ -60,11 +67,11 @@ class Registry:
         now_s = self._now_s()
         for path in sorted(self._members.glob("*.json")):
             try:
-                age_s = now_s - path.stat().st_mtime
+                fresh = now_s - path.stat().st_mtime <= STALE_AFTER_S
                 entry = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
             except (FileNotFoundError, msgspec.DecodeError):
                 continue  # It has just left.
-            if age_s <= STALE_AFTER_S and (wanted is None or path.stem in wanted):
+            if fresh and (wanted is None or path.stem in wanted):
                 draining = {"draining": True} if wanted and wanted[path.stem].draining else {}
                 found.append(entry | draining)
         return found

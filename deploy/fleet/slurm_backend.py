@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from block.config import InstanceConfig
 from block.fleet_config import FleetConfig, SlurmBackend
 from deploy.fleet.agent import fetch_pages, read_lines
 from deploy.fleet.agent_messages import Logs
@@ -20,7 +20,7 @@ from deploy.fleet.group_folder import GroupFolder, Started, last_words, read_sta
 from deploy.fleet.group_state import GroupPhase, GroupState
 from deploy.fleet.install import Layout, Report, install
 from deploy.fleet.placement import ANYWHERE
-from deploy.fleet.registry import InService, Registry
+from deploy.fleet.registry import STALE_AFTER_S, InService, Registry
 from deploy.fleet.shell import HostError, LocalShell, run_script
 from deploy.fleet.slurm_job import PLACE_FILE, SECRETS_FILE, Place
 from deploy.fleet.slurm_queue import Job, SlurmQueue, sbatch_options
@@ -81,10 +81,16 @@ class SlurmJobs:
         homes = [path.parent for path in sorted(self._folder.glob("*/group.json"))]
         return tuple([await self._look(home, jobs.get(home.name)) for home in homes])
 
-    async def tell(self, host: str, instances: Sequence[InstanceConfig]) -> None:  # noqa: ARG002
+    async def tell(
+        self,
+        host: str,  # noqa: ARG002
+        groups: Sequence[Group],
+        drained: Collection[str],
+    ) -> None:
         """Instances register by themselves; this says which of them are wanted."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._registry.serve([InService(each.name, each.draining) for each in instances])
+        instances = [group.name for group in groups if group.role == "instance"]
+        self._registry.serve([InService(name, name in drained) for name in instances])
 
     async def logs(self, host: str, known: Mapping[str, int], tail: int) -> Logs:  # noqa: ARG002
         """From the shared folder."""
@@ -98,7 +104,7 @@ class SlurmJobs:
 
     async def fetch(self, host: str, pages: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
         """Asked from here."""
-        return fetch_pages(dict(pages))
+        return await asyncio.to_thread(fetch_pages, dict(pages))
 
     async def run(self, host: str, program: str, timeout_s: float) -> str:
         """On this machine."""
@@ -122,7 +128,19 @@ class SlurmJobs:
         state = GroupState(home.name, started.digest, ANYWHERE, "waiting", job.reason, job=job.number)
         if job.state in {"PENDING", "REQUEUED", "SUSPENDED"}:
             return state
-        return _with_place(state, _read(home / PLACE_FILE, Place), home, job)
+        state = _with_place(state, _read(home / PLACE_FILE, Place), home, job)
+        is_instance = home.name.startswith("instance")
+        return self._doubted(state) if is_instance and state.phase == "ready" else state
+
+    def _doubted(self, state: GroupState) -> GroupState:
+        """Slurm may take minutes to notice that a node is gone; the registry tells sooner."""
+        silent_s = self._registry.silent_s(state.name)
+        if silent_s is None:
+            return msgspec.structs.replace(state, phase="starting", reason="not registered")
+        if silent_s <= STALE_AFTER_S:
+            return state
+        reason = f"nothing heard of it on {state.node} for {silent_s:.0f} s"
+        return msgspec.structs.replace(state, phase="failed", reason=reason)
 
     async def _end_of(self, home: Path) -> str:
         said = last_words(home / "launcher.log")

@@ -16,7 +16,7 @@ from deploy.fleet.backend import Backend
 from deploy.fleet.engine_gauges import read_gauges
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupState
-from deploy.fleet.record import FleetRecord, instance_list
+from deploy.fleet.record import FleetRecord
 from deploy.fleet.shell import HostError
 
 _POLL_S = 1.0
@@ -214,9 +214,9 @@ class Fleet:
         self, record: FleetRecord, outcome: Outcome, drained: tuple[str, ...] | None = None
     ) -> None:
         groups = record.groups
-        instances = instance_list(groups, record.drained if drained is None else drained)
+        silent = record.drained if drained is None else drained
         hosts = {group.host for group in groups if group.role == "scheduler"} - outcome.failed.keys()
-        await self._everywhere(hosts, lambda host: self._backend.tell(host, instances), outcome)
+        await self._everywhere(hosts, lambda host: self._backend.tell(host, groups, silent), outcome)
 
     async def _outstanding(self, state: GroupState) -> int:
         page = f"{engine_url(state)}/metrics"

@@ -32,7 +32,10 @@ def test_who_falls_silent_is_off_the_list_and_on_it_again_with_a_beat(tmp_path: 
     before_s = time.time() - STALE_AFTER_S - 5
     os.utime(tmp_path / "members" / "a.json", (before_s, before_s))
     assert names(registry) == []
+    assert (registry.silent_s("a") or 0.0) > STALE_AFTER_S
     registry.beat("a")
+    registry.leave("b")
+    assert registry.silent_s("b") is None
     assert names(registry) == ["a"]
 
 
