@@ -68,7 +68,7 @@ def test_a_fleet_of_jobs_from_nothing_and_back(slurm: SlurmWorld, cluster_file: 
     finally:
         user.deploy("down", "jobs")
     assert slurm.run("squeue", "--noheader") == ""
-    assert group_processes() == []
+    assert group_processes("jobs") == []
     assert list((tmp_path / "shared" / "fleets").glob("jobs/*/*")) == []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_a_fleet_over_ssh_from_nothing_and_back(world: SshWorld, cluster_file: P
         assert "instance-1: " in user.deploy("logs", "lab")
     finally:
         user.deploy("down", "lab")
-    assert group_processes() == []
+    assert group_processes("lab") == []
     assert [path for host in world.hosts for path in world.seen_from_here(host).glob("fleets/lab/*/*")] == []
     assert list((user.folder / "run" / "lab" / "logs").glob("instance-*.log"))
 
@@ -97,7 +99,7 @@ def _a_second_up_changes_nothing(user: FleetUser, file: str) -> None:
 
 
 def _launchers() -> list[str]:
-    return sorted(group_processes())
+    return sorted(group_processes("lab"))
 
 
 def _it_scales_under_traffic(user: FleetUser, url: str) -> None:
@@ -146,7 +148,7 @@ def test_a_host_that_fails_is_named_and_what_was_begun_is_ended_again(
     )
     assert "host1: ssh" in said
     assert "is its sshd running" in said
-    assert group_processes() == []
+    assert group_processes("lab") == []
 
 
 def test_a_host_with_another_key_than_the_known_one_is_not_trusted(
@@ -158,15 +160,28 @@ def test_a_host_with_another_key_than_the_known_one_is_not_trusted(
     assert said.count("Host key verification failed; log in once by hand") == 3
 
 
+def make_wheel(path: Path) -> None:
+    """A package of one module."""
+    info = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny.py", "")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
 def test_an_environment_is_installed_once_and_an_interrupted_one_is_finished(
-    world: SshWorld, cluster_file: Path, user: FleetUser
+    world: SshWorld, cluster_file: Path, user: FleetUser, tmp_path: Path
 ) -> None:
     requirements = ROOT / ".cache" / "test-cluster-requirements.txt"
-    requirements.write_text("iniconfig==2.0.0\n")
-    settings = (
-        "--set",
-        "setup={requirements: .cache/test-cluster-requirements.txt, python: " + sys.executable + "}",
-    )
+    requirements.write_text("tiny==1.0\n")
+    make_wheel(tmp_path / "tiny-1.0-py3-none-any.whl")
+    setup = {
+        "requirements": str(requirements.relative_to(ROOT)),
+        "python": sys.executable,
+        "pip_arguments": ["--no-index", f"--find-links={tmp_path}"],  # hosts of a test reach no registry
+    }
+    settings = ("--set", f"setup={json.dumps(setup)}")
     first = user.deploy("install", str(cluster_file), *settings)
     assert first.count("installing packages") == 3
     assert user.deploy("install", str(cluster_file), *settings).count("up to date") == 3

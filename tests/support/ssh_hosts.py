@@ -76,9 +76,10 @@ def _mark(process: psutil.Process) -> str:
         return ""
 
 
-def group_processes() -> list[str]:
-    """All processes of any group that this machine sees, namespaces included."""
-    return [f"{each.pid} {_mark(each)}" for each in psutil.process_iter() if _mark(each)]
+def group_processes(fleet: str) -> list[str]:
+    """All processes of a fleet's groups that this machine sees, namespaces included."""
+    marks = {each.pid: _mark(each) for each in psutil.process_iter()}
+    return [f"{pid} {mark}" for pid, mark in marks.items() if f"/fleets/{fleet}/" in mark]
 
 
 @dataclass
