@@ -102,7 +102,11 @@ async def down(folder: FleetFolder, console: Console, *, forget: bool) -> None:
             await verbs.clean_up(outcome)
         if not outcome.failed or forget:
             folder.forget()
-    _raise(outcome)
+    if (error := failures(outcome)) is not None:
+        remedy = (
+            "" if forget else f"\n`block-deploy down {folder.name} --forget` gives up what cannot be reached"
+        )
+        raise DeployError(f"{error}{remedy}")
 
 
 async def base_url(record: FleetRecord) -> str:

@@ -201,6 +201,9 @@ def _versions(config: FleetConfig, patient: Patient) -> Finding:
         return Finding(patient.host, "versions", "wrong", "not installed, and no venv module", remedy)
     if engine is None:
         return Finding(patient.host, "versions", "warning", "not installed yet", "block-deploy install FILE")
+    if "vllm" not in versions and any(group.gpus for group in patient.groups):
+        remedy = f"set setup.engine: vllm=={engine}, which has kernels for GPUs"
+        return Finding(patient.host, "versions", "wrong", f"{found}: the CPU build on a host of GPUs", remedy)
     if not engine.startswith(_VLLM):
         remedy = f"the plugin is made for vLLM {_VLLM}x: set setup.engine or change the environment"
         return Finding(patient.host, "versions", "wrong", found, remedy)

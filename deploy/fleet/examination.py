@@ -1,6 +1,6 @@
 """Runs on a host, on nothing but Python's own library: prints as JSON what ``doctor`` wants to know.
 
-The first line of its input that follows the program is the question, for which ``QUESTION`` is replaced.
+``doctor`` sends this file with its question in place of the empty ``QUESTION``.
 """
 
 import importlib.util

@@ -44,6 +44,7 @@ def render(draft: Draft) -> str:
         schedulers=draft.schedulers,
         backend=_block({"backend": draft.backend}),
         engine=_engine(draft),
+        engine_build=_BUILDS[draft.executor],
         tokenizer=f"{draft.model}/tokenizer.json",
     )
     parse_config(yaml.safe_load(text), FleetConfig, "the new file")
@@ -77,6 +78,11 @@ def _block(content: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
 
 
+_BUILDS = {
+    "real": "  engine: vllm==0.32.0        # in place of the lock's CPU build",
+    "emulated": "#   engine: vllm==0.32.0      # in place of the lock's CPU build, on hosts with GPUs",
+}
+
 _TEMPLATE = """\
 # A fleet of {instances} instances; `block-deploy plan` shows what will run where, `block-deploy doctor`
 # whether the hosts are fit for it. Every setting: block/config.py and block/fleet_config.py.
@@ -89,9 +95,10 @@ engine_port: 8100
 predictor_port: 8200
 ready_timeout_s: 600.0
 {backend}
-# setup:
+setup:
+  python: python3.11
+{engine_build}
 #   environment: /opt/block   # one that is on every host already; else one is made from requirements.lock
-#   engine: vllm==0.32.0      # in place of the lock's CPU build, on hosts with GPUs
 #   prepare: [module load cuda]
 # secrets:                    # where they are read when the fleet starts; never their values
 #   HF_TOKEN: {{env: HF_TOKEN}}

@@ -13,7 +13,7 @@ def plan_table(name: str, groups: tuple[Group, ...]) -> Table:
     """What will run where."""
     table = Table(title=f"{name}: what will run where")
     for column in ("group", "host", "listens on", "ports", "GPUs", "runs"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in {"group", "host"})
     for group in groups:
         gpus = ",".join(map(str, group.gpus)) or "-"
         table.add_row(
@@ -33,8 +33,8 @@ def report_table(report: FleetReport) -> Table:
     """One row per group."""
     urls = " ".join(report.openai_base_urls) or "no scheduler is ready"
     table = Table(title=f"{report.name}: {urls}")
-    for column in ("group", "host", "state", "vLLM", "load", "served", "predicted", "real", "remarks"):
-        table.add_column(column)
+    for column in ("group", "host", "state", "load", "served", "predicted", "real", "remarks"):
+        table.add_column(column, no_wrap=column in {"group", "host", "state"})
     for row in report.groups:
         state = "drained" if row.drained and row.phase == "ready" else row.phase
         served = "" if row.requests is None else str(row.requests)
@@ -42,7 +42,6 @@ def report_table(report: FleetReport) -> Table:
             row.name,
             row.host,
             state,
-            row.vllm,
             _load(row),
             served,
             _latency(row.predicted_ttft_s, row.predicted_e2e_s),
@@ -74,5 +73,10 @@ def _latency(ttft_s: float | None, e2e_s: float | None) -> str:
 
 
 def _remarks(row: GroupReport) -> str:
-    parts = [row.reason, "" if row.current else "older settings: run up again"]
-    return "; ".join(part for part in (*parts, f"job {row.job}" if row.job else "") if part)
+    parts = (
+        row.reason,
+        "" if row.current else "older settings: run up again",
+        f"vLLM {row.vllm}" if row.vllm else "",
+        f"job {row.job}" if row.job else "",
+    )
+    return "; ".join(part for part in parts if part)

@@ -71,10 +71,11 @@ class SlurmWorld:
         daemon = self.daemons.pop(name)
         daemon.kill()
         daemon.wait()
-        # A job's step daemon has left its parent; all of the job has the node's name in its environment.
-        for process in psutil.process_iter():
-            if _node_of(process) == name:
-                _kill(process.pid)
+        # All of a job has the node's name in its environment. Its step daemon goes first: it would tell.
+        jobs = [process for process in psutil.process_iter() if _node_of(process) == name]
+        steps = {parent.pid for job in jobs for parent in job.parents() if parent.name() == "slurmstepd"}
+        for pid in [*steps, *(job.pid for job in jobs)]:
+            _kill(pid)
 
     def run(self, *argv: str) -> str:
         """One of Slurm's commands."""

