@@ -13,6 +13,7 @@ from deploy.fleet.backend import Backend
 from deploy.fleet.engine_gauges import EngineGauges, read_gauges
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupState
+from deploy.fleet.reach import healthy_in
 from deploy.fleet.record import FleetRecord
 from deploy.fleet.shell import HostError
 from deploy.state import ProcessState
@@ -179,12 +180,8 @@ def _predicted(page: str) -> dict[str, object]:
 
 
 def _scheduler_columns(state: GroupState, pages: Mapping[str, str]) -> dict[str, object]:
-    page = pages.get(f"{state.processes[0].url}/health", "") if state.processes else ""
-    try:
-        instances = json.loads(page)["instances"]
-        return {"healthy": sum(bool(one["healthy"]) for one in instances)}
-    except (ValueError, KeyError, TypeError):
-        return {"healthy": 0}
+    healthy = healthy_in(pages, state.processes[0].url) if state.processes else set()
+    return {"healthy": len(healthy or ())}
 
 
 def _version(page: str) -> str:

@@ -16,12 +16,15 @@ from deploy.fleet.backend import Backend
 from deploy.fleet.engine_gauges import read_gauges
 from deploy.fleet.group import Group
 from deploy.fleet.group_state import GroupState
+from deploy.fleet.reach import until_reached
 from deploy.fleet.record import FleetRecord
 from deploy.fleet.shell import HostError
 
 _POLL_S = 1.0
 _QUIET_LOOKS = 2
 """Looks in a row that must find an instance idle: a request may be on its way to it."""
+_REACH_S = 30.0
+"""Schedulers follow their list within a second or two, and poll every instance once a second."""
 _UNREACHABLE_LOOKS = 5
 """Looks in a row that a host may miss while its groups start."""
 
@@ -76,6 +79,8 @@ class Fleet:
         await self._start(fresh, secrets, outcome)
         if renew and not outcome.failed:
             await self.renew(record, outdated, secrets, outcome)
+        if not outcome.failed:
+            await self._until_reached(record, outcome)
         _note_unreachable(wanted.values(), outcome)
 
     async def renew(
@@ -90,6 +95,9 @@ class Fleet:
             await self._backend.stop(group.host, group.name)
             await self._start([group], secrets, outcome)
             await self._tell(record, outcome)
+            if not outcome.failed:
+                # The next one may only go once this one serves again.
+                await self._until_reached(record, outcome)
             if outcome.failed:
                 return
 
@@ -185,6 +193,18 @@ class Fleet:
                 continue
             del waiting[name]
         return [name for name in mine if name in seen and seen[name].phase == "waiting"]
+
+    async def _until_reached(self, record: FleetRecord, outcome: Outcome) -> None:
+        """Wait until the schedulers send requests to all instances that are in service."""
+        ready = [state for state in (await self.look(outcome)).values() if state.phase == "ready"]
+        roles = {group.name: group.role for group in record.groups if group.name not in record.drained}
+        schedulers = [state for state in ready if roles.get(state.name) == "scheduler"]
+        instances = [state.name for state in ready if roles.get(state.name) == "instance"]
+        try:
+            complaints = await until_reached(self._backend, schedulers, instances, _REACH_S)
+        except HostError as error:
+            complaints = {"schedulers": str(error)}
+        outcome.failed.update(complaints)
 
     async def _end(self, record: FleetRecord, states: list[GroupState], outcome: Outcome) -> None:
         """Those not wanted any more, which are off the schedulers' lists already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -138,12 +139,25 @@ def test_a_fleet_converges_scales_restarts_and_leaves_nothing(
     assert not [path for path in files if b"open-sesame" in path.read_bytes()]
 
     assert "listening on" in deploy("logs", "lab", "instance-0").stdout
+    assert "listening on" in _followed(tmp_path)
     down = deploy("down", "lab")
     assert down.returncode == 0, down.stdout + down.stderr
     assert _processes(tmp_path) == {}
     assert list((tmp_path / "folder" / "fleets" / "lab").iterdir()) == []
     assert (tmp_path / "run" / "lab" / "logs" / "instance-0.log").exists()
     assert deploy("status", "lab").returncode == 1
+
+
+def _followed(folder: Path) -> str:
+    """The first line of logs that are followed, and an orderly end by Ctrl-C."""
+    argv = [sys.executable, "-m", "deploy.cli", "logs", "lab", "instance-0", "-f"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        line = following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(20) == 130
+    return line
 
 
 def _is_engine(pid: int) -> bool:
