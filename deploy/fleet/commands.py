@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from deploy.fleet.record import FleetFolder, FleetRecord
 from deploy.fleet.secret import read_secrets
 from deploy.fleet.session import Prepared, failures, fleet_of, opened
 from deploy.fleet.verbs import Outcome
+from deploy.run_folder import folders_below
 
 _KEPT_LOG_BYTES = 2**20
 
@@ -179,6 +179,6 @@ def _raise(outcome: Outcome) -> None:
         raise error
 
 
-def find_fleets(run_dir: Path) -> Iterable[FleetFolder]:
-    """Fleets that have a record below ``run_dir``."""
-    return [FleetFolder(path.parent) for path in sorted(run_dir.glob("*/fleet.json"))]
+def find_fleets(run_dir: Path) -> list[FleetFolder]:
+    """Fleets that have a record below ``run_dir``. Raises DeployError when it cannot be searched."""
+    return [folder for folder in map(FleetFolder, folders_below(run_dir)) if folder.exists]

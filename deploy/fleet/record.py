@@ -95,6 +95,11 @@ class FleetFolder:
         """The fleet's name."""
         return self.path.name
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a fleet."""
+        return (self.path / FILE).exists()
+
     def read(self) -> FleetRecord | None:
         """None if there is no fleet."""
         try:
