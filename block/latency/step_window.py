@@ -42,7 +42,7 @@ class StepWindow:
         self.most_tokens = max(self.most_tokens, float(shapes[:, TOKENS].max()))
 
     def contents(self) -> tuple[Floats, Floats, Floats, Ints]:
-        """Rows (steps, terms), seconds (steps,), weights (steps,) in 0..1, and their cells' numbers (steps,)."""
+        """Rows (steps, terms), seconds (steps,), weights (steps,) in 0..1, and their cells (steps,)."""
         held = np.flatnonzero(self._taken_at >= 0)
         age = self._count - self._taken_at[held]
         return self._rows[held], self._seconds[held], np.exp2(-age / HALF_LIFE_STEPS), held // PER_CELL
