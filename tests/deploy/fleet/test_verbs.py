@@ -152,7 +152,8 @@ def test_what_has_changed_is_renewed_one_after_the_other_each_idle_before_it_end
     hosts.told.clear()
     hosts.busy["instance-0"] = 3
     assert converge(hosts, record(engine_port=9000)).failed == {}
-    assert hosts.calls[:4] == ["stop instance-0", "start instance-0", "stop instance-1", "start instance-1"]
+    calls = [call for call in hosts.calls if "instance" in call]
+    assert calls == ["stop instance-0", "start instance-0", "stop instance-1", "start instance-1"]
     assert (("instance-0", "instance-1"), ("instance-0",)) in hosts.told
     assert hosts.told[-1] == (("instance-0", "instance-1"), ())
     assert hosts.busy["instance-0"] == 0
