@@ -188,4 +188,5 @@ def test_an_environment_is_installed_once_and_an_interrupted_one_is_finished(
     [whole] = world.seen_from_here("host1").glob("environment-*/.complete")
     whole.unlink()
     third = user.deploy("install", str(cluster_file), *settings)
-    assert (third.count("installing packages"), third.count("up to date")) == (1, 2)
+    again = 1 if world.isolated else 3
+    assert (third.count("installing packages"), third.count("up to date")) == (again, 3 - again)

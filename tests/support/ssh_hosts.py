@@ -100,10 +100,14 @@ class SshWorld:
         return self.folder / "known_hosts"
 
     @property
+    def isolated(self) -> bool:
+        """Whether each host has a disk of its own."""
+        return any(host.namespace for host in self.hosts.values())
+
+    @property
     def deploy_folder(self) -> Path:
         """For the cluster file: a folder that each host has for itself, where it can."""
-        isolated = any(host.namespace for host in self.hosts.values())
-        return (_DISK if isolated else self.folder) / "block-deploy"
+        return (_DISK if self.isolated else self.folder) / "block-deploy"
 
     def seen_from_here(self, name: str) -> Path:
         """The same folder of one host, as this machine sees it."""
