@@ -22,7 +22,8 @@ $(error MODEL is not a setting: the model is the cluster file's; name another wi
 endif
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: help install model demo up test test-slow bench-what-if bench-router bench-failures lint clean
+.PHONY: help install model demo up test test-slow test-cluster bench-what-if bench-router bench-failures lint \
+	clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -58,6 +59,10 @@ test: $(READY) ## Run the test suite
 
 test-slow: $(READY) ## Run the tests that take minutes: whole clusters, emulated and computed
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: $(READY) ## Deploy over real sshds and on a real Slurm (installs both with apt-get if they lack)
+	tests/cluster/install.sh
+	$(BIN)/python -m pytest -m cluster -s tests/cluster
 
 bench-what-if: $(READY) ## Time what-ifs, decisions, plain simulation and a predictor's start
 	$(BIN)/block-exp bench what-if

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import msgspec
 import typer
 from rich.console import Console
 
 from block.errors import BlockError
-from deploy.cluster_file import load_plan
+from deploy.cluster_file import load_plan, load_settings
+from deploy.fleet import cli as fleet
+from deploy.fleet.commands import find_fleets
+from deploy.fleet.record import FleetFolder
+from deploy.fleet.secret import read_secrets
 from deploy.launch import launch_argv, run_until_signalled, start_in_background, stay_up
 from deploy.log_file import follow, read_tail
 from deploy.run_folder import RunFolder, find_run_folders
@@ -23,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     help="Bring a fleet of vLLM servers with its predictors and scheduler up and down.",
     rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,
 )
 
 _console = Console()
@@ -40,8 +46,19 @@ def up(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override, as FIELD=VALUE.")] = None,
     instances: Annotated[int | None, typer.Option(help="How many vLLM servers.")] = None,
     detach: Annotated[bool, typer.Option(help="Leave it running in the background.")] = False,
+    on_failure: Annotated[
+        Literal["keep", "rollback"], typer.Option(help="Of a fleet: keep what has started, or end it again.")
+    ] = "keep",
 ) -> None:
-    """Start a cluster and keep it up until Ctrl-C. Exits with 1 if anything fails to start."""
+    """Start a cluster and keep it up until Ctrl-C; or, with a backend, bring a fleet to what the file says.
+
+    A fleet stays up until `down`; what runs there already is left alone. Exits with 1 if anything fails.
+    """
+    config = load_settings(file, settings or [], instances)
+    if config.backend is not None:
+        fleet.up(file, settings or [], instances, roll_back=on_failure == "rollback")
+        return
+    os.environ.update(read_secrets(config.secrets))
     plan = load_plan(file, settings or [], instances)
     if detach:
         start_in_background(plan, launch_argv(file, settings or [], instances), _console)
@@ -56,15 +73,21 @@ def status(
     run_dir: RunDir = Path("run"),
 ) -> None:
     """Show what runs. Exits with 1 when the named cluster is not up, or one of its processes died."""
-    states = [state for folder in _folders(run_dir, name) if (state := folder.read_state())]
+    reports = [fleet.status(folder) for folder in _fleets(run_dir, name)]
+    folders = [] if name and reports else _folders(run_dir, name)
+    states = [state for folder in folders if (state := folder.read_state())]
     if as_json:
-        print(msgspec.json.encode(states).decode())
-    elif not states:
+        print(msgspec.json.encode([*reports, *states]).decode())
+    elif not states and not reports:
         print(_nothing_up(run_dir, name))
     else:
+        for report in reports:
+            fleet.show_status(report)
         for state in states:
             _console.print(state_table(state))
-    if (name and not states) or any(state.ended for state in states):
+    if (name and not states and not reports) or any(state.ended for state in states):
+        raise typer.Exit(1)
+    if not all(report.all_ready for report in reports):
         raise typer.Exit(1)
 
 
@@ -76,6 +99,9 @@ def logs(
     run_dir: RunDir = Path("run"),
 ) -> None:
     """Show the logs of a cluster, also of one that has ended."""
+    for one in _fleets(run_dir, name):
+        fleet.logs(one, process, following=following)
+        return
     [folder] = _folders(run_dir, name)
     paths = folder.log_files()
     chosen = [path for path in paths if process in (None, path.stem)]
@@ -93,16 +119,39 @@ def logs(
 
 
 @app.command(epilog="Example: block-deploy down local")
-def down(name: ClusterName = None, run_dir: RunDir = Path("run")) -> None:
+def down(
+    name: ClusterName = None,
+    run_dir: RunDir = Path("run"),
+    forget: Annotated[
+        bool, typer.Option(help="Of a fleet: give up hosts that cannot be reached, and what runs there.")
+    ] = False,
+) -> None:
     """End a cluster and everything that belongs to it; one that has ended already is not an error."""
-    folders = [folder for folder in _folders(run_dir, name) if folder.read_state()]
-    if name is None and len(folders) > 1:
-        _fail(f"several clusters are up: {', '.join(folder.path.name for folder in folders)}; name one")
+    fleets = _fleets(run_dir, name)
+    folders = [] if name and fleets else [each for each in _folders(run_dir, name) if each.read_state()]
+    up_names = [*(one.name for one in fleets), *(one.path.name for one in folders)]
+    if name is None and len(up_names) > 1:
+        _fail(f"several clusters are up: {', '.join(up_names)}; name one")
+    for one in fleets:
+        fleet.down(one, forget=forget)
     for folder in folders:
         take_down(folder)
         print(f"cluster {folder.path.name} is down")
-    if not folders:
+    if not folders and not fleets:
         print(_nothing_up(run_dir, name))
+
+
+for _verb, _example in (
+    (fleet.plan, "plan config/cluster/ssh.yaml --instances 6"),
+    (fleet.install, "install config/cluster/ssh.yaml"),
+    (fleet.scale, "scale 6"),
+    (fleet.drain, "drain instance-2"),
+    (fleet.restart, "restart instance-2"),
+    (fleet.doctor, "doctor config/cluster/ssh.yaml"),
+    (fleet.init, "init lab.yaml --name lab --backend ssh --host me@gpu1 --host me@gpu2 --gpus 1"),
+    (fleet.import_cloudlab, "import-cloudlab manifest.xml --username me"),
+):
+    app.command(epilog=f"Example: block-deploy {_example}")(_verb)
 
 
 def main() -> None:
@@ -112,6 +161,10 @@ def main() -> None:
         app()
     except BlockError as error:
         _fail(str(error))
+
+
+def _fleets(run_dir: Path, name: str | None) -> list[FleetFolder]:
+    return [folder for folder in find_fleets(run_dir) if name in {None, folder.name}]
 
 
 def _folders(run_dir: Path, name: str | None) -> list[RunFolder]:

@@ -11,6 +11,7 @@ import yaml
 from block.access import is_loopback
 from block.config import ClusterConfig, load_config, source_of
 from block.errors import ConfigError, DeployError
+from block.fleet_config import FleetConfig
 from block.operation import AccessSettings, TlsSettings
 from deploy.engine_command import missing_model
 from deploy.plan import ClusterPlan, plan_cluster
@@ -23,18 +24,24 @@ def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = 
     So a cluster is the same one from whatever directory it is started. Raises ConfigError for a wrong
     setting or a file it names that is not there, DeployError when the model folder is missing.
     """
-    overrides = _overrides(settings, instances)
-    config, root = load_config(file, ClusterConfig, overrides), project_of(file)
-    check_settings(
-        config.scheduler,
-        lambda field: f"{source_of(f'scheduler.{field}', str(file), overrides)}: scheduler.{field}",
-    )
+    config, root = load_settings(file, settings, instances), project_of(file)
     _check_exposure(config, file)
     plan = plan_cluster(config, root)
     if problem := missing_model(plan.model):
         raise DeployError(problem)
     _check_files(config, root, file)
     return plan
+
+
+def load_settings(file: Path, settings: Iterable[str] = (), instances: int | None = None) -> FleetConfig:
+    """Read ``file`` and apply ``FIELD=VALUE`` settings. Raises ConfigError for a wrong setting."""
+    overrides = _overrides(settings, instances)
+    config = load_config(file, FleetConfig, overrides)
+    check_settings(
+        config.scheduler,
+        lambda field: f"{source_of(f'scheduler.{field}', str(file), overrides)}: scheduler.{field}",
+    )
+    return config
 
 
 def load_cluster(file: Path, settings: Iterable[str] = ()) -> ClusterConfig:

@@ -44,6 +44,8 @@ class ProcessPlan:
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables on top of the launcher's own."""
     host: str = "127.0.0.1"
+    ready_on: frozenset[int] = frozenset({200})
+    """Statuses of the health URL that mean ready."""
 
 
 @dataclass(frozen=True, slots=True)

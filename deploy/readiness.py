@@ -20,7 +20,7 @@ _POLL_TIMEOUT_S = 2.0
 
 async def wait_until_ready(process: ManagedProcess, session: aiohttp.ClientSession) -> None:
     """Return once the process is ready; raises DeployError when it ends first. Cancel at a deadline."""
-    while not await _answers(process.plan.health_url, session):
+    while not await _answers(process.plan, session):
         # Between two polls, the process' own end is what may happen.
         await asyncio.wait([process.ended], timeout=_POLL_S)
         if process.ended.done():
@@ -62,12 +62,12 @@ def _refused(plan: ProcessPlan, error: OSError) -> str:
     )
 
 
-async def _answers(url: str, session: aiohttp.ClientSession) -> bool:
+async def _answers(plan: ProcessPlan, session: aiohttp.ClientSession) -> bool:
     try:
         patience = aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
         # Whether it is up is all that is asked; whose certificate it has is its clients' business.
-        async with session.get(url, timeout=patience, ssl=False) as response:
-            return response.status == 200
+        async with session.get(plan.health_url, timeout=patience, ssl=False) as response:
+            return response.status in plan.ready_on
     except (aiohttp.ClientError, TimeoutError):
         return False
 

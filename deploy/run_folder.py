@@ -182,9 +182,13 @@ def find_run_folders(run_dir: Path) -> list[RunFolder]:
 
     Raises DeployError when the folder cannot be searched.
     """
+    return [folder for folder in map(RunFolder, folders_below(run_dir)) if folder.was_used]
+
+
+def folders_below(run_dir: Path) -> list[Path]:
+    """By name; none when there is no such folder. Raises DeployError when it cannot be searched."""
     with _explained(run_dir):
         try:
-            paths = sorted(path for path in run_dir.iterdir() if path.is_dir())
+            return sorted(path for path in run_dir.iterdir() if path.is_dir())
         except FileNotFoundError:
             return []
-    return [folder for folder in map(RunFolder, paths) if folder.was_used]

@@ -1,0 +1,161 @@
+"""Which group runs where. Pure: a fleet's configuration in, groups out.
+
+Instances are dealt out one per host and round, in the order of the file, so that a fleet that grows or
+shrinks leaves everybody else in place. Ports are different within a whole fleet, so that groups may meet on
+one machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from block.errors import ConfigError
+from block.fleet_config import FleetConfig, HostConfig, LocalBackend, SlurmBackend, SshBackend
+from deploy.fleet.group import Group, InstancePart, SchedulerPart
+
+ANYWHERE = "slurm"
+"""The host of groups whose machine Slurm chooses."""
+_HERE = "this-machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one group."""
+
+    host: str
+    listen: str
+    address: str
+    gpus: tuple[int, ...] = ()
+    engine: Mapping[str, object] = field(default_factory=dict)
+    """Engine settings that differ there."""
+
+
+def place(config: FleetConfig, source: str) -> tuple[Group, ...]:
+    """All groups of a fleet: instances, then schedulers. ``source``: digest of what they run.
+
+    Raises ConfigError when there is no room, or ports run out.
+    """
+    _check_ports(config)
+    instances, schedulers = _SLOTS[type(config.backend)](config)
+    if len(instances) < config.instances:
+        raise ConfigError(
+            f"instances = {config.instances}: the hosts have room for {len(instances)}; add hosts, or say "
+            "how many each takes (backend.hosts: gpus, instances)"
+        )
+    return (
+        *(_instance(config, source, index, instances[index]) for index in range(config.instances)),
+        *(_scheduler(config, source, index, schedulers[index]) for index in range(config.schedulers)),
+    )
+
+
+def host_names(config: FleetConfig) -> tuple[str, ...]:
+    """All hosts of a fleet, whether or not something runs there."""
+    if isinstance(config.backend, SshBackend):
+        return tuple(host.name for host in config.backend.hosts)
+    return (ANYWHERE,) if isinstance(config.backend, SlurmBackend) else (_HERE,)
+
+
+def _instance(config: FleetConfig, source: str, index: int, slot: Slot) -> Group:
+    engine = config.engine.model_copy(update=dict(slot.engine))
+    gpus = max(len(slot.gpus), config.gpus_per_instance if slot.host == ANYWHERE else 0)
+    if gpus > 1 and engine.executor == "real":
+        flags = (*engine.extra_flags, "--tensor-parallel-size", str(gpus))
+        engine = engine.model_copy(update={"extra_flags": flags})
+    part = InstancePart(
+        engine=engine,
+        engine_port=config.engine_port + index,
+        predictor=config.predictor,
+        predictor_port=config.predictor_port + index,
+    )
+    return _group(config, source, f"instance-{index}", slot, part)
+
+
+def _scheduler(config: FleetConfig, source: str, index: int, slot: Slot) -> Group:
+    part = SchedulerPart(
+        scheduler=config.scheduler,
+        port=config.scheduler_port + index,
+        served_model_name=config.engine.served_model_name,
+    )
+    return _group(config, source, f"scheduler-{index}", slot, part)
+
+
+def _group(
+    config: FleetConfig, source: str, name: str, slot: Slot, part: InstancePart | SchedulerPart
+) -> Group:
+    return Group(
+        fleet=config.name,
+        name=name,
+        host=slot.host,
+        listen=slot.listen,
+        address=slot.address,
+        gpus=slot.gpus,
+        ready_timeout_s=config.ready_timeout_s,
+        source=source,
+        part=part,
+    )
+
+
+def _local_slots(config: FleetConfig) -> tuple[list[Slot], list[Slot]]:
+    slot = Slot(_HERE, config.host, config.host)
+    return [slot] * config.instances, [slot] * config.schedulers
+
+
+def _slurm_slots(config: FleetConfig) -> tuple[list[Slot], list[Slot]]:
+    # The address is found on the node, once the job is there.
+    slot = Slot(ANYWHERE, "0.0.0.0", "")
+    return [slot] * config.instances, [slot] * config.schedulers
+
+
+def _ssh_slots(config: FleetConfig) -> tuple[list[Slot], list[Slot]]:
+    assert isinstance(config.backend, SshBackend)
+    hosts = {host.name: host for host in config.backend.hosts}
+    rooms = [_room(host, config) for host in hosts.values()]
+    rounds = max(map(len, rooms))
+    instances = [room[turn] for turn in range(rounds) for room in rooms if turn < len(room)]
+    chosen = [hosts[name] for name in config.backend.scheduler_hosts] or list(hosts.values())
+    schedulers = [
+        Slot(host.name, host.reached_by, host.reached_by)
+        for host in islice(chosen * config.schedulers, config.schedulers)
+    ]
+    return instances, schedulers
+
+
+def _room(host: HostConfig, config: FleetConfig) -> list[Slot]:
+    each = config.gpus_per_instance if host.gpus else 0
+    by_gpus = host.gpus // each if each else 1
+    count = by_gpus if host.instances is None else host.instances
+    if each and count > by_gpus:
+        raise ConfigError(
+            f"backend.hosts: {host.name} has {host.gpus} GPUs, too few for {count} instances of {each}"
+        )
+    changed: dict[str, object] = {"executor": host.executor} if host.executor else {}
+    return [
+        Slot(host.name, host.reached_by, host.reached_by, tuple(range(i * each, (i + 1) * each)), changed)
+        for i in range(count)
+    ]
+
+
+_SLOTS: Mapping[type, Callable[[FleetConfig], tuple[list[Slot], list[Slot]]]] = {
+    LocalBackend: _local_slots,
+    SshBackend: _ssh_slots,
+    SlurmBackend: _slurm_slots,
+}
+
+
+def _check_ports(config: FleetConfig) -> None:
+    taken: dict[int, str] = {}
+    counts = {
+        "scheduler_port": config.schedulers,
+        "engine_port": config.instances,
+        "predictor_port": config.instances,
+    }
+    for name, count in counts.items():
+        first: int = getattr(config, name)
+        if first + count - 1 > 65535:
+            raise ConfigError(f"{name} = {first}: leaves no room for {count} ports up to 65535")
+        for port in range(first, first + count):
+            if port in taken:
+                raise ConfigError(f"{name} = {first}: port {port} is also in the range of {taken[port]}")
+            taken[port] = name
