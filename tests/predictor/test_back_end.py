@@ -24,8 +24,8 @@ LATENCY = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
 class Doubling(WhatIf):
     """Says that everything takes twice as long."""
 
-    def ask(self, newcomer: Newcomer) -> tuple[Prediction, PredictionSpread]:
-        prediction, spread = super().ask(newcomer)
+    def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
+        prediction, spread = super().ask(newcomer, harm=harm)
         return Prediction(2 * prediction.ttft_s, 2 * prediction.e2e_s, 0, 0, 0, 0, 0, "doubled", 1), spread
 
 
