@@ -103,7 +103,11 @@ setup:
 # secrets:                    # where they are read when the fleet starts; never their values
 #   HF_TOKEN: {{env: HF_TOKEN}}
 {engine}
+# Whoever reaches these hosts may use the fleet; for keys in place of allow_anyone see docs/operating.md.
+predictor:
+  access: {{allow_anyone: true}}
 scheduler:
+  access: {{allow_anyone: true}}
   policy: block
   estimator: history
   tokenizer: {tokenizer}

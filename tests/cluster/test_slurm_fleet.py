@@ -44,7 +44,8 @@ def cluster_file(tmp_path: Path, llama_model: Path) -> Path:
             "latency": "config/latency/a30-llama-2-7b.yaml",
             "num_gpu_blocks": 1053,
         },
-        "scheduler": {"policy": "block", "estimator": "max_tokens"},
+        "predictor": {"access": {"allow_anyone": True}},
+        "scheduler": {"policy": "block", "estimator": "max_tokens", "access": {"allow_anyone": True}},
     }
     path = ROOT / ".cache" / "test-cluster-slurm.yaml"
     path.write_text(yaml.safe_dump(config))
