@@ -26,6 +26,8 @@ HORIZON_S = 60.0
 """How far ahead arrivals are expected."""
 MOST = 128
 """Arrivals remembered, and expected at most: at high rates both reach less far."""
+GRID_SHARE = 0.25
+"""Of the time between two of them, how far apart questions may be that count on them at the same times."""
 KINDS = 32
 """Kinds of requests, by length, that are told apart."""
 _FEWEST = 3
@@ -92,7 +94,7 @@ class ArrivalProcess:
         kinds = self._mixed_lengths()
         lengths = kinds[np.arange(count) % len(kinds)]
         arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
-        return Background(arrival_s, lengths[:, 0], lengths[:, 1])
+        return Background(arrival_s, lengths[:, 0], lengths[:, 1], GRID_SHARE / rate_per_s)
 
     def _mixed_lengths(self) -> Ints:
         """(kinds, 2) prompt and output tokens: means of equal shares of those seen, in an order of which

@@ -6,6 +6,7 @@ of a request's time goes to the prompts and tokens of later ones. They delay; th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,6 +28,10 @@ class Background:
     """(requests,)"""
     output_tokens: Ints
     """(requests,)"""
+    grid_s: float = 0.0
+    """A what-if may move them all by up to half of this, so that questions at about the same time share a
+    baseline; at most the first arrival.
+    """
 
     def __post_init__(self) -> None:
         """Raises StateError for columns that do not fit each other or cannot be."""
@@ -37,6 +42,8 @@ class Background:
         times_s = self.arrival_s
         if not np.isfinite(times_s).all() or times_s[0] < 0 or (times_s[1:] < times_s[:-1]).any():
             raise StateError("background.arrival_s: must be seconds from 0 on that never fall")
+        if not 0 <= self.grid_s <= times_s[0]:
+            raise StateError(f"background.grid_s = {self.grid_s}: must be within 0..{times_s[0]}")
         if self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1:
             raise StateError("background: prompt_tokens and output_tokens must be at least 1")
 
@@ -44,6 +51,12 @@ class Background:
     def none(cls) -> Self:
         """Nothing more is expected."""
         return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def as_of_s(self, now_s: float) -> float:
+        """When a question asked at ``now_s`` takes them to count from."""
+        if self.grid_s <= 0.0 or len(self) == 0:
+            return now_s
+        return (math.floor(now_s / self.grid_s) + 0.5) * self.grid_s
 
     def __len__(self) -> int:
         return len(self.arrival_s)

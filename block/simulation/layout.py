@@ -72,8 +72,9 @@ ENDING: Final = 52  # where the list of members that end in this step starts in 
 AWAITED: Final = 53  # how many are to finish yet
 BACKGROUND: Final = 54  # position of the first record behind them
 AWAITED_FROM: Final = 55  # position of the first record among them
+MOST_STEPS: Final = 56  # a run goes no further
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 56
+BATCH: Final = 57
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 

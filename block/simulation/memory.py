@@ -14,6 +14,9 @@ from block.types import EngineLimits
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+UNBOUNDED = 2**62
+"""Steps that no run gets to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -150,6 +153,7 @@ class MemoryPlan:
         s[layout.SEATS] = seats
         # More than can finish: a run goes on to the end unless told otherwise.
         s[layout.AWAITED] = n + 1
+        s[layout.MOST_STEPS] = UNBOUNDED
         s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
         _write_limits(s, self.limits)
         _write_free_queue(s, blocks)

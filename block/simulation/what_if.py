@@ -16,22 +16,19 @@ import numpy as np
 
 from block.errors import StateError
 from block.latency.base import StepLatencyModel
-from block.simulation import layout
+from block.simulation import layout, questions
 from block.simulation.background import Background
 from block.simulation.columns import MAX_TOKENS, EngineColumns
-from block.simulation.compiled import compiled, compiled_allocating, spare_linear_algebra
+from block.simulation.compiled import spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.memory import Floats, Ints
-from block.simulation.resume import likely_hits, resume
-from block.simulation.run import run
+from block.simulation.resume import check_arrival, likely_hits, resume
 from block.types import Arrival, EngineLimits, EngineState, Prediction, PredictionSpread
 
-# Entries of the compiled answer to one question in one scenario.
-_TTFT, _E2E, _TPOT, _HARM_SUM, _HARM_MAX, _PREEMPTIONS, _STEPS, _OUTSIDE = range(8)
-_ENTRIES = 8
-# Entries of the answers' summary: the means of the above, then these; each maximum follows its deviation.
-_TTFT_STD, _TTFT_MAX, _E2E_STD, _E2E_MAX = range(_ENTRIES, _ENTRIES + 4)
-_FIGURES = _ENTRIES + 4
+_OVERDUE_GRID = 1 / 8
+"""Of a late step's expected duration."""
+MOST_STEPS = 2**21
+"""A run of a what-if is given up there; real ones end after thousands of steps."""
 _NO_BASELINE = (np.empty((0, 0)), np.empty(0, np.int64))
 
 
@@ -75,14 +72,17 @@ class WhatIf:
         self._model = model
         self.scenarios = len(output_tokens)
         background = background or Background.none()
-        self._expecting = len(background) > 0
+        self._background = background
         self._others = len(columns.ids) + len(committed)
         spare = 1 + len(background)
-        self._memory = resume(columns, model.kernel, {}, committed, spare).memory
+        resumed = resume(columns, model.kernel, {}, committed, spare)
+        self._memory, self._ids, self._longest = resumed.memory, resumed.ids, resumed.longest
+        self._memory.s[layout.MOST_STEPS] = MOST_STEPS
         background.announce(self._memory, columns.limits)
         self._stops = self._stop_tokens(output_tokens)
-        self._first_end_s = self._end_of_oldest_step()
-        self._baseline: tuple[float, Floats, Ints] | None = None
+        self._baseline: tuple[tuple[float, float], Floats, Ints] | None = None
+        self.baselines = 0
+        """How often the others were simulated alone."""
 
     def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
         """Simulate with ``newcomer`` in every scenario; durations count from its arrival.
@@ -93,25 +93,30 @@ class WhatIf:
         arrival = newcomer.arrival
         records = self._records(newcomer)
         arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
-        as_of_s = self._as_of(arrival_s)
-        finishes, preemptions = self._baseline_at(as_of_s) if harm else _NO_BASELINE
+        # That nobody has come until a question is known, so what is expected moves with its time.
+        as_of_s = self._background.as_of_s(arrival_s) if len(self._background) else 0.0
+        overdue_s = self._overdue(arrival_s)
+        finishes, preemptions = self._baseline_at(overdue_s, as_of_s) if harm else _NO_BASELINE
         memory = self._memory
-        answers = _ask(memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions)
-        figures = _summary(answers, newcomer.outside_s).tolist()
-        if math.isnan(figures[_E2E]):
-            raise StateError(
-                f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
-                f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
-            )
+        times = np.array([arrival_s, overdue_s, as_of_s])
+        answers, culprit = questions.ask(
+            memory.s, memory.f, self._stops, records, times, finishes, preemptions
+        )
+        if culprit >= 0:
+            raise self._endless(culprit, arrival.id)
+        figures = questions.summary(answers, newcomer.outside_s).tolist()
+        if not all(map(math.isfinite, figures)):
+            raise StateError(f"request {arrival.id}: step times by {self._model.version} are not finite")
         return self._prediction(newcomer, figures), _spread(answers, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
         """(scenarios, 6): the first fields of the newcomer's record."""
         arrival, limits = newcomer.arrival, self._state.limits
         most = max(arrival.max_tokens, *newcomer.output_tokens)
+        check_arrival(arrival, self._longest)
         for tokens in {min(newcomer.output_tokens), max(newcomer.output_tokens)}:
             check_request(SimulatedRequest(arrival.id, 0.0, arrival.prompt_tokens, tokens, most), limits)
-        room = limits.max_model_len - arrival.prompt_tokens
+        room = self._longest - arrival.prompt_tokens
         if len(newcomer.output_tokens) != self.scenarios:
             raise StateError(f"request {arrival.id}: need one output length for each scenario")
         hits = likely_hits(arrival, limits)
@@ -127,41 +132,57 @@ class WhatIf:
         requests = self._memory.requests[: self._others]
         if output_tokens.shape[1] != len(requests):
             raise StateError(f"output_tokens: {output_tokens.shape[1]} lengths for {len(requests)} requests")
-        room = self._state.limits.max_model_len - requests[:, layout.PROMPT]
+        room = self._longest - requests[:, layout.PROMPT]
         most = np.minimum(requests[:, layout.MAX_TOKENS], room)
         stops = np.maximum(np.minimum(output_tokens, most), requests[:, layout.GENERATED] + 1)
         # Arrays in another order would have the compiled functions compiled anew.
         return np.ascontiguousarray(stops)
 
-    def _end_of_oldest_step(self) -> float:
-        """Up to then, a question's time changes nothing for the others."""
-        if self._memory.s[layout.BATCHES] == 0:
+    def _overdue(self, now_s: float) -> float:
+        """When a step that should have ended before ``now_s`` ends at the earliest; 0 where none is late.
+
+        On a grid, so that questions that follow each other share a baseline.
+        """
+        f, batches = self._memory.f, int(self._memory.s[layout.BATCHES])
+        starts, ends = (f[at : at + batches].tolist() for at in (layout.BATCH_START, layout.BATCH_END))
+        timed = [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
+        if not timed or now_s <= timed[0][1]:
             return 0.0
-        return float(self._memory.f[layout.BATCH_END])
+        start_s, end_s = timed[0]
+        grid_s = (end_s - start_s) * _OVERDUE_GRID
+        return end_s + math.ceil((now_s - end_s) / grid_s) * grid_s
 
-    def _as_of(self, now_s: float) -> float:
-        """When the baseline of a question at that time starts."""
-        # That nobody has come until a question is known, so what is expected moves with its time.
-        return now_s if self._expecting or now_s > self._first_end_s else 0.0
-
-    def _baseline_at(self, as_of_s: float) -> tuple[Floats, Ints]:
+    def _baseline_at(self, overdue_s: float, as_of_s: float) -> tuple[Floats, Ints]:
         """Finish times and preemptions without a newcomer."""
-        if self._baseline is None or self._baseline[0] != as_of_s:
-            finishes, preemptions = _run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
-            self._baseline = (as_of_s, finishes, preemptions)
+        moment = (overdue_s, as_of_s)
+        if self._baseline is None or self._baseline[0] != moment:
+            memory = self._memory
+            finishes, preemptions, culprit = questions.run_alone(memory.s, memory.f, self._stops, *moment)
+            if culprit >= 0:
+                raise self._endless(culprit)
+            self._baseline = (moment, finishes, preemptions)
+            self.baselines += 1
         return self._baseline[1:]
+
+    def _endless(self, row: int, newcomer: str = "") -> StateError:
+        limits, known = self._state.limits, (*self._ids, newcomer)
+        request_id = known[row] if row < len(known) else "that is expected"
+        return StateError(
+            f"request {request_id}: is never served to its end: an engine of {limits.total_blocks} blocks of "
+            f"{limits.block_size} with {self._state.free_blocks} free gets nowhere with it"
+        )
 
     def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
-            ttft_s=figures[_TTFT],
-            e2e_s=figures[_E2E],
-            tpot_s=figures[_TPOT],
-            harm_sum_s=figures[_HARM_SUM],
-            harm_max_s=figures[_HARM_MAX],
-            extra_preemptions=figures[_PREEMPTIONS],
+            ttft_s=figures[questions.TTFT],
+            e2e_s=figures[questions.E2E],
+            tpot_s=figures[questions.TPOT],
+            harm_sum_s=figures[questions.HARM_SUM],
+            harm_max_s=figures[questions.HARM_MAX],
+            extra_preemptions=figures[questions.PREEMPTIONS],
             state_age_s=max(newcomer.arrival.arrival_s - self._state.time_s, 0.0),
             model_version=self._model.version,
-            confidence=1.0 - figures[_OUTSIDE] / max(figures[_STEPS], 1.0),
+            confidence=1.0 - figures[questions.OUTSIDE] / max(figures[questions.STEPS], 1.0),
         )
 
 
@@ -178,137 +199,10 @@ def warm_up(model: StepLatencyModel) -> None:
 def _spread(answers: Floats, figures: list[float]) -> PredictionSpread:
     return PredictionSpread(
         scenarios=len(answers),
-        ttft_std_s=figures[_TTFT_STD],
-        ttft_max_s=figures[_TTFT_MAX],
-        e2e_std_s=figures[_E2E_STD],
-        e2e_max_s=figures[_E2E_MAX],
-        ttft_s=tuple(answers[:, _TTFT].tolist()),
-        e2e_s=tuple(answers[:, _E2E].tolist()),
+        ttft_std_s=figures[questions.TTFT_STD],
+        ttft_max_s=figures[questions.TTFT_MAX],
+        e2e_std_s=figures[questions.E2E_STD],
+        e2e_max_s=figures[questions.E2E_MAX],
+        ttft_s=tuple(answers[:, questions.TTFT].tolist()),
+        e2e_s=tuple(answers[:, questions.E2E].tolist()),
     )
-
-
-@compiled_allocating
-def _summary(answers: Floats, outside_s: float) -> Floats:
-    """(figures,): the means over the scenarios, then how far they lie apart; adds the time outside first."""
-    scenarios = len(answers)
-    answers[:, _TTFT] += outside_s
-    answers[:, _E2E] += outside_s
-    figures = np.zeros(_FIGURES)
-    for scenario in range(scenarios):
-        for entry in range(_ENTRIES):
-            figures[entry] += answers[scenario, entry] / scenarios
-    for entry, spread in ((_TTFT, _TTFT_STD), (_E2E, _E2E_STD)):
-        for scenario in range(scenarios):
-            figures[spread] += (answers[scenario, entry] - figures[entry]) ** 2 / scenarios
-            figures[spread + 1] = max(figures[spread + 1], answers[scenario, entry])
-        figures[spread] = np.sqrt(figures[spread])
-    return figures
-
-
-@compiled
-def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float, as_of_s: float) -> None:
-    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now.
-
-    The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
-    has come until then is known.
-    """
-    s[layout.AWAITED] = stops.size
-    q = s[layout.RECORDS]
-    for r in range(stops.size):
-        s[q + layout.STOP_TOKENS] = stops[r]
-        s[q + layout.MAX_TOKENS] = max(s[q + layout.MAX_TOKENS], stops[r])
-        q += layout.RECORD
-    for slot in range(s[layout.BATCHES]):
-        f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
-        f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
-    for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
-        if s[i] >= s[layout.BACKGROUND]:
-            f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
-
-
-@compiled
-def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
-    """Put the newcomer into the spare record, behind all arrivals but those only expected."""
-    q = s[layout.RECORDS] + others * layout.RECORD
-    for field in range(newcomer.size):
-        s[q + field] = newcomer[field]
-    f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
-    i = s[layout.LAST_ARRIVAL]
-    while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
-        s[i] = s[i - 1]
-        s[s[i] + layout.PRIORITY] = max(s[s[i] + layout.PRIORITY], s[q + layout.PRIORITY])
-        i -= 1
-    s[i] = q
-    s[layout.LAST_ARRIVAL] += 1
-    s[layout.AWAITED] += 1
-
-
-@compiled
-def _preemptions(s: Ints, count: int) -> int:
-    """Of the first ``count`` requests; the others' depend on where the run ends."""
-    total = 0
-    for r in range(count):
-        total += s[s[layout.RECORDS] + r * layout.RECORD + layout.PREEMPTIONS]
-    return total
-
-
-@compiled_allocating
-def _run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tuple[Floats, Ints]:
-    """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer."""
-    scenarios, others = stops.shape
-    finishes = np.empty((scenarios, others))
-    preemptions = np.empty(scenarios, np.int64)
-    s, f = np.empty_like(template), np.empty_like(times)
-    for scenario in range(scenarios):
-        s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], now_s, now_s)
-        run(s, f)
-        for r in range(others):
-            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
-            finishes[scenario, r] = f[at + layout.FINISH]
-        preemptions[scenario] = _preemptions(s, others)
-    return finishes, preemptions
-
-
-@compiled_allocating
-def _ask(
-    template: Ints,
-    times: Floats,
-    stops: Ints,
-    newcomers: Ints,
-    arrival_s: float,
-    as_of_s: float,
-    finishes: Floats,
-    preemptions: Ints,
-) -> Floats:
-    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record.
-
-    Without a baseline (no ``finishes``) the entries on the others stay zero.
-    """
-    scenarios, others = stops.shape
-    answers = np.zeros((scenarios, _ENTRIES))
-    s, f = np.empty_like(template), np.empty_like(times)
-    for scenario in range(scenarios):
-        s[:], f[:] = template, times
-        answer = answers[scenario]
-        _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
-        _join(s, f, others, newcomers[scenario], arrival_s)
-        if len(preemptions) == 0:  # what becomes of the others later is not asked
-            s[layout.AWAITED_FROM] = s[layout.RECORDS] + others * layout.RECORD
-            s[layout.AWAITED] = 1
-        run(s, f)
-        fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
-        answer[_TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
-        answer[_E2E] = f[fate + layout.FINISH] - arrival_s
-        after_first = max(s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1, 1)
-        answer[_TPOT] = (answer[_E2E] - answer[_TTFT]) / after_first
-        if len(preemptions) > 0:
-            for r in range(others):
-                at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
-                harm = f[at + layout.FINISH] - finishes[scenario, r]
-                answer[_HARM_SUM] += harm
-                answer[_HARM_MAX] = max(answer[_HARM_MAX], harm)
-            answer[_PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
-        answer[_STEPS] = s[layout.STEPS]
-        answer[_OUTSIDE] = s[layout.OUTSIDE_STEPS]
-    return answers

@@ -201,13 +201,13 @@ def test_lengths_for_other_requests_than_the_states_are_refused(latency: KernelL
 COUNT_COMPILED = """
 import numpy as np
 from block.latency.table import TableLatency
-from block.simulation import placing, what_if
+from block.simulation import placing, questions, what_if
 from block.types import Arrival
 from exp.bench_state import NEWCOMER, BenchState
 from exp.bench_what_if import LATENCY
 
 def compiled():
-    made = {**vars(placing), **vars(what_if)}
+    made = {**vars(placing), **vars(questions)}
     return {name: len(f.signatures) for name, f in made.items() if hasattr(f, "signatures")}
 
 model = TableLatency.load(LATENCY)
@@ -217,7 +217,7 @@ lengths = np.asfortranarray(np.full((4, 21), 300))
 asked = what_if.WhatIf(BenchState(10, 10, 30).build(), model, lengths, [Arrival("c", 0.0, 9, 9, 9)])
 asked.ask(what_if.Newcomer(NEWCOMER, (5, 50, 100, 300)))
 assert compiled() == before, (before, compiled())
-print(before["_ask"], before["place"], len(before))
+print(before["ask"], before["place"], len(before))
 """
 
 

@@ -1,0 +1,174 @@
+"""The runs behind a what-if, compiled: the others alone, and with the newcomer, in every scenario.
+
+Knows nothing of ids and error texts: what keeps a run from its end is named by its row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from block.simulation import layout
+from block.simulation.compiled import compiled, compiled_allocating
+from block.simulation.loop import IDLE
+from block.simulation.memory import Floats, Ints
+from block.simulation.run import run
+
+# Entries of the compiled answer to one question in one scenario.
+TTFT, E2E, TPOT, HARM_SUM, HARM_MAX, PREEMPTIONS, STEPS, OUTSIDE = range(8)
+ENTRIES = 8
+# Entries of the answers' summary: the means of the above, then these; each maximum follows its deviation.
+TTFT_STD, TTFT_MAX, E2E_STD, E2E_MAX = range(ENTRIES, ENTRIES + 4)
+FIGURES = ENTRIES + 4
+
+
+@compiled_allocating
+def summary(answers: Floats, outside_s: float) -> Floats:
+    """(figures,): the means over the scenarios, then how far they lie apart; adds the time outside first."""
+    scenarios = len(answers)
+    answers[:, TTFT] += outside_s
+    answers[:, E2E] += outside_s
+    figures = np.zeros(FIGURES)
+    for scenario in range(scenarios):
+        for entry in range(ENTRIES):
+            figures[entry] += answers[scenario, entry] / scenarios
+    for entry, spread in ((TTFT, TTFT_STD), (E2E, E2E_STD)):
+        for scenario in range(scenarios):
+            figures[spread] += (answers[scenario, entry] - figures[entry]) ** 2 / scenarios
+            figures[spread + 1] = max(figures[spread + 1], answers[scenario, entry])
+        figures[spread] = np.sqrt(figures[spread])
+    return figures
+
+
+@compiled
+def _set_stage(s: Ints, f: Floats, stops: Ints, overdue_s: float, as_of_s: float) -> None:
+    """Lengths of one scenario; no step that is under way ends before ``overdue_s``.
+
+    The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
+    has come until then is known.
+    """
+    s[layout.AWAITED] = stops.size
+    q = s[layout.RECORDS]
+    for r in range(stops.size):
+        s[q + layout.STOP_TOKENS] = stops[r]
+        s[q + layout.MAX_TOKENS] = max(s[q + layout.MAX_TOKENS], stops[r])
+        q += layout.RECORD
+    for slot in range(s[layout.BATCHES]):
+        if f[layout.BATCH_END + slot] > f[layout.BATCH_START + slot]:  # not one that only preempts
+            f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], overdue_s)
+            f[layout.GPU_FREE] = max(f[layout.GPU_FREE], overdue_s)
+    for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
+        if s[i] >= s[layout.BACKGROUND]:
+            f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
+
+
+@compiled
+def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
+    """Put the newcomer into the spare record, behind all arrivals but those only expected."""
+    q = s[layout.RECORDS] + others * layout.RECORD
+    for field in range(newcomer.size):
+        s[q + field] = newcomer[field]
+    f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
+    i = s[layout.LAST_ARRIVAL]
+    while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
+        s[i] = s[i - 1]
+        s[s[i] + layout.PRIORITY] = max(s[s[i] + layout.PRIORITY], s[q + layout.PRIORITY])
+        i -= 1
+    s[i] = q
+    s[layout.LAST_ARRIVAL] += 1
+    s[layout.AWAITED] += 1
+
+
+@compiled
+def _culprit(s: Ints) -> int:
+    """Row of the request that keeps a run from its end: the first that runs, else the first that waits."""
+    first = s[layout.RUNNING_QUEUE] if s[layout.RUNNING_COUNT] > 0 else s[layout.WAITING_HEAD]
+    return (s[first] - s[layout.RECORDS]) // layout.RECORD
+
+
+@compiled
+def _preemptions(s: Ints, count: int) -> int:
+    """Of the first ``count`` requests; the others' depend on where the run ends."""
+    total = 0
+    for r in range(count):
+        total += s[s[layout.RECORDS] + r * layout.RECORD + layout.PREEMPTIONS]
+    return total
+
+
+@compiled_allocating
+def run_alone(
+    template: Ints, times: Floats, stops: Ints, overdue_s: float, as_of_s: float
+) -> tuple[Floats, Ints, int]:
+    """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer; the row of a request
+    that keeps a run from its end, -1 if all end.
+    """
+    scenarios, others = stops.shape
+    finishes = np.empty((scenarios, others))
+    preemptions = np.empty(scenarios, np.int64)
+    s, f = np.empty_like(template), np.empty_like(times)
+    for scenario in range(scenarios):
+        s[:], f[:] = template, times
+        _set_stage(s, f, stops[scenario], overdue_s, as_of_s)
+        if run(s, f) != IDLE:
+            return finishes, preemptions, _culprit(s)
+        for r in range(others):
+            at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
+            finishes[scenario, r] = f[at + layout.FINISH]
+        preemptions[scenario] = _preemptions(s, others)
+    return finishes, preemptions, -1
+
+
+@compiled_allocating
+def ask(
+    template: Ints,
+    times: Floats,
+    stops: Ints,
+    newcomers: Ints,
+    moments: Floats,
+    finishes: Floats,
+    preemptions: Ints,
+) -> tuple[Floats, int]:
+    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record; ``moments``: when
+    it arrives, a late step ends, and others are expected from. And the row of a request that keeps a run
+    from its end, -1 if all end.
+
+    Without a baseline (no ``finishes``) the entries on the others stay zero.
+    """
+    scenarios, others = stops.shape
+    answers = np.zeros((scenarios, ENTRIES))
+    s, f = np.empty_like(template), np.empty_like(times)
+    for scenario in range(scenarios):
+        s[:], f[:] = template, times
+        _set_stage(s, f, stops[scenario], moments[1], moments[2])
+        _join(s, f, others, newcomers[scenario], moments[0])
+        if len(preemptions) == 0:  # what becomes of the others later is not asked
+            s[layout.AWAITED_FROM] = s[layout.RECORDS] + others * layout.RECORD
+            s[layout.AWAITED] = 1
+        if run(s, f) != IDLE:
+            return answers, _culprit(s)
+        _note_fate(s, f, others, moments[0], answers[scenario])
+        if len(preemptions) > 0:
+            _note_harm(s, f, finishes[scenario], answers[scenario])
+            answers[scenario, PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
+    return answers, -1
+
+
+@compiled
+def _note_fate(s: Ints, f: Floats, others: int, arrival_s: float, answer: Floats) -> None:
+    """What became of the newcomer, and how much of the run the step times are fitted for."""
+    fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
+    after_first = s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1
+    answer[TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
+    answer[E2E] = f[fate + layout.FINISH] - arrival_s
+    answer[TPOT] = (answer[E2E] - answer[TTFT]) / max(after_first, 1)
+    answer[STEPS] = s[layout.STEPS]
+    answer[OUTSIDE] = s[layout.OUTSIDE_STEPS]
+
+
+@compiled
+def _note_harm(s: Ints, f: Floats, finishes: Floats, answer: Floats) -> None:
+    """How much later than in ``finishes`` the others ended."""
+    for r in range(finishes.size):
+        at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
+        harm = f[at + layout.FINISH] - finishes[r]
+        answer[HARM_SUM] += harm
+        answer[HARM_MAX] = max(answer[HARM_MAX], harm)
