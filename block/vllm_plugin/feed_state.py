@@ -138,8 +138,11 @@ class FeedState:
         return facts
 
     def _with_promises(self, capture: Capture) -> Capture:
-        """Tell of preempted requests what vLLM forgets: whether the step under way yields a token for them."""
+        """Tell of preempted requests what vLLM forgets: whether the step under way yields them a token."""
         before, self._before = self._before, capture
+        if not capture.preempted:
+            self._promised = {}
+            return capture
         counters, known = capture.preempted_columns, self._promised
         ids = [request.request_id for request in capture.preempted]
         if fresh := set(ids) - known.keys():
