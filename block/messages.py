@@ -25,7 +25,8 @@ from block.types import (
 FEED_VERSION = 1
 
 # What is beyond them would not fit the simulation's integers.
-Tokens = Annotated[int, msgspec.Meta(le=2**31 - 1)]
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+SomeTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -110,9 +111,9 @@ class CandidateRequest(msgspec.Struct, frozen=True):
     """The newcomer of a what-if, and of a commitment."""
 
     id: str
-    prompt_tokens: Tokens
-    output_tokens: Tokens
-    max_tokens: Tokens
+    prompt_tokens: SomeTokens
+    output_tokens: SomeTokens
+    max_tokens: SomeTokens
     priority: Int64 = 0
     output_quantiles: tuple[tuple[float, float], ...] = ()
     """Distribution of the response length as (probability, tokens); empty: exactly ``output_tokens``."""

@@ -120,7 +120,7 @@ class RequestState:
     newest_tokens: int = 0
     """Of those, the tokens of the newest in-flight step."""
     output_placeholders: int = 0
-    """Async scheduling: output tokens promised by in-flight steps."""
+    """Async scheduling: output tokens promised by in-flight steps, to a preempted request too."""
     cached_tokens: int = 0
     """Leading prompt tokens found in the prefix cache at admission."""
     priority: int = 0

@@ -15,7 +15,7 @@ import numpy as np
 from block.lengths import LengthDistribution
 from block.messages import RequestFacts
 from block.simulation.background import Background
-from block.simulation.expectation import MOST, arrival_rate, expected_count, mixed_lengths
+from block.simulation.expectation import GRID_SHARE, MOST, arrival_rate, expected_count, mixed_lengths
 from block.simulation.memory import Floats, Ints
 
 LengthOf = Callable[[str], LengthDistribution | None]
@@ -73,7 +73,7 @@ class ArrivalProcess:
         kinds = self._mixed_lengths()
         lengths = kinds[np.arange(count) % len(kinds)]
         arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
-        return Background(arrival_s, lengths[:, 0], lengths[:, 1])
+        return Background(arrival_s, lengths[:, 0], lengths[:, 1], GRID_SHARE / rate_per_s)
 
     def _mixed_lengths(self) -> Ints:
         """(kinds, 2) prompt and output tokens."""

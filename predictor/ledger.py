@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from block.errors import StateError
 from block.lengths import LengthDistribution
 from block.messages import CandidateRequest
 from block.types import Arrival
@@ -57,7 +58,10 @@ class Ledger:
         """Changes whenever ``arrivals`` or ``length`` may."""
 
     def commit(self, candidate: CandidateRequest, now_s: float) -> None:
-        """Count a request as waiting; a second commit replaces the first."""
+        """Count a request as waiting; a second commit replaces the first. Raises StateError for nonsense."""
+        for name in ("prompt_tokens", "output_tokens", "max_tokens"):
+            if (tokens := getattr(candidate, name)) < 1:
+                raise StateError(f"request {candidate.id}: {name} = {tokens}: must be at least 1")
         self.version += 1
         self._expected[candidate.id] = length_of(candidate)
         if candidate.id in self._present:

@@ -1,7 +1,8 @@
 """The predictor's copy of one engine's state, built from the feed's messages.
 
-A message is checked whole before any of it counts: after a bad one the mirror still holds the last
-good state. Knows nothing of sockets, and never repairs: what contradicts itself is refused by name.
+A message is checked whole before any of it counts, by what the simulation asks of a state too: after a bad
+one the mirror still holds the last good state. Knows nothing of sockets, and never repairs: what
+contradicts itself is refused by name.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from block.errors import FeedError, StateError
 from block.messages import FEED_VERSION, Clockwork, Columns, Delta, FeedMessage, RequestFacts, Snapshot
 from block.simulation.columns import CACHED, FIELDS, STATUS, EngineColumns
 from block.simulation.memory import Ints
+from block.simulation.resume import check_columns
 from block.types import EngineLimits, EngineState, RequestStatus, StepRecord
 from predictor import mirror_checks as checks
 from predictor.mirror_queue import COLUMN_NAMES, CONSTANT_NAMES, MirrorQueue, QueueOrder, unpacked
 
 KEPT_STEPS = 256
+NO_SNAPSHOT = "no snapshot has arrived yet"
 
 
 class Mirror:
@@ -55,7 +58,10 @@ class Mirror:
             message = self._decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FeedError(f"feed message: not understood ({error})") from error
-        self.apply(message)
+        try:
+            self.apply(message)
+        except OverflowError as error:
+            raise StateError(f"feed message: a number is out of bounds ({error})") from error
 
     def apply(self, message: FeedMessage) -> None:
         """Apply one message; when it raises, the mirror holds what it held before.
@@ -70,10 +76,12 @@ class Mirror:
             held = Held.of_snapshot(message)
         else:
             held = self._require_held().after(message)
+        columns = held.engine_columns()
+        check_columns(columns)
         if before is not None and before.engine_id != held.engine_id:
             self._recent_steps.clear()
         self._recent_steps.extend(message.clock.finished_steps)
-        self._held, self._columns = held, None
+        self._held, self._columns = held, columns
 
     def columns(self) -> EngineColumns:
         """The engine's state as of the latest good message, the same object until the next one.
@@ -81,7 +89,7 @@ class Mirror:
         Raises FeedError before the first snapshot.
         """
         if self._columns is None:
-            self._columns = self._require_held().engine_columns()
+            raise FeedError(NO_SNAPSHOT)
         return self._columns
 
     def state(self) -> EngineState:
@@ -90,7 +98,7 @@ class Mirror:
 
     def _require_held(self) -> Held:
         if self._held is None:
-            raise FeedError("no snapshot has arrived yet")
+            raise FeedError(NO_SNAPSHOT)
         return self._held
 
 

@@ -10,16 +10,19 @@ from block.messages import Clockwork, RequestFacts
 from block.types import BatchShape, EngineLimits
 from predictor.mirror_queue import MirrorQueue
 
-POSITIVE_LIMITS = ("block_size", "total_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+POSITIVE_LIMITS = ("total_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+MOST_BLOCK_TOKENS = 2**16
+MOST = 2**31 - 1
+"""Of anything that is counted; beyond, sums would not fit the simulation's integers."""
 
 
 def check_limits(limits: EngineLimits) -> None:
     """Raises StateError for a limit that no engine can have."""
+    _within("limits.block_size", limits.block_size, 1, MOST_BLOCK_TOKENS)
     for name in POSITIVE_LIMITS:
-        if getattr(limits, name) < 1:
-            raise StateError(f"limits.{name}: {getattr(limits, name)} must be positive")
+        _within(f"limits.{name}", getattr(limits, name), 1, MOST)
     for name in ("watermark_blocks", "long_prefill_token_threshold"):
-        _not_negative(f"limits.{name}", getattr(limits, name))
+        _within(f"limits.{name}", getattr(limits, name), 0, MOST)
 
 
 def check_facts(
@@ -34,12 +37,9 @@ def check_facts(
         taken.add(facts.handle)
         _not_negative(f"{where}: handle", facts.handle)
         _finite(f"{where}: arrival_s", facts.arrival_s)
-        if not 1 <= facts.prompt_tokens <= limits.max_model_len:
-            raise StateError(
-                f"{where}: prompt_tokens: {facts.prompt_tokens} not in 1..{limits.max_model_len}"
-            )
-        if facts.max_tokens < 1:
-            raise StateError(f"{where}: max_tokens: {facts.max_tokens} must be positive")
+        _within(f"{where}: prompt_tokens", facts.prompt_tokens, 1, limits.max_model_len)
+        _within(f"{where}: max_tokens", facts.max_tokens, 1, MOST)
+        _within(f"{where}: priority", facts.priority, -(2**63), 2**63 - 1)
 
 
 def check_clock(clock: Clockwork, limits: EngineLimits) -> None:
@@ -103,6 +103,11 @@ def check_cached(cached: Mapping[int, int], facts: Mapping[int, RequestFacts]) -
 def _check_shape(field: str, shape: BatchShape) -> None:
     for name in BatchShape.__slots__:
         _not_negative(f"{field}.{name}", getattr(shape, name))
+
+
+def _within(field: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise StateError(f"{field}: {value} not in {least}..{most}")
 
 
 def _not_negative(field: str, value: int) -> None:

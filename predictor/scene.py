@@ -13,6 +13,7 @@ import numpy as np
 
 from block.simulation.columns import COMPUTED, GENERATED, MAX_TOKENS, PROMPT, EngineColumns
 from block.simulation.memory import Ints
+from block.simulation.resume import longest_request
 from block.types import Arrival, EngineLoad
 from predictor.expected_lengths import ExpectedLengths
 from predictor.ledger import Ledger
@@ -26,7 +27,7 @@ class Scene:
     under_way: tuple[Arrival, ...]
     """Choices that the engine has not shown yet."""
     coming: tuple[Arrival, ...]
-    """Of those, all but the ones that vLLM refuses at its door: they never reach the queue."""
+    """Of those, all but the ones whose prompts the engine has no room for: vLLM refuses them at its door."""
     lengths: ExpectedLengths
 
     @classmethod
@@ -34,8 +35,8 @@ class Scene:
         cls, columns: EngineColumns, ledger: Ledger, under_way: tuple[Arrival, ...], before: Self | None
     ) -> Self:
         """Takes over what it can from the scene ``before``."""
-        longest = columns.limits.max_model_len - 1
-        coming = tuple(each for each in under_way if 1 <= each.prompt_tokens <= longest)
+        longest = longest_request(columns)
+        coming = tuple(each for each in under_way if each.prompt_tokens < longest)
         ids = columns.ids + tuple(each.id for each in coming)
         if before is not None and before.lengths.hold_for(ledger, ids):
             lengths = before.lengths

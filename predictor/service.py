@@ -181,10 +181,16 @@ class PredictorService:
         """Why the mirror is not to be trusted; empty when it is."""
         silence_s = time.monotonic() - self._reader.last_message_s
         if not self._reader.synchronised:
-            return f"not in step with the engine's state feed: {self._reader.problem}"
+            return f"not in step with the engine's state feed: {self._reader.problem}{self._last_good()}"
         if silence_s > self._config.settings.stale_after_s:
             return f"no word from the engine's state feed for {silence_s:.1f} s"
         return ""
+
+    def _last_good(self) -> str:
+        if not self._reader.mirror.ready:
+            return ""
+        columns = self._reader.mirror.columns()
+        return f"; the last good state, of step {columns.step}, is {time.time() - columns.time_s:.1f} s old"
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -13,6 +13,7 @@ import numpy as np
 
 from block.errors import StateError
 from block.simulation import layout
+from block.simulation.expectation import expected_as_of_s
 from block.simulation.memory import Floats, Ints, Memory
 from block.types import EngineLimits
 
@@ -27,6 +28,10 @@ class Background:
     """(requests,)"""
     output_tokens: Ints
     """(requests,)"""
+    grid_s: float = 0.0
+    """A what-if may move them all by up to half of this, so that questions at about the same time share a
+    baseline; at most the first arrival.
+    """
 
     def __post_init__(self) -> None:
         """Raises StateError for columns that do not fit each other or cannot be."""
@@ -37,6 +42,8 @@ class Background:
         times_s = self.arrival_s
         if not np.isfinite(times_s).all() or times_s[0] < 0 or (times_s[1:] < times_s[:-1]).any():
             raise StateError("background.arrival_s: must be seconds from 0 on that never fall")
+        if not 0 <= self.grid_s <= times_s[0]:
+            raise StateError(f"background.grid_s = {self.grid_s}: must be within 0..{times_s[0]}")
         if self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1:
             raise StateError("background: prompt_tokens and output_tokens must be at least 1")
 
@@ -44,6 +51,10 @@ class Background:
     def none(cls) -> Self:
         """Nothing more is expected."""
         return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def as_of_s(self, now_s: float) -> float:
+        """When a question asked at ``now_s`` takes them to count from."""
+        return float(expected_as_of_s(now_s, self.grid_s))
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -15,10 +15,11 @@ def capture(
     """State after the newest action; row ``r`` of the memory is request ``ids[r]``."""
     s = memory.s
     in_flight = s[layout.BATCHES] > 0
+    promised = _promised(memory)
     newest = memory.scheduled(int(s[layout.STEPS] - 1) % 2) if in_flight else {}
 
     def request(row: int) -> RequestState:
-        return _request(memory, row, ids[row], newest.get(row, 0))
+        return _request(memory, row, ids[row], newest.get(row, 0), promised.count(row))
 
     return EngineState(
         engine_id=engine_id,
@@ -33,8 +34,9 @@ def capture(
     )
 
 
-def _request(memory: Memory, row: int, name: str, newest_tokens: int) -> RequestState:
+def _request(memory: Memory, row: int, name: str, newest_tokens: int, promised: int) -> RequestState:
     record = memory.requests[row].tolist()
+    preempted = record[layout.STATUS] == layout.PREEMPTED
     return RequestState(
         id=name,
         status=RequestStatus(record[layout.STATUS]),
@@ -45,11 +47,21 @@ def _request(memory: Memory, row: int, name: str, newest_tokens: int) -> Request
         generated_tokens=record[layout.GENERATED],
         in_flight_tokens=record[layout.IN_FLIGHT],
         newest_tokens=newest_tokens,
-        output_placeholders=record[layout.PLACEHOLDERS],
+        output_placeholders=promised if preempted else record[layout.PLACEHOLDERS],
         # A request that was preempted finds its own generated tokens again; nobody else has them.
         cached_tokens=min(record[layout.HIT_TOKENS], record[layout.PROMPT]),
         priority=record[layout.PRIORITY],
     )
+
+
+def _promised(memory: Memory) -> list[int]:
+    """Rows that batches in flight yield a token for, preempted ones included, which keep no count of it."""
+    steps, rows = int(memory.s[layout.STEPS]), []
+    for step in range(steps - int(memory.s[layout.BATCHES]), steps):
+        length = memory.batch_facts(step % 2)[layout.LENGTH]
+        positions, _, yields = memory.seats(step % 2)[:, :length]
+        rows += memory.rows(positions[yields > 0])
+    return rows
 
 
 def _in_flight(memory: Memory) -> tuple[InFlightStep, ...]:

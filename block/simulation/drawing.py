@@ -34,7 +34,8 @@ def shown(s: Ints, f: Floats) -> tuple[Ints, Floats, Ints]:
         numbers[columns.COMPUTED, r] = s[q + layout.COMPUTED]
         numbers[columns.GENERATED, r] = s[q + layout.GENERATED]
         numbers[columns.IN_FLIGHT, r] = s[q + layout.IN_FLIGHT]
-        numbers[columns.PLACEHOLDERS, r] = s[q + layout.PLACEHOLDERS]
+        if s[q + layout.STATUS] != layout.PREEMPTED:
+            numbers[columns.PLACEHOLDERS, r] = s[q + layout.PLACEHOLDERS]
         numbers[columns.PROMPT, r] = s[q + layout.PROMPT]
         numbers[columns.MAX_TOKENS, r] = s[q + layout.MAX_TOKENS]
         numbers[columns.PRIORITY, r] = s[q + layout.PRIORITY]
@@ -44,6 +45,7 @@ def shown(s: Ints, f: Floats) -> tuple[Ints, Floats, Ints]:
         who[r] = s[q + layout.RANK]
     if s[layout.BATCHES] > 0:
         _show_newest(s, numbers, rows)
+        _show_promised(s, numbers, rows)
     return numbers, arrival_s, who
 
 
@@ -56,6 +58,29 @@ def _show_newest(s: Ints, numbers: Ints, rows: Ints) -> None:
         r = rows[(s[i] - s[layout.RECORDS]) // layout.RECORD]
         if r >= 0:
             numbers[columns.NEWEST, r] = s[i + s[layout.SEATS]]
+
+
+@compiled
+def _show_promised(s: Ints, numbers: Ints, rows: Ints) -> None:
+    """Enter the tokens that steps in flight yield to preempted requests, which keep no count of them."""
+    steps, width = s[layout.STEPS], s[layout.SEATS]
+    for step in range(steps - s[layout.BATCHES], steps):
+        slot = step % 2
+        seat = s[layout.BATCH_SEATS] + 3 * slot * width
+        for i in range(seat, seat + s[layout.BATCH + slot * layout.BATCH_FACTS + layout.LENGTH]):
+            r = rows[(s[i] - s[layout.RECORDS]) // layout.RECORD]
+            if r >= 0 and numbers[columns.STATUS, r] == layout.PREEMPTED:
+                numbers[columns.PLACEHOLDERS, r] += s[i + 2 * width]
+
+
+@compiled
+def longest_request(s: Ints) -> int:
+    """As ``resume.longest_request``: of an engine, or of what shows it, in tokens."""
+    size, held = s[layout.BLOCK_SIZE], 0
+    for i in range(s[layout.RUNNING_QUEUE], s[layout.RUNNING_QUEUE] + s[layout.RUNNING_COUNT]):
+        held += -(-s[s[i] + layout.COMPUTED] // size)
+    blocks = min(s[layout.FREE_BLOCKS] + held, s[layout.TOTAL_BLOCKS])
+    return min(s[layout.MAX_MODEL_LEN], blocks * size + 1)
 
 
 @compiled_allocating
@@ -81,7 +106,7 @@ def template(
     for r in range(t[layout.COUNT]):
         t[t[layout.RECORDS] + r * layout.RECORD + layout.TIMES] = first + r * layout.TIME_FIELDS
         t[t[layout.RECORDS] + r * layout.RECORD + layout.STATUS] = layout.FUTURE
-    placing.place(t, g, numbers, arrival_s, numbers[columns.MAX_TOKENS], f[layout.NOW])
+    placing.place(t, g, numbers, arrival_s, numbers[columns.MAX_TOKENS], f[layout.NOW], longest_request(s))
     t[layout.FREE_BLOCKS] = s[layout.FREE_BLOCKS]
     placing.queue_up(t, numbers, s[layout.RUNNING_COUNT])
     _put_batches_in_flight(s, f, t, g)
@@ -106,7 +131,7 @@ def _put_batches_in_flight(s: Ints, f: Floats, t: Ints, g: Floats) -> None:
             s[facts + layout.PRODUCTS],
             s[facts + layout.LENGTH],
         )
-        end_s = max(start_s + seconds, 0.0)
+        end_s = max(start_s + seconds, 0.0) if s[facts + layout.TOKENS] > 0 else start_s
         g[layout.BATCH_START + slot] = start_s
         g[layout.BATCH_END + slot] = end_s
     g[layout.GPU_FREE] = end_s
@@ -118,7 +143,7 @@ def announce(t: Ints, g: Floats, row: int, prompt: int, output: int, most: int, 
     q = t[layout.RECORDS] + row * layout.RECORD
     t[q + layout.PROMPT] = prompt
     t[q + layout.MAX_TOKENS] = max(most, output)
-    t[q + layout.STOP_TOKENS] = min(output, t[layout.MAX_MODEL_LEN] - prompt)
+    t[q + layout.STOP_TOKENS] = min(output, longest_request(t) - prompt)
     g[t[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
     i = t[layout.LAST_ARRIVAL]
     while i > t[layout.NEXT_ARRIVAL] and g[t[t[i - 1] + layout.TIMES] + layout.ARRIVAL] > arrival_s:

@@ -22,6 +22,8 @@ HORIZON_S: Final = 60.0
 """How far ahead arrivals are expected."""
 MOST: Final = 128
 """Arrivals remembered, and expected at most: at high rates both reach less far."""
+GRID_SHARE: Final = 0.25
+"""Of the time between two of them, how far apart questions may be that count on them at the same times."""
 KINDS: Final = 32
 """Kinds of requests, by length, that are told apart."""
 _FEWEST: Final = 3
@@ -53,6 +55,12 @@ def arrival_rate(seen_s: Floats, since_s: float, now_s: float) -> float:
 def expected_count(rate_per_s: float) -> int:
     """How many arrivals are expected at a rate."""
     return min(MOST, math.ceil(rate_per_s * HORIZON_S))
+
+
+@compiled
+def expected_as_of_s(now_s: float, grid_s: float) -> float:
+    """When a question asked at ``now_s`` takes arrivals to count from: the middle of its cell of the grid."""
+    return (math.floor(now_s / grid_s) + 0.5) * grid_s if grid_s > 0.0 else now_s
 
 
 @compiled_allocating

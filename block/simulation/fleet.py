@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from block.errors import StateError
 from block.latency.base import KernelLatency
 from block.lengths import scenario_levels_of
 from block.simulation import layout
@@ -135,16 +136,25 @@ class EngineFleet:
         """Ask the predictors of some engines what request ``number`` would meet.
 
         ``told``: whether predictors know of choices under way. Without ``harm`` the delay of others is left
-        out.
+        out. Raises StateError where somebody would never be served to the end.
         """
         given = (asked, number, now_s, asker, told, self.scenarios, harm)
-        return Answers(*survey(self._engines, self._known, self._arrivals.seen, *given))
+        return self._finite(Answers(*survey(self._engines, self._known, self._arrivals.seen, *given)), asked)
 
     def ask_hindsight(self, number: int, asked: Ints, now_s: float, lengths: Floats) -> Answers:
         """The same with ``lengths`` in place of those expected, all choices known and nobody else to come."""
         known = self._known._replace(lengths=lengths, told_s=np.minimum(self._known.told_s, now_s))
         given = (asked, number, now_s, _NOBODY, True, 1, False)
-        return Answers(*survey(self._engines, known, self._no_arrivals.seen, *given))
+        return self._finite(Answers(*survey(self._engines, known, self._no_arrivals.seen, *given)), asked)
+
+    def _finite(self, answers: Answers, asked: Ints) -> Answers:
+        for engine in asked[~np.isfinite(answers.figures).all(axis=1)]:
+            limits = self.engines[engine].limits
+            raise StateError(
+                f"engine {engine}: some request is never served to its end with {limits.total_blocks} blocks "
+                f"of {limits.block_size}"
+            )
+        return answers
 
     def loads(self, asked: Ints, now_s: float, *, asker: int = _NOBODY, told: bool = True) -> Ints:
         """(asked, LOADS) counters for heuristics, without any what-if."""

@@ -10,6 +10,7 @@ import numpy as np
 from block.latency.base import KernelLatency
 from block.simulation import layout
 from block.simulation.memory import Floats, Ints, MemoryPlan
+from block.simulation.what_if_runs import MOST_STEPS
 from block.types import EngineLimits
 
 FEWEST_RECORDS = 64
@@ -29,6 +30,7 @@ def what_ifs(kinds: Sequence[tuple[EngineLimits, KernelLatency]], most: int) -> 
     for kind, (limits, latency) in enumerate(kinds):
         for index, size in enumerate(sizes):
             memory = MemoryPlan(limits, latency, size, 0, 0, 0).allocate()
+            memory.s[layout.MOST_STEPS] = MOST_STEPS
             headers[kind, index], widths[kind, index] = memory.s[: layout.HEADER], len(memory.s)
             curves[kind, : firsts[kind]] = memory.f[: firsts[kind]]
     return headers, widths, curves

@@ -45,6 +45,7 @@ from block.simulation.layout import (
     MAX_BATCHED,
     MAX_MODEL_LEN,
     MAX_TOKENS,
+    MOST_STEPS,
     NEXT_ARRIVAL,
     NOW,
     OUTSIDE_STEPS,
@@ -70,7 +71,7 @@ def glide(s: Ints, f: Floats) -> None:
     """Run as many whole steps as can be followed; does nothing where there is no cohort."""
     if s[BATCHES] != s[ASYNC] or s[RUNNING_COUNT] < _WORTHWHILE or not gather(s):
         return
-    while s[COHORT] > 0 and s[BATCHES] == s[ASYNC] and s[AWAITED] > 0:
+    while s[COHORT] > 0 and s[BATCHES] == s[ASYNC] and s[AWAITED] > 0 and s[STEPS] < s[MOST_STEPS]:
         let_in(s, f)
         _pass_time(s, f)
         let_in(s, f)  # who came meanwhile
@@ -202,7 +203,7 @@ def _pass_time(s: Ints, f: Floats) -> None:
     if s[ASYNC] and s[newest + LENGTH] > 0:
         return
     most = s[s[HEAP]]
-    most = s[most + END_DRIFT] - s[DRIFT] - 1
+    most = min(s[most + END_DRIFT] - s[DRIFT] - 1, s[MOST_STEPS] - s[STEPS])
     if most < 1 or can_admit_first(s):
         return
     count = s[COHORT]

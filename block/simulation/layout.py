@@ -72,12 +72,13 @@ ENDING: Final = 52  # where the list of members that end in this step starts in 
 AWAITED: Final = 53  # how many are to finish yet
 BACKGROUND: Final = 54  # position of the first record behind them
 FOREGROUND: Final = 55  # position of the first of them
+MOST_STEPS: Final = 56  # a run goes no further
 # Where things start when nothing has happened yet, and how many records there are.
-WAITING_MIDDLE: Final = 56
-ARRIVALS: Final = 57
-COUNT: Final = 58
+WAITING_MIDDLE: Final = 57
+ARRIVALS: Final = 58
+COUNT: Final = 59
 # The batch slots' facts: slot k has its own BATCH_FACTS entries from BATCH + k * BATCH_FACTS on.
-BATCH: Final = 59
+BATCH: Final = 60
 BATCH_FACTS: Final = 5
 HEADER: Final = BATCH + 2 * BATCH_FACTS
 

@@ -37,6 +37,7 @@ from block.simulation.layout import (
     LENGTH,
     MAX_BATCHED,
     MAX_MODEL_LEN,
+    MOST_STEPS,
     NEXT_ABORT,
     NEXT_ARRIVAL,
     NOW,
@@ -90,7 +91,7 @@ def _steady_steps(s: Ints) -> int:
         in_flight = BATCH + (s[STEPS] - 1) % 2 * BATCH_FACTS
         if s[in_flight + LENGTH] != count:
             return 0
-    most = s[MAX_MODEL_LEN]
+    most = min(s[MAX_MODEL_LEN], s[MOST_STEPS] - s[STEPS])
     for i in range(s[RUNNING_QUEUE], s[RUNNING_QUEUE] + count):
         q = s[i]
         total = s[q + PROMPT] + s[q + GENERATED]

@@ -14,6 +14,9 @@ from block.types import EngineLimits
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+UNBOUNDED = 2**62
+"""Steps that no run gets to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -151,6 +154,7 @@ class MemoryPlan:
         # More than can finish: a run goes on to the end unless told otherwise.
         s[layout.AWAITED] = n + 1
         s[layout.FOREGROUND] = s[layout.RECORDS]
+        s[layout.MOST_STEPS] = UNBOUNDED
         s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
         s[layout.WAITING_MIDDLE] = s[layout.WAITING_TAIL]
         s[layout.ARRIVALS] = s[layout.NEXT_ARRIVAL]

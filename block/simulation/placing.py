@@ -1,7 +1,7 @@
 """Puts the requests of ``EngineColumns`` into a simulation's memory, compiled.
 
-Nothing here raises: ``first_fault`` says beforehand what contradicts itself, the others say what they
-could not do. Knows nothing of ids and error texts.
+Nothing here raises or looks where it writes: see ``resume.check_columns``. Knows nothing of ids and error
+texts.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ _FIELDS: Final = len(columns.FIELDS)
 NEWEST_EXCEED: Final = NEGATIVE + _FIELDS
 COMPUTED_EXCEED: Final = NEWEST_EXCEED + 1
 NO_STEP: Final = NEWEST_EXCEED + 2
+ENDLESS: Final = NEWEST_EXCEED + 3
 
 _PREEMPTED: Final = int(RequestStatus.PREEMPTED)
 
 
 @compiled
-def first_fault(numbers: Ints, arrival_s: Floats, batches: int) -> tuple[int, int]:
-    """Row and fault of the first request that cannot be; ``batches``: steps in flight."""
+def first_fault(numbers: Ints, arrival_s: Floats, batches: int, longest: int) -> tuple[int, int]:
+    """Row and fault of the first request that cannot be.
+
+    ``batches``: steps in flight; ``longest``: tokens of the longest request that can come to its end.
+    """
     for r in range(arrival_s.size):
         fault = _fault(numbers, r, arrival_s[r], batches)
+        if fault == NO_FAULT and numbers[columns.PROMPT, r] + numbers[columns.GENERATED, r] >= longest:
+            fault = ENDLESS
         if fault != NO_FAULT:
             return r, fault
     return 0, NO_FAULT
@@ -66,8 +72,10 @@ def _contradiction(numbers: Ints, r: int, batches: int) -> int:
 
 
 @compiled
-def place(s: Ints, f: Floats, numbers: Ints, arrival_s: Floats, stops: Ints, origin_s: float) -> None:
-    """Write the present requests' records; ``stops`` are (requests,) response tokens."""
+def place(
+    s: Ints, f: Floats, numbers: Ints, arrival_s: Floats, stops: Ints, origin_s: float, longest: int
+) -> None:
+    """Write the present requests' records; ``stops`` are (requests,) response tokens, cut to ``longest``."""
     for r in range(arrival_s.size):
         q = s[layout.RECORDS] + r * layout.RECORD
         prompt, at_least = numbers[columns.PROMPT, r], numbers[columns.GENERATED, r] + 1
@@ -76,23 +84,23 @@ def place(s: Ints, f: Floats, numbers: Ints, arrival_s: Floats, stops: Ints, ori
         s[q + layout.PROMPT] = prompt
         s[q + layout.MAX_TOKENS] = max(known, at_least)
         stop = max(min(stops[r], known), at_least)
-        s[q + layout.STOP_TOKENS] = min(stop, s[layout.MAX_MODEL_LEN] - prompt)
+        s[q + layout.STOP_TOKENS] = min(stop, longest - prompt)
         s[q + layout.PRIORITY] = numbers[columns.PRIORITY, r]
         s[q + layout.STATUS] = layout.PREEMPTED if preempted else layout.WAITING
         s[q + layout.COMPUTED] = numbers[columns.COMPUTED, r]
         s[q + layout.GENERATED] = numbers[columns.GENERATED, r]
-        s[q + layout.PLACEHOLDERS] = numbers[columns.PLACEHOLDERS, r]
+        s[q + layout.PLACEHOLDERS] = 0 if preempted else numbers[columns.PLACEHOLDERS, r]
         s[q + layout.IN_FLIGHT] = numbers[columns.IN_FLIGHT, r]
         s[q + layout.STALE] = numbers[columns.IN_FLIGHT, r] if preempted else 0
         f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s[r] - origin_s
 
 
 @compiled
-def queue_up(s: Ints, numbers: Ints, running: int) -> int:
+def queue_up(s: Ints, numbers: Ints, running: int) -> None:
     """Line up the first ``running`` records as running and the others as waiting; ``FREE_BLOCKS`` is set.
 
-    Returns how many blocks the running requests hold beyond those that are in use. Blocks that several
-    of them hold are freed by the last: up to their prefix-cache hits, the excess is borrowed.
+    Blocks that several running requests hold are freed by the last: what they hold beyond the blocks in
+    use is borrowed, up to their prefix-cache hits.
     """
     held, present = 0, numbers.shape[1]
     for r in range(present):
@@ -112,45 +120,36 @@ def queue_up(s: Ints, numbers: Ints, running: int) -> int:
         borrowed = min(max(excess, 0), numbers[columns.CACHED, r] // s[layout.BLOCK_SIZE])
         s[s[layout.RECORDS] + r * layout.RECORD + layout.BORROWED] = borrowed
         excess -= borrowed
-    return excess
 
 
 @compiled
-def seat(s: Ints, numbers: Ints) -> int:
-    """Seat the requests of the ``BATCHES`` steps in flight, so that their output is applied when they end.
-
-    Returns the first row that found no seat, -1 if all did.
-    """
+def seat(s: Ints, numbers: Ints) -> None:
+    """Seat the requests of the ``BATCHES`` steps in flight, so that their output is applied when they end."""
     batches = s[layout.BATCHES]
     for r in range(numbers.shape[1]):
         in_flight = numbers[columns.IN_FLIGHT, r]
         newest = numbers[columns.NEWEST, r] if batches > 1 else in_flight
         older = in_flight - newest
-        stale = numbers[columns.STATUS, r] == _PREEMPTED
         promised = numbers[columns.PLACEHOLDERS, r]
         # Asynchronous scheduling counts a token as promised once its step is scheduled.
         complete = promised > 0
         if s[layout.ASYNC] == 0:
             total = numbers[columns.PROMPT, r] + numbers[columns.GENERATED, r]
             complete = numbers[columns.COMPUTED, r] >= total
-        emits_newest = newest > 0 and (stale or complete)
-        emits_older = older > 0 and (stale or promised > emits_newest)
-        if older > 0 and not _sit(s, batches - 2, r, older, emits_older):
-            return r
-        if newest > 0 and not _sit(s, batches - 1, r, newest, emits_newest):
-            return r
-    return -1
+        emits_newest = newest > 0 and complete
+        emits_older = older > 0 and promised > emits_newest
+        if older > 0:
+            _sit(s, batches - 2, r, older, emits_older)
+        if newest > 0:
+            _sit(s, batches - 1, r, newest, emits_newest)
 
 
 @compiled
-def _sit(s: Ints, slot: int, r: int, tokens: int, emits: bool) -> bool:
+def _sit(s: Ints, slot: int, r: int, tokens: int, emits: bool) -> None:
     length = layout.BATCH + slot * layout.BATCH_FACTS + layout.LENGTH
     width, index = s[layout.SEATS], s[length]
-    if index >= width:
-        return False
     seats = s[layout.BATCH_SEATS] + 3 * slot * width + index
     s[seats] = s[layout.RECORDS] + r * layout.RECORD
     s[seats + width] = tokens
     s[seats + 2 * width] = emits
     s[length] += 1
-    return True

@@ -30,6 +30,8 @@ _FAULTS = {
     placing.COMPUTED_EXCEED: "computed_tokens = {0.computed_tokens}: "
     "more than its {0.total_tokens} tokens allow with {0.in_flight_tokens} in flight",
     placing.NO_STEP: "in_flight_tokens without a step in flight",
+    placing.ENDLESS: "can never come to its end: {1} tokens are the most on this engine, its prompt_tokens = "
+    "{0.prompt_tokens} and generated_tokens = {0.generated_tokens} leave no room for another",
 } | {placing.NEGATIVE + row: f"{name} = {{0.{name}}}: is negative" for row, name in enumerate(fields.FIELDS)}
 
 
@@ -40,6 +42,8 @@ class Resumed:
     memory: Memory
     ids: tuple[str, ...]
     """Row -> request id: running, waiting, then those still to arrive."""
+    longest: int
+    """Prompt and response tokens of the longest request that can come to its end."""
 
 
 def resume(
@@ -56,19 +60,20 @@ def resume(
     """
     columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
     check_columns(columns)
+    longest = longest_request(columns)
     memory = _allocate(columns, latency, len(columns.ids) + len(arrivals) + spare)
     stops = columns.numbers[fields.MAX_TOKENS]
     if output_tokens:
         named = zip(columns.ids, stops.tolist(), strict=True)
         stops = np.array([output_tokens.get(name, most) for name, most in named], np.int64)
     ids = (*columns.ids, *(arrival.id for arrival in arrivals))
-    _place(memory, columns, stops)
+    _place(memory, columns, stops, longest)
     if arrivals:
-        _announce(memory, columns, arrivals)
+        _announce(memory, columns, arrivals, longest)
     if columns.limits.policy == "priority":
         memory.requests[: len(ids), layout.RANK] = _ranks(ids)
     _put_batches_in_flight(memory, columns, latency)
-    return Resumed(memory, ids)
+    return Resumed(memory, ids, longest)
 
 
 def likely_hits(arrival: Arrival, limits: EngineLimits) -> int:
@@ -76,6 +81,29 @@ def likely_hits(arrival: Arrival, limits: EngineLimits) -> int:
     if not limits.prefix_caching:
         return 0
     return max(min(arrival.cached_tokens, arrival.prompt_tokens - 1), 0) // limits.block_size
+
+
+def longest_request(columns: EngineColumns) -> int:
+    """Prompt and response tokens of the longest request that can come to its end; its last needs no block.
+
+    Beyond that vLLM would preempt a request that runs alone, and start it again, for ever.
+    """
+    limits, computed = columns.limits, columns.numbers[fields.COMPUTED, : columns.running]
+    held = int((-(-computed // limits.block_size)).sum())
+    blocks = min(columns.free_blocks + held, limits.total_blocks)
+    return min(limits.max_model_len, blocks * limits.block_size + 1)
+
+
+def check_arrival(arrival: Arrival, longest: int) -> None:
+    """Raises StateError for an arrival that an engine with room for ``longest`` tokens could never serve."""
+    for name in ("prompt_tokens", "output_tokens", "max_tokens"):
+        if getattr(arrival, name) < 1:
+            raise StateError(f"request {arrival.id}: {name} = {getattr(arrival, name)}: must be at least 1")
+    if arrival.prompt_tokens >= longest:
+        raise StateError(
+            f"request {arrival.id}: prompt_tokens = {arrival.prompt_tokens}: can never be served, "
+            f"as this engine has room for {longest} tokens, response included"
+        )
 
 
 def check_state(state: EngineState) -> None:
@@ -92,10 +120,39 @@ def check_columns(columns: EngineColumns) -> None:
         raise StateError(f"free_blocks = {columns.free_blocks}: not within 0..{columns.limits.total_blocks}")
     if len(columns.in_flight) > 2:
         raise StateError(f"in_flight: {len(columns.in_flight)} steps, at most 2 can be")
-    row, fault = placing.first_fault(columns.numbers, columns.arrival_s, len(columns.in_flight))
+    batches, longest = len(columns.in_flight), longest_request(columns)
+    row, fault = placing.first_fault(columns.numbers, columns.arrival_s, batches, longest)
     if fault != placing.NO_FAULT:
-        reason = _FAULTS[fault].format(columns.request(row))
+        reason = _FAULTS[fault].format(columns.request(row), longest)
         raise StateError(f"request {columns.ids[row]}: {reason}")
+    _check_blocks(columns)
+    _check_seats(columns)
+
+
+def _check_blocks(columns: EngineColumns) -> None:
+    """Running requests may hold more blocks than are in use only by sharing prefix-cache hits."""
+    size, numbers = columns.limits.block_size, columns.numbers[:, : columns.running]
+    held = int((-(-numbers[fields.COMPUTED] // size)).sum())
+    shared = int((numbers[fields.CACHED] // size).sum())
+    excess = held - shared - (columns.limits.total_blocks - columns.free_blocks)
+    if excess > 0:
+        raise StateError(
+            f"free_blocks = {columns.free_blocks}: running requests hold {excess} blocks more than are in use"
+        )
+
+
+def _check_seats(columns: EngineColumns) -> None:
+    """Each step in flight has at most as many requests as the engine computes at once."""
+    batches, most = len(columns.in_flight), columns.limits.max_num_seqs
+    in_flight, newest = columns.numbers[fields.IN_FLIGHT], columns.numbers[fields.NEWEST]
+    seated = (in_flight,) if batches < 2 else (newest, in_flight - newest)
+    for tokens in seated:
+        rows = np.flatnonzero(tokens)
+        if len(rows) > most:
+            raise StateError(
+                f"request {columns.ids[rows[most]]}: in_flight_tokens, but the step in flight already has "
+                f"max_num_seqs = {most} requests"
+            )
 
 
 def _allocate(columns: EngineColumns, latency: KernelLatency, count: int) -> Memory:
@@ -105,25 +162,23 @@ def _allocate(columns: EngineColumns, latency: KernelLatency, count: int) -> Mem
     return MemoryPlan(limits, latency, count, shared_hashes=0, shared_entries=0, table_entries=0).allocate()
 
 
-def _place(memory: Memory, columns: EngineColumns, stops: Ints) -> None:
+def _place(memory: Memory, columns: EngineColumns, stops: Ints, longest: int) -> None:
     """Put the state's requests into the queues, in the engine's order."""
-    placing.place(memory.s, memory.f, columns.numbers, columns.arrival_s, stops, columns.time_s)
+    placing.place(memory.s, memory.f, columns.numbers, columns.arrival_s, stops, columns.time_s, longest)
     memory.s[layout.FREE_BLOCKS] = columns.free_blocks
-    excess = placing.queue_up(memory.s, columns.numbers, columns.running)
-    if excess > 0:
-        raise StateError(
-            f"free_blocks = {columns.free_blocks}: running requests hold {excess} blocks more than are in use"
-        )
+    placing.queue_up(memory.s, columns.numbers, columns.running)
 
 
-def _announce(memory: Memory, columns: EngineColumns, arrivals: Sequence[Arrival]) -> None:
+def _announce(memory: Memory, columns: EngineColumns, arrivals: Sequence[Arrival], longest: int) -> None:
     """Write the requests that are still to come, behind those that are there."""
-    first, room = len(columns.ids), columns.limits.max_model_len
+    first = len(columns.ids)
+    for arrival in arrivals:
+        check_arrival(arrival, longest)
     memory.requests[first : first + len(arrivals), layout.PROMPT : layout.LIKELY_HITS + 1] = [
         (
             arrival.prompt_tokens,
             max(arrival.max_tokens, arrival.output_tokens),
-            min(arrival.output_tokens, room - arrival.prompt_tokens),
+            min(arrival.output_tokens, longest - arrival.prompt_tokens),
             arrival.priority,
             0,
             likely_hits(arrival, columns.limits),
@@ -149,13 +204,9 @@ def _put_batches_in_flight(memory: Memory, columns: EngineColumns, latency: Kern
     for slot, step in enumerate(columns.in_flight):
         submit_s = step.submit_s - columns.time_s
         start_s = max(end_s, submit_s) if slot else submit_s
-        end_s = max(start_s + latency.seconds(step.shape), 0.0)
+        # A step that only preempts is over as soon as it starts; the others have not ended yet.
+        end_s = max(start_s + latency.seconds(step.shape), 0.0) if step.shape.tokens else start_s
         memory.f[layout.BATCH_START + slot] = start_s
         memory.f[layout.BATCH_END + slot] = end_s
     memory.f[layout.GPU_FREE] = end_s
-    unseated = placing.seat(memory.s, columns.numbers)
-    if unseated >= 0:
-        raise StateError(
-            f"request {columns.ids[unseated]}: in_flight_tokens, but the step in flight already has "
-            f"max_num_seqs = {columns.limits.max_num_seqs} requests"
-        )
+    placing.seat(memory.s, columns.numbers)

@@ -13,12 +13,12 @@ import numpy as np
 
 from block.simulation import columns, layout
 from block.simulation.compiled import compiled, compiled_allocating
-from block.simulation.drawing import announce, expect, shown, template
-from block.simulation.expectation import arrival_rate, expected_count
+from block.simulation.drawing import announce, expect, longest_request, shown, template
+from block.simulation.expectation import GRID_SHARE, arrival_rate, expected_as_of_s, expected_count
 from block.simulation.length_rows import mean_tokens, total_tokens
 from block.simulation.memory import Floats, Ints
 from block.simulation.turnover import SENT_MAX_TOKENS, SENT_PRIORITY, SENT_PROMPT
-from block.simulation.what_if_runs import ENTRIES, FIGURES, ask_template, run_alone, summary
+from block.simulation.what_if_runs import ENTRIES, FIGURES, ask_template, overdue, run_alone, summary
 
 # Columns of the loads: the fields of ``EngineLoad`` in their order.
 (
@@ -132,8 +132,8 @@ def survey(
         stops = _stops(t, everybody, known, scenarios)
         newcomer = _newcomer(t, known, number, scenarios)
         since_s = max(now_s - f[layout.NOW], 0.0)
-        answers[place] = _ask(t, g, stops, newcomer, since_s, expected > 0, harm)
-        figures[place] = summary(answers[place])
+        answers[place] = _ask(t, g, stops, newcomer, since_s, rate_per_s, harm)
+        figures[place] = summary(answers[place], 0.0)
     return figures, answers, loads
 
 
@@ -154,15 +154,22 @@ def _rank(t: Ints, numbers: Ints) -> None:
 
 @compiled_allocating
 def _ask(
-    t: Ints, g: Floats, stops: Ints, newcomer: Ints, since_s: float, expecting: bool, harm: bool
+    t: Ints, g: Floats, stops: Ints, newcomer: Ints, since_s: float, rate_per_s: float, harm: bool
 ) -> Floats:
-    """As ``WhatIf.ask``: the baseline, where it is wanted, and the newcomer's runs."""
-    first_end_s = g[layout.BATCH_END] if t[layout.BATCHES] > 0 else 0.0
-    as_of_s = since_s if expecting or since_s > first_end_s else 0.0
-    finishes, preemptions = np.empty((0, 0)), np.empty(0, np.int64)
+    """As ``WhatIf.ask``: the baseline, where it is wanted, and the newcomer's runs.
+
+    Not a number where some run has no end.
+    """
+    as_of_s = expected_as_of_s(since_s, GRID_SHARE / rate_per_s) if rate_per_s > 0.0 else 0.0
+    moments = np.array([since_s, overdue(t, g, since_s), as_of_s])
+    finishes, preemptions, culprit = np.empty((0, 0)), np.empty(0, np.int64), -1
     if harm:
-        finishes, preemptions = run_alone(t, g, stops, as_of_s)
-    return ask_template(t, g, stops, newcomer, since_s, as_of_s, finishes, preemptions, harm)
+        finishes, preemptions, culprit = run_alone(t, g, stops, moments[1], moments[2])
+    if culprit < 0:
+        answers, culprit = ask_template(t, g, stops, newcomer, moments, finishes, preemptions)
+        if culprit < 0:
+            return answers
+    return np.full((len(stops), ENTRIES), np.nan)
 
 
 @compiled
@@ -204,10 +211,11 @@ def _announce_coming(
 def _stops(t: Ints, who: Ints, known: Known, scenarios: int) -> Ints:
     """(scenarios, requests) response lengths of the others."""
     stops = np.empty((scenarios, who.size), np.int64)
+    longest = longest_request(t)
     for r in range(who.size):
         q = t[layout.RECORDS] + r * layout.RECORD
         generated = t[q + layout.GENERATED]
-        most = min(t[q + layout.MAX_TOKENS], t[layout.MAX_MODEL_LEN] - t[q + layout.PROMPT])
+        most = min(t[q + layout.MAX_TOKENS], longest - t[q + layout.PROMPT])
         for scenario in range(scenarios):
             tokens = _length(known, who[r], generated, scenario, scenarios)
             whole = _whole(tokens, t[q + layout.MAX_TOKENS])
@@ -219,7 +227,7 @@ def _stops(t: Ints, who: Ints, known: Known, scenarios: int) -> Ints:
 def _newcomer(t: Ints, known: Known, number: int, scenarios: int) -> Ints:
     """(scenarios, 5) the heads of its record."""
     sent = known.sent[number]
-    room = t[layout.MAX_MODEL_LEN] - sent[SENT_PROMPT]
+    room = longest_request(t) - sent[SENT_PROMPT]
     heads = np.empty((scenarios, 5), np.int64)
     for scenario in range(scenarios):
         tokens = _whole(_length(known, number, 0, scenario, scenarios), sent[SENT_MAX_TOKENS])

@@ -21,15 +21,16 @@ from block.simulation.background import Background
 from block.simulation.columns import MAX_TOKENS, EngineColumns
 from block.simulation.compiled import spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
-from block.simulation.expectation import arrival_rate, expected_count, mixed_lengths
+from block.simulation.expectation import arrival_rate, expected_as_of_s, expected_count, mixed_lengths
 from block.simulation.memory import Floats, Ints
-from block.simulation.resume import likely_hits, resume
+from block.simulation.resume import check_arrival, likely_hits, resume
 from block.simulation.what_if_runs import (
     E2E,
     E2E_MAX,
     E2E_STD,
     HARM_MAX,
     HARM_SUM,
+    MOST_STEPS,
     OUTSIDE,
     PREEMPTIONS,
     STEPS,
@@ -38,6 +39,7 @@ from block.simulation.what_if_runs import (
     TTFT_MAX,
     TTFT_STD,
     ask_template,
+    overdue,
     run_alone,
     summary,
 )
@@ -86,14 +88,17 @@ class WhatIf:
         self._model = model
         self.scenarios = len(output_tokens)
         background = background or Background.none()
-        self._expecting = len(background) > 0
+        self._background = background
         self._others = len(columns.ids) + len(committed)
         spare = 1 + len(background)
-        self._memory = resume(columns, model.kernel, {}, committed, spare).memory
+        resumed = resume(columns, model.kernel, {}, committed, spare)
+        self._memory, self._ids, self._longest = resumed.memory, resumed.ids, resumed.longest
+        self._memory.s[layout.MOST_STEPS] = MOST_STEPS
         background.announce(self._memory, columns.limits)
         self._stops = self._stop_tokens(output_tokens)
-        self._first_end_s = self._end_of_oldest_step()
-        self._baseline: tuple[float, Floats, Ints] | None = None
+        self._baseline: tuple[tuple[float, float], Floats, Ints] | None = None
+        self.baselines = 0
+        """How often the others were simulated alone."""
 
     def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
         """Simulate with ``newcomer`` in every scenario; durations count from its arrival.
@@ -104,28 +109,30 @@ class WhatIf:
         arrival = newcomer.arrival
         records = self._records(newcomer)
         arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
-        as_of_s = self._as_of(arrival_s)
-        finishes, preemptions = self._baseline_at(as_of_s) if harm else _NO_BASELINE
+        # That nobody has come until a question is known, so what is expected moves with its time.
+        as_of_s = self._background.as_of_s(arrival_s) if len(self._background) else 0.0
         memory = self._memory
-        answers = ask_template(
-            memory.s, memory.f, self._stops, records, arrival_s, as_of_s, finishes, preemptions, harm
+        overdue_s = overdue(memory.s, memory.f, arrival_s)
+        finishes, preemptions = self._baseline_at(overdue_s, as_of_s) if harm else _NO_BASELINE
+        times = np.array([arrival_s, overdue_s, as_of_s])
+        answers, culprit = ask_template(
+            memory.s, memory.f, self._stops, records, times, finishes, preemptions
         )
-        answers[:, (TTFT, E2E)] += newcomer.outside_s
-        figures = summary(answers).tolist()
-        if math.isnan(figures[E2E]):
-            raise StateError(
-                f"request {arrival.id}: its {arrival.prompt_tokens} prompt tokens can never be scheduled on "
-                f"an engine of {self._state.limits.total_blocks} blocks of {self._state.limits.block_size}"
-            )
+        if culprit >= 0:
+            raise self._endless(culprit, arrival.id)
+        figures = summary(answers, newcomer.outside_s).tolist()
+        if not all(map(math.isfinite, figures)):
+            raise StateError(f"request {arrival.id}: step times by {self._model.version} are not finite")
         return self._prediction(newcomer, figures), _spread(answers, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
         """(scenarios, 6): the first fields of the newcomer's record."""
         arrival, limits = newcomer.arrival, self._state.limits
         most = max(arrival.max_tokens, *newcomer.output_tokens)
+        check_arrival(arrival, self._longest)
         for tokens in {min(newcomer.output_tokens), max(newcomer.output_tokens)}:
             check_request(SimulatedRequest(arrival.id, 0.0, arrival.prompt_tokens, tokens, most), limits)
-        room = limits.max_model_len - arrival.prompt_tokens
+        room = self._longest - arrival.prompt_tokens
         if len(newcomer.output_tokens) != self.scenarios:
             raise StateError(f"request {arrival.id}: need one output length for each scenario")
         hits = likely_hits(arrival, limits)
@@ -141,29 +148,31 @@ class WhatIf:
         requests = self._memory.requests[: self._others]
         if output_tokens.shape[1] != len(requests):
             raise StateError(f"output_tokens: {output_tokens.shape[1]} lengths for {len(requests)} requests")
-        room = self._state.limits.max_model_len - requests[:, layout.PROMPT]
+        room = self._longest - requests[:, layout.PROMPT]
         most = np.minimum(requests[:, layout.MAX_TOKENS], room)
         stops = np.maximum(np.minimum(output_tokens, most), requests[:, layout.GENERATED] + 1)
         # Arrays in another order would have the compiled functions compiled anew.
         return np.ascontiguousarray(stops)
 
-    def _end_of_oldest_step(self) -> float:
-        """Up to then, a question's time changes nothing for the others."""
-        if self._memory.s[layout.BATCHES] == 0:
-            return 0.0
-        return float(self._memory.f[layout.BATCH_END])
-
-    def _as_of(self, now_s: float) -> float:
-        """When the baseline of a question at that time starts."""
-        # That nobody has come until a question is known, so what is expected moves with its time.
-        return now_s if self._expecting or now_s > self._first_end_s else 0.0
-
-    def _baseline_at(self, as_of_s: float) -> tuple[Floats, Ints]:
+    def _baseline_at(self, overdue_s: float, as_of_s: float) -> tuple[Floats, Ints]:
         """Finish times and preemptions without a newcomer."""
-        if self._baseline is None or self._baseline[0] != as_of_s:
-            finishes, preemptions = run_alone(self._memory.s, self._memory.f, self._stops, as_of_s)
-            self._baseline = (as_of_s, finishes, preemptions)
+        moment = (overdue_s, as_of_s)
+        if self._baseline is None or self._baseline[0] != moment:
+            memory = self._memory
+            finishes, preemptions, culprit = run_alone(memory.s, memory.f, self._stops, *moment)
+            if culprit >= 0:
+                raise self._endless(culprit)
+            self._baseline = (moment, finishes, preemptions)
+            self.baselines += 1
         return self._baseline[1:]
+
+    def _endless(self, row: int, newcomer: str = "") -> StateError:
+        limits, known = self._state.limits, (*self._ids, newcomer)
+        request_id = known[row] if row < len(known) else "that is expected"
+        return StateError(
+            f"request {request_id}: is never served to its end: an engine of {limits.total_blocks} blocks of "
+            f"{limits.block_size} with {self._state.free_blocks} free gets nowhere with it"
+        )
 
     def _prediction(self, newcomer: Newcomer, figures: list[float]) -> Prediction:
         return Prediction(
@@ -189,6 +198,7 @@ def warm_up(model: StepLatencyModel) -> None:
     WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
     arrival_rate(np.zeros(1), 0.0, 0.0)
     expected_count(0.0)
+    expected_as_of_s(0.0, 0.0)
     mixed_lengths(np.ones((1, 2), np.int64))
 
 

@@ -1,15 +1,20 @@
 """The runs behind a what-if, compiled: a state laid out once, copied and run to the end for each scenario.
 
 A *template* is a laid-out state with an empty record for the newcomer behind those of the others, and the
-requests that are only expected in the last ones. Knows nothing of where it came from.
+requests that are only expected in the last ones. Knows nothing of where it came from, ids and error texts:
+what keeps a run from its end is named by its row.
 """
 
 from __future__ import annotations
+
+import math
+from typing import Final
 
 import numpy as np
 
 from block.simulation import layout
 from block.simulation.compiled import compiled, compiled_allocating
+from block.simulation.loop import IDLE
 from block.simulation.memory import Floats, Ints
 from block.simulation.run import run
 
@@ -20,11 +25,18 @@ ENTRIES = 8
 TTFT_STD, TTFT_MAX, E2E_STD, E2E_MAX = range(ENTRIES, ENTRIES + 4)
 FIGURES = ENTRIES + 4
 
+MOST_STEPS: Final = 2**21
+"""A run of a what-if is given up there; real ones end after thousands of steps."""
+_OVERDUE_GRID: Final = 1 / 8
+"""Of a late step's expected duration."""
+
 
 @compiled_allocating
-def summary(answers: Floats) -> Floats:
-    """(figures,): the means over the scenarios, then how far they lie apart."""
+def summary(answers: Floats, outside_s: float) -> Floats:
+    """(figures,): the means over the scenarios, then how far they lie apart; adds the time outside first."""
     scenarios = len(answers)
+    answers[:, TTFT] += outside_s
+    answers[:, E2E] += outside_s
     figures = np.zeros(FIGURES)
     for scenario in range(scenarios):
         for entry in range(ENTRIES):
@@ -38,8 +50,24 @@ def summary(answers: Floats) -> Floats:
 
 
 @compiled
-def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float, as_of_s: float) -> None:
-    """Lengths of one scenario; a step that is overdue without word of its end ends any moment now.
+def overdue(template: Ints, times: Floats, now_s: float) -> float:
+    """When a step that should have ended before ``now_s`` ends at the earliest; 0 where none is late.
+
+    On a grid, so that questions that follow each other share a baseline.
+    """
+    for slot in range(template[layout.BATCHES]):
+        start_s, end_s = times[layout.BATCH_START + slot], times[layout.BATCH_END + slot]
+        if end_s > start_s:  # not one that only preempts
+            if now_s <= end_s:
+                return 0.0
+            grid_s = (end_s - start_s) * _OVERDUE_GRID
+            return end_s + math.ceil((now_s - end_s) / grid_s) * grid_s
+    return 0.0
+
+
+@compiled
+def _set_stage(s: Ints, f: Floats, stops: Ints, overdue_s: float, as_of_s: float) -> None:
+    """Lengths of one scenario; no step that is under way ends before ``overdue_s``.
 
     The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
     has come until then is known.
@@ -51,8 +79,9 @@ def _set_stage(s: Ints, f: Floats, stops: Ints, now_s: float, as_of_s: float) ->
         s[q + layout.MAX_TOKENS] = max(s[q + layout.MAX_TOKENS], stops[r])
         q += layout.RECORD
     for slot in range(s[layout.BATCHES]):
-        f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], now_s)
-        f[layout.GPU_FREE] = max(f[layout.GPU_FREE], now_s)
+        if f[layout.BATCH_END + slot] > f[layout.BATCH_START + slot]:  # not one that only preempts
+            f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], overdue_s)
+            f[layout.GPU_FREE] = max(f[layout.GPU_FREE], overdue_s)
     for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
         if s[i] >= s[layout.BACKGROUND]:
             f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
@@ -76,6 +105,13 @@ def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> 
 
 
 @compiled
+def _culprit(s: Ints) -> int:
+    """Row of the request that keeps a run from its end: the first that runs, else the first that waits."""
+    first = s[layout.RUNNING_QUEUE] if s[layout.RUNNING_COUNT] > 0 else s[layout.WAITING_HEAD]
+    return (s[first] - s[layout.RECORDS]) // layout.RECORD
+
+
+@compiled
 def _preemptions(s: Ints, count: int) -> int:
     """Of the first ``count`` requests; the others' depend on where the run ends."""
     total = 0
@@ -84,29 +120,27 @@ def _preemptions(s: Ints, count: int) -> int:
     return total
 
 
-@compiled
-def _await_only(s: Ints, q: int) -> None:
-    """Let the run end with this request."""
-    s[layout.FOREGROUND] = q
-    s[layout.AWAITED] = 1
-
-
 @compiled_allocating
-def run_alone(template: Ints, times: Floats, stops: Ints, now_s: float) -> tuple[Floats, Ints]:
-    """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer."""
+def run_alone(
+    template: Ints, times: Floats, stops: Ints, overdue_s: float, as_of_s: float
+) -> tuple[Floats, Ints, int]:
+    """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer; the row of a request
+    that keeps a run from its end, -1 if all end.
+    """
     scenarios, others = stops.shape
     finishes = np.empty((scenarios, others))
     preemptions = np.empty(scenarios, np.int64)
     s, f = np.empty_like(template), np.empty_like(times)
     for scenario in range(scenarios):
         s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], now_s, now_s)
-        run(s, f)
+        _set_stage(s, f, stops[scenario], overdue_s, as_of_s)
+        if run(s, f) != IDLE:
+            return finishes, preemptions, _culprit(s)
         for r in range(others):
             at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
             finishes[scenario, r] = f[at + layout.FINISH]
         preemptions[scenario] = _preemptions(s, others)
-    return finishes, preemptions
+    return finishes, preemptions, -1
 
 
 @compiled_allocating
@@ -115,40 +149,52 @@ def ask_template(
     times: Floats,
     stops: Ints,
     newcomers: Ints,
-    arrival_s: float,
-    as_of_s: float,
+    moments: Floats,
     finishes: Floats,
     preemptions: Ints,
-    harm: bool,
-) -> Floats:
-    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record.
+) -> tuple[Floats, int]:
+    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record; ``moments``: when
+    it arrives, a late step ends, and others are expected from. And the row of a request that keeps a run
+    from its end, -1 if all end.
 
-    Without ``harm`` a run ends with the newcomer, and says nothing of the others; ``finishes`` and
-    ``preemptions``, what ``run_alone`` found, are not looked at then.
+    Without a baseline (no ``finishes``) the entries on the others stay zero.
     """
     scenarios, others = stops.shape
     answers = np.zeros((scenarios, ENTRIES))
     s, f = np.empty_like(template), np.empty_like(times)
     for scenario in range(scenarios):
         s[:], f[:] = template, times
-        answer = answers[scenario]
-        _set_stage(s, f, stops[scenario], arrival_s, as_of_s)
-        _join(s, f, others, newcomers[scenario], arrival_s)
-        if not harm:
-            _await_only(s, s[layout.RECORDS] + others * layout.RECORD)
-        run(s, f)
-        fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
-        answer[TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
-        answer[E2E] = f[fate + layout.FINISH] - arrival_s
-        after_first = max(s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1, 1)
-        answer[TPOT] = (answer[E2E] - answer[TTFT]) / after_first
-        if harm:
-            for r in range(others):
-                at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
-                delay_s = f[at + layout.FINISH] - finishes[scenario, r]
-                answer[HARM_SUM] += delay_s
-                answer[HARM_MAX] = max(answer[HARM_MAX], delay_s)
-            answer[PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
-        answer[STEPS] = s[layout.STEPS]
-        answer[OUTSIDE] = s[layout.OUTSIDE_STEPS]
-    return answers
+        _set_stage(s, f, stops[scenario], moments[1], moments[2])
+        _join(s, f, others, newcomers[scenario], moments[0])
+        if len(preemptions) == 0:  # what becomes of the others later is not asked
+            s[layout.FOREGROUND] = s[layout.RECORDS] + others * layout.RECORD
+            s[layout.AWAITED] = 1
+        if run(s, f) != IDLE:
+            return answers, _culprit(s)
+        _note_fate(s, f, others, moments[0], answers[scenario])
+        if len(preemptions) > 0:
+            _note_harm(s, f, finishes[scenario], answers[scenario])
+            answers[scenario, PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
+    return answers, -1
+
+
+@compiled
+def _note_fate(s: Ints, f: Floats, others: int, arrival_s: float, answer: Floats) -> None:
+    """What became of the newcomer, and how much of the run the step times are fitted for."""
+    fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
+    after_first = s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1
+    answer[TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
+    answer[E2E] = f[fate + layout.FINISH] - arrival_s
+    answer[TPOT] = (answer[E2E] - answer[TTFT]) / max(after_first, 1)
+    answer[STEPS] = s[layout.STEPS]
+    answer[OUTSIDE] = s[layout.OUTSIDE_STEPS]
+
+
+@compiled
+def _note_harm(s: Ints, f: Floats, finishes: Floats, answer: Floats) -> None:
+    """How much later than in ``finishes`` the others ended."""
+    for r in range(finishes.size):
+        at = s[layout.REQUEST_TIMES] + r * layout.TIME_FIELDS
+        harm = f[at + layout.FINISH] - finishes[r]
+        answer[HARM_SUM] += harm
+        answer[HARM_MAX] = max(answer[HARM_MAX], harm)

@@ -32,6 +32,9 @@ class FeedState:
         self._facts: dict[int, RequestFacts] = {}
         self._next_handle = 0
         self._cached: dict[int, int] = {}
+        self._before: Capture | None = None
+        self._promised: dict[str, int] = {}
+        """Preempted requests -> tokens that the step under way yields for them."""
         self._running = QueueView()
         self._waiting = QueueView()
         self._preempted = b""
@@ -63,6 +66,7 @@ class FeedState:
 
         Raises UnsupportedError for a request that the contract cannot carry.
         """
+        capture = self._with_promises(capture)
         finished = self._steps.advance(capture)
         changes = {**self._membership(capture), **self._columns(capture), **self._cache_hits(capture)}
         clock = self._clock_of(capture)
@@ -132,6 +136,32 @@ class FeedState:
         self._handles[facts.id] = handle
         self._facts[handle] = facts
         return facts
+
+    def _with_promises(self, capture: Capture) -> Capture:
+        """Tell of preempted requests what vLLM forgets: whether the step under way yields them a token."""
+        before, self._before = self._before, capture
+        if not capture.preempted:
+            self._promised = {}
+            return capture
+        counters, known = capture.preempted_columns, self._promised
+        ids = [request.request_id for request in capture.preempted]
+        if fresh := set(ids) - known.keys():
+            known = known | self._promised_before(fresh, before)
+        promises = [
+            known[name] if tokens else 0 for name, tokens in zip(ids, counters.in_flight, strict=True)
+        ]
+        self._promised = dict(zip(ids, promises, strict=True))
+        return capture._replace(preempted_columns=counters._replace(placeholders=promises))
+
+    def _promised_before(self, names: set[str], before: Capture | None) -> dict[str, int]:
+        """By the capture before, in which they were still running: its newest step is the one under way."""
+        promised = dict.fromkeys(names, 0)
+        if before is not None:
+            for request, count in zip(before.running, before.columns.placeholders, strict=True):
+                name = request.request_id
+                if name in names and name in self._steps.newest:
+                    promised[name] = min(count, 1)
+        return promised
 
     def _columns(self, capture: Capture) -> dict[str, Any]:
         changes: dict[str, Any] = {}

@@ -144,6 +144,35 @@ async def test_commitments_beyond_the_simulations_integers_are_refused(client, f
     assert (await client.post("/v1/predict", json={"candidate": CANDIDATE})).status_code == 200
 
 
+@pytest.mark.parametrize("field", ["prompt_tokens", "output_tokens", "max_tokens"])
+@pytest.mark.parametrize("tokens", [0, -5])
+async def test_counts_below_one_are_refused_by_name(client, feed, field: str, tokens: int) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    for path in ("/v1/commit", "/v1/predict"):
+        answer = await client.post(path, json={"candidate": {**CANDIDATE, field: tokens}})
+        assert answer.status_code == 422
+        assert f"$.candidate.{field}" in answer.json()["error"]["message"]
+
+
+async def test_a_bad_state_leaves_the_last_good_one_and_is_told(client, feed) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    bad = snapshot(["a"], time.time())
+    facts = msgspec.structs.replace(bad.requests[0], max_tokens=2**63)
+    await feed.send(msgspec.msgpack.encode(msgspec.structs.replace(bad, requests=(facts,))))
+    deadline_s = time.monotonic() + 5
+    while (health := await client.get("/health")).status_code == 200:
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.01)
+    assert "max_tokens: 9223372036854775808" in health.json()["status"]
+    assert "the last good state, of step 9, is 0." in health.json()["status"]
+    assert (await client.post("/v1/predict", json={"candidate": CANDIDATE})).status_code == 503
+    assert (await client.get("/v1/state")).json()["load"]["running"] == 0
+    await feed.send(msgspec.msgpack.encode(snapshot(["a"], time.time(), seq=3)))
+    await _ready(client)
+
+
 async def test_impossible_candidates_are_refused(client, feed) -> None:
     await _publish(feed, [])
     await _ready(client)

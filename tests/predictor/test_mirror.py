@@ -49,13 +49,52 @@ SNAPSHOT = Snapshot(
     preempted=ints(2),
     cached={1: 16},
 )
-DELTA = Delta(FEED_VERSION, 8, "engine", Clockwork(4, 11.0, 15, 1))
+DELTA = Delta(FEED_VERSION, 8, "engine", Clockwork(4, 11.0, 15, 1, SNAPSHOT.clock.in_flight))
 
 
 def mirror() -> Mirror:
     made = Mirror()
     made.apply(SNAPSHOT)
     return made
+
+
+THREE = tuple(InFlightStep(step, 9.9, SHAPE) for step in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"limits": dataclasses.replace(LIMITS, block_size=10**12)}, "limits.block_size: 1000000000000"),
+        ({"limits": dataclasses.replace(LIMITS, total_blocks=2**62)}, "limits.total_blocks"),
+        ({"limits": dataclasses.replace(LIMITS, max_num_seqs=2**40)}, "limits.max_num_seqs"),
+        ({"limits": dataclasses.replace(LIMITS, chunked_prefill=False)}, "limits.max_num_batched_tokens"),
+        ({"requests": (facts(0), facts(1), facts(2, priority=2**63))}, "'r2': priority"),
+        ({"requests": (facts(0), facts(1), facts(2, max_tokens=2**63))}, "'r2': max_tokens"),
+        (
+            {"requests": (facts(0), facts(1), facts(2, prompt_tokens=128))},
+            "request r2: can never come to its end",
+        ),
+        ({"clock": Clockwork(3, 10.0, 15, 1, THREE)}, "in_flight: 3 steps"),
+        ({"clock": Clockwork(3, 10.0, 15, 1)}, "request r1: in_flight_tokens without a step"),
+        (
+            {"running_columns": Columns(ints(31, 30), ints(1, 0), ints(0, 30), ints(0, 1), ints(0, 30))},
+            "request r1: computed_tokens = 31",
+        ),
+        (
+            {
+                "limits": dataclasses.replace(LIMITS, prefix_caching=True),
+                "clock": Clockwork(3, 10.0, 20, 1, (InFlightStep(3, 9.9, SHAPE),)),
+            },
+            "free_blocks = 20: running requests hold 3 blocks more",
+        ),
+    ],
+)
+def test_what_the_simulation_refuses_does_not_replace_the_last_good_state(changes, named) -> None:
+    made = mirror()
+    before = made.columns()
+    with pytest.raises(StateError, match=named):
+        made.apply_bytes(msgspec.msgpack.encode(replace(SNAPSHOT, **changes)))
+    assert made.columns() is before
 
 
 def test_a_snapshot_is_held_in_queue_order() -> None:

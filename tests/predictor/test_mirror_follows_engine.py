@@ -150,10 +150,20 @@ class Witness:
             generated_tokens=request.num_output_tokens,
             in_flight_tokens=request.num_in_flight_tokens,
             newest_tokens=self.newest.get(request.request_id, 0) if self.under_way else 0,
-            output_placeholders=request.num_output_placeholders,
+            output_placeholders=self._promised(request),
             cached_tokens=self.cached.get(request.request_id, 0),
             priority=request.priority,
         )
+
+    def _promised(self, request: Any) -> int:
+        """vLLM forgets what it promised to a request that it preempts; it is on its way all the same."""
+        if request.status.name != "PREEMPTED":
+            return int(request.num_output_placeholders)
+        sampled = 0
+        for _, tokens in self.engine.under_way:
+            row = tokens.req_id_to_index.get(request.request_id)
+            sampled += 0 if row is None else len(tokens.sampled_token_ids[row])
+        return sampled
 
     def play(self, workload: list[tuple[Any, ...]]) -> None:
         """Apply a workload, then run until the engine is empty."""

@@ -51,8 +51,6 @@ def test_resuming_a_captured_state_changes_no_finish_time(
         assume(outcome > STUCK)
         scheduled += outcome == SCHEDULED
     state = simulation.state()
-    # A preempted request's last output is in flight under both its old life and none: see resume.
-    assume(all(r.status != RequestStatus.PREEMPTED or r.in_flight_tokens == 0 for r in state.waiting))
     present = {request.id for request in (*state.running, *state.waiting)}
     times = {r.id: simulation.memory.times[i, layout.FINISH] for i, r in enumerate(simulation.requests)}
     later = [
@@ -88,6 +86,9 @@ def test_resuming_a_captured_state_changes_no_finish_time(
         ({"running": (replace(RUNNING, in_flight_tokens=1),)}, "in_flight_tokens without a step"),
         ({"running": (IN_FLIGHT,) * 9, "in_flight": (STEP,), "free_blocks": 46}, "max_num_seqs = 8"),
         ({"in_flight": (STEP,) * 3}, "in_flight: 3 steps"),
+        ({"waiting": (replace(RUNNING, prompt_tokens=512, computed_tokens=0),)}, "can never come to its end"),
+        ({"waiting": (replace(RUNNING, generated_tokens=492, computed_tokens=0),)}, "generated_tokens = 492"),
+        ({"limits": replace(LIMITS, total_blocks=1), "free_blocks": 0}, "17 tokens are the most"),
         ({"limits": replace(LIMITS, block_size=0)}, "block_size"),
         ({"limits": replace(LIMITS, policy="lottery")}, "policy"),
     ],

@@ -12,10 +12,11 @@ import pytest
 
 from block.errors import StateError
 from block.latency.base import KernelLatency
+from block.simulation import what_if as what_if_module
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.loop import SCHEDULED, advance
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, BatchShape, EngineLimits, EngineState
+from block.types import Arrival, BatchShape, EngineLimits, EngineState, RequestState, RequestStatus
 
 ROOT = Path(__file__).parents[3]
 LIMITS = EngineLimits(
@@ -190,6 +191,42 @@ def test_a_request_that_could_never_run_is_refused(prompt, outputs, latency: Ker
     state = _state_after(_requests(2), latency, 2)
     with pytest.raises(StateError, match="new"):
         _what_if(state, latency).ask(_newcomer(state.time_s, prompt, *outputs))
+
+
+SMALL = replace(LIMITS, total_blocks=8, max_num_seqs=4, max_num_batched_tokens=64, max_model_len=4096)
+LONE = RequestState("lone", RequestStatus.RUNNING, 0.0, 100, 1000, computed_tokens=100, generated_tokens=1)
+
+
+@pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_response_goes_no_further_than_all_blocks_hold(reserve: bool, ahead: bool, latency) -> None:
+    """Where it did, vLLM would preempt it and start it again for ever."""
+    limits = replace(SMALL, reserve_full_prompt=reserve, async_scheduling=ahead)
+    state = EngineState("e", 5, 1.0, limits, running=(LONE,), free_blocks=1)
+    newcomer = Newcomer.certain(Arrival("new", 1.0, 10, 5, 5))
+    answer, _ = WhatIf(state, Model(latency)).ask(newcomer)
+    fitting = replace(state, running=(replace(LONE, max_tokens=29),))
+    assert answer == WhatIf(fitting, Model(latency)).ask(newcomer)[0]
+    assert np.isfinite([answer.e2e_s, answer.harm_sum_s]).all()
+
+
+def test_whoever_can_never_be_served_is_named(latency: KernelLatency) -> None:
+    state = EngineState("e", 5, 1.0, SMALL, running=(LONE,), free_blocks=1)
+    beyond = replace(LONE, id="beyond", status=RequestStatus.WAITING, computed_tokens=0, prompt_tokens=129)
+    with pytest.raises(StateError, match=r"request beyond: .* 129 tokens are the most"):
+        WhatIf(replace(state, waiting=(beyond,)), Model(latency))
+    with pytest.raises(StateError, match="request c: prompt_tokens = 129: can never be served"):
+        WhatIf(state, Model(latency), committed=(Arrival("c", 1.0, 129, 5, 5),))
+    with pytest.raises(StateError, match="request c: output_tokens = 0"):
+        WhatIf(state, Model(latency), committed=(Arrival("c", 1.0, 12, 0, 5),))
+
+
+def test_a_run_without_an_end_is_given_up(latency: KernelLatency, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps it going: here it is merely said to be too long."""
+    monkeypatch.setattr(what_if_module, "MOST_STEPS", 40)
+    state = _state_after(_requests(6), latency, 8)
+    with pytest.raises(StateError, match="request r0: is never served to its end"):
+        _what_if(state, latency).ask(_newcomer(state.time_s))
 
 
 def test_lengths_for_other_requests_than_the_states_are_refused(latency: KernelLatency) -> None:

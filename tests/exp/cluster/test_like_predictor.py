@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from block.latency.base import KernelLatency
-from block.messages import CandidateRequest, PredictResponse
+from block.lengths import LengthDistribution
+from block.messages import CandidateRequest, PredictResponse, RequestFacts
 from block.simulation.fleet import EngineFleet
 from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.length_rows import length_rows
+from block.simulation.what_if import Newcomer, WhatIf
 from block.simulation.what_if_runs import E2E, E2E_STD, HARM_MAX, HARM_SUM, PREEMPTIONS, TPOT, TTFT
-from block.types import BatchShape, EngineLimits, EngineLoad
+from block.types import Arrival, BatchShape, EngineLimits, EngineLoad
 from exp.simulated_feed import SimulatedFeed
+from predictor.arrival_process import ArrivalProcess
 from predictor.forecaster import Forecaster
 from predictor.ledger import Ledger
 from predictor.mirror import Mirror
@@ -110,6 +113,42 @@ def test_a_fleet_answers_as_predictors_do(scenarios: int, asynchronous: bool) ->
         fleet.send(number, number % ENGINES, now_s + 0.003)
         predictors.ledgers[number % ENGINES].commit(candidate, now_s)
     assert preempting != 0
+
+
+def test_a_fleet_expects_and_waits_as_what_ifs_do() -> None:
+    """More arrivals on their grid, and steps that last longer than the predictor takes them to."""
+    kernel = replace(MODEL.kernel, token_seconds=tuple(s / 2 for s in MODEL.kernel.token_seconds))
+    limits = EngineLimits(16, 150, 16, 128, 1024, async_scheduling=True)
+    requests, arrivals_s, _ = _requests(60, seed=7)
+    output = requests.output_tokens
+    requests = replace(requests, lengths=length_rows(np.array([0.5]), output[:, None].astype(np.float64)))
+    fleet = EngineFleet([FleetEngine(limits, MODEL.kernel, believed=kernel)], requests)
+    of_id = dict(zip(requests.ids, output.tolist(), strict=True))
+    seen = ArrivalProcess(lambda name: LengthDistribution.point(of_id[name]))
+    fleet.expect_arrivals(0, 0.0)
+    seen.note((), 0.0)
+    moved = late = 0
+    for number, now_s in enumerate(arrivals_s.tolist()):
+        fleet.run_until(now_s)
+        told = fleet.ask(number, np.array([0]), now_s, told=False).figures[0]
+        state, background = fleet.state(0), seen.expected(now_s)
+        lengths = np.array([[of_id[each.id] for each in (*state.running, *state.waiting)]], np.int64)
+        name, prompt, most = requests.ids[number], *_sizes(requests, number)
+        newcomer = Newcomer.certain(Arrival(name, now_s, prompt, of_id[name], most))
+        prediction, _ = WhatIf(state, Model(kernel), lengths, (), background).ask(newcomer)
+        assert told[TTFT] == pytest.approx(prediction.ttft_s, abs=1e-9)
+        assert told[E2E] == pytest.approx(prediction.e2e_s, abs=1e-9)
+        assert told[HARM_SUM] == pytest.approx(prediction.harm_sum_s, abs=1e-7)
+        moved += background.grid_s > 0
+        late += any(now_s > step.submit_s + kernel.seconds(step.shape) for step in state.in_flight)
+        fleet.send(number, 0, now_s)
+        seen.note((RequestFacts(number, name, now_s, prompt, most),), now_s)
+    assert moved > 40
+    assert late > 5
+
+
+def _sizes(requests: FleetRequests, number: int) -> tuple[int, int]:
+    return int(requests.prompt_tokens[number]), int(requests.max_tokens[number])
 
 
 def test_choices_that_a_predictor_was_not_told_of_do_not_count() -> None:
