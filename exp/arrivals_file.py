@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from block.errors import ConfigError, StateError
 from block.settings import Settings
@@ -20,7 +20,16 @@ HASH_TOKENS = 16
 
 Time = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
-Identity = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
+
+
+def _written(text: str) -> str:
+    """JSON can name halves of characters, which no file can hold."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must be text that UTF-8 can write")
+    return text
+
+
+Identity = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True), AfterValidator(_written)]
 
 
 class ArrivalLine(Settings):
@@ -119,13 +128,22 @@ def _lines(path: Path) -> Iterator[tuple[int, ArrivalLine]]:
 
 def _parse(source: str, text: bytes) -> ArrivalLine:
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=_fields_once)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not a line of JSON ({error}); write one object per line") from error
     try:
         return ArrivalLine.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{source}: {_explain(error.errors()[0])}") from error
+
+
+def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return fields
 
 
 def _explain(item: Any) -> str:

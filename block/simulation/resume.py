@@ -130,11 +130,10 @@ def check_columns(columns: EngineColumns) -> None:
 
 
 def _check_blocks(columns: EngineColumns) -> None:
-    """Running requests may hold more blocks than are in use only by sharing prefix-cache hits."""
-    size, numbers = columns.limits.block_size, columns.numbers[:, : columns.running]
-    held = int((-(-numbers[fields.COMPUTED] // size)).sum())
-    shared = int((numbers[fields.CACHED] // size).sum())
-    excess = held - shared - (columns.limits.total_blocks - columns.free_blocks)
+    """Running requests hold no more blocks than are in use; with prefix caching they may share them."""
+    limits, used = columns.limits, columns.limits.total_blocks - columns.free_blocks
+    held = -(-columns.numbers[fields.COMPUTED, : columns.running] // limits.block_size)
+    excess = int(held.max(initial=0) if limits.prefix_caching else held.sum()) - used
     if excess > 0:
         raise StateError(
             f"free_blocks = {columns.free_blocks}: running requests hold {excess} blocks more than are in use"
