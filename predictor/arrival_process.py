@@ -26,7 +26,7 @@ HORIZON_S = 60.0
 """How far ahead arrivals are expected."""
 MOST = 128
 """Arrivals remembered, and expected at most: at high rates both reach less far."""
-GRID_SHARE = 0.25
+GRID_SHARE = 0.125
 """Of the time between two of them, how far apart questions may be that count on them at the same times."""
 KINDS = 32
 """Kinds of requests, by length, that are told apart."""

@@ -59,8 +59,7 @@ def resume(
     ``spare`` records are left empty at the end. Raises StateError for a state that contradicts itself.
     """
     columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
-    check_columns(columns)
-    longest = longest_request(columns)
+    longest = check_columns(columns)
     memory = _allocate(columns, latency, len(columns.ids) + len(arrivals) + spare)
     stops = columns.numbers[fields.MAX_TOKENS]
     if output_tokens:
@@ -111,8 +110,8 @@ def check_state(state: EngineState) -> None:
     check_columns(EngineColumns.of(state))
 
 
-def check_columns(columns: EngineColumns) -> None:
-    """As ``check_state``."""
+def check_columns(columns: EngineColumns) -> int:
+    """As ``check_state``; returns ``longest_request``."""
     check_limits(columns.limits)
     if not math.isfinite(columns.time_s):
         raise StateError(f"time_s = {columns.time_s}: must be a time in seconds")
@@ -127,6 +126,7 @@ def check_columns(columns: EngineColumns) -> None:
         raise StateError(f"request {columns.ids[row]}: {reason}")
     _check_blocks(columns)
     _check_seats(columns)
+    return longest
 
 
 def _check_blocks(columns: EngineColumns) -> None:
