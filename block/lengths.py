@@ -21,7 +21,11 @@ from block.errors import StateError
 Floats = npt.NDArray[np.float64]
 
 POINT_TAIL_SHARE = 0.25
-"""A point that was outlived says nothing of its spread: the tail's mean is this share of it."""
+"""A point that was outlived says nothing of its spread: the tail's mean is this share of it.
+
+About what estimators err by (the paper's: 24 % of the mean length). Whoever knows more gives quantiles, whose
+own tail is taken.
+"""
 LEAST_TAIL_TOKENS = 4.0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError, StateError
 from block.settings import Settings
@@ -20,7 +21,16 @@ HASH_TOKENS = 16
 
 Time = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
-Identity = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
+
+
+def _written(text: str) -> str:
+    """JSON can name halves of characters, which no file can hold."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PydanticCustomError("half_character", "must be text that UTF-8 can write")
+    return text
+
+
+Identity = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True), AfterValidator(_written)]
 
 
 class ArrivalLine(Settings):
@@ -119,13 +129,27 @@ def _lines(path: Path) -> Iterator[tuple[int, ArrivalLine]]:
 
 def _parse(source: str, text: bytes) -> ArrivalLine:
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=_fields_once)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not a line of JSON ({error}); write one object per line") from error
     try:
         return ArrivalLine.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error.errors()[0])}") from error
+        raise ConfigError(f"{source}: {_explain(_clearest(error.errors()))}") from error
+
+
+def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return fields
+
+
+def _clearest(errors: Sequence[Any]) -> Any:
+    """Of a value that may be a number or a text, the error of what it is."""
+    return next((error for error in errors if error["type"] == "half_character"), errors[0])
 
 
 def _explain(item: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from rich.table import Table
 
 from block.latency.table import TableLatency
 from block.lengths import scenario_levels
+from block.simulation.background import Background
 from block.simulation.columns import EngineColumns
 from block.simulation.engine import EngineSimulation, SimulatedRequest
+from block.simulation.expectation import GRID_SHARE, MOST
 from block.simulation.memory import Ints
 from block.simulation.run import run, run_stepwise
 from block.simulation.what_if import Newcomer, WhatIf
@@ -46,6 +49,8 @@ PAPER_ENGINE = EngineLimits(
 PAPER_RATE_PER_S = 2.5
 PAPER_REQUESTS = 5000
 _VIDUR_STEP_S = 0.033
+
+_BETWEEN_QUESTIONS_S = 0.003
 
 
 @dataclass
@@ -134,26 +139,36 @@ class WhatIfBench:
         return Timing.of(lambda: what_if.ask(newcomer), calls)
 
     def _decision(self, result: WhatIfResult) -> None:
-        """Asks on states that are laid out, and the same on states that are new to all predictors.
+        """With nothing else expected, and as predictors are shipped: counting on more arrivals."""
+        self._decide(result, "", "", None)
+        self._decide(result, ", arrivals expected", "expecting_", _expected())
+
+    def _decide(self, result: WhatIfResult, said: str, key: str, background: Background | None) -> None:
+        """Asks on states that are laid out, each time a little later, and on states new to all predictors.
 
         A mirror holds its state as columns.
         """
         built = [BenchState(50, 50, 300, 0.9, seed).build() for seed in range(INSTANCES)]
-        lengths = [_scenario_lengths(state) for state in built]
-        states = [EngineColumns.of(state) for state in built]
-        newcomer = Newcomer(NEWCOMER, tuple(range(100, 500, 400 // SCENARIOS)))
-        known = [WhatIf(state, _model(), rows) for state, rows in zip(states, lengths, strict=True)]
-        calls = max(20, self.calls // 50)
-        name = f"decision: {INSTANCES} instances x {SCENARIOS} scenarios"
-        asked = Timing.of(lambda: [each.ask(newcomer) for each in known], calls)
-        result.add_timing(name, "decision_", asked, "10")
-        model = _model()
+        states = [(EngineColumns.of(state), _scenario_lengths(state)) for state in built]
+        model, outputs = _model(), tuple(range(100, 500, 400 // SCENARIOS))
+        known = [WhatIf(state, model, rows, background=background) for state, rows in states]
+        times_s = itertools.cycle(np.arange(0.0, 0.02, _BETWEEN_QUESTIONS_S).tolist())
+
+        def decide() -> None:
+            newcomer = Newcomer(replace(NEWCOMER, arrival_s=next(times_s)), outputs)
+            for each in known:
+                each.ask(newcomer)
 
         def decide_anew() -> None:
-            for state, rows in zip(states, lengths, strict=True):
-                WhatIf(state, model, rows).ask(newcomer)
+            for state, rows in states:
+                WhatIf(state, model, rows, background=background).ask(Newcomer(NEWCOMER, outputs))
 
-        result.add_timing(f"{name}, all states new", "decision_new_", Timing.of(decide_anew, calls), "10")
+        calls = max(20, self.calls // 50)
+        name = f"decision: {INSTANCES} instances x {SCENARIOS} scenarios{said}"
+        result.add_timing(name, f"decision_{key}", Timing.of(decide, calls), "10")
+        result.figures[f"decision_{key}baselines_per_state"] = max(each.baselines for each in known)
+        anew = Timing.of(decide_anew, calls)
+        result.add_timing(f"{name}, all states new", f"decision_{key}new_", anew, "10")
 
     def _predictor(self, result: WhatIfResult) -> None:
         for scenarios in (1, SCENARIOS):
@@ -212,6 +227,13 @@ def _ask_vidur(checkout: VidurCheckout) -> float:
     newcomer = SimulatedRequest("newcomer", 0.0, NEWCOMER.prompt_tokens, NEWCOMER.output_tokens)
     replica.run_until([replica.add(newcomer)])
     return replica.now_s
+
+
+def _expected() -> Background:
+    """As a predictor expects them: at the paper's rate per instance, of its mean lengths, as many as ever."""
+    arrival_s = (np.arange(MOST, dtype=np.float64) + 0.5) / PAPER_RATE_PER_S
+    prompts, outputs = np.full(MOST, 246, np.int64), np.full(MOST, 326, np.int64)
+    return Background(arrival_s, prompts, outputs, grid_s=GRID_SHARE / PAPER_RATE_PER_S)
 
 
 def _model() -> TableLatency:

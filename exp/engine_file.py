@@ -65,7 +65,13 @@ class EngineFile(Settings):
         raw = _parse(path, text)
         if not isinstance(raw, dict):
             raise ConfigError(f"{path}: must be a mapping of settings, found {type(raw).__name__}")
-        return parse_config({str(key): value for key, value in raw.items()}, cls, str(path))
+        engine = parse_config({str(key): value for key, value in raw.items()}, cls, str(path))
+        if engine.max_num_seqs > engine.max_num_batched_tokens:
+            raise ConfigError(
+                f"{path}: max_num_seqs = {engine.max_num_seqs}: exceeds max_num_batched_tokens = "
+                f"{engine.max_num_batched_tokens}, which vLLM refuses; lower it"
+            )
+        return engine
 
     @property
     def limits(self) -> EngineLimits:

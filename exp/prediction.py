@@ -27,7 +27,7 @@ from exp.prediction_report import (
     report_json,
     report_table,
 )
-from exp.prediction_run import PredictionRun, SimulatedRun, Traffic
+from exp.prediction_run import LevelRuns, PredictionRun, SimulatedRun, Traffic
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -83,22 +83,19 @@ def prediction(
     if backend not in BACKENDS:
         raise ConfigError(f"--backend {backend}: unknown; known here: {', '.join(BACKENDS)}")
     chosen, console = BACKENDS[backend], Console()
-    reports = []
+    models = model or list(chosen.models)
+    if strangers := [name for name in models if name not in chosen.models]:
+        raise ConfigError(f"--model {strangers[0]}: {backend} has {', '.join(chosen.models)}")
     if out is not None:
-        out.write_text("")
-    for name in model or chosen.models:
-        if name not in chosen.models:
-            raise ConfigError(f"--model {name}: {backend} has {', '.join(chosen.models)}")
-        traffic = Traffic(data, seed, chosen.prompt_scale, chosen.output_scale, chosen.most_tokens)
+        _empty(out)
+    traffic = Traffic(data, seed, chosen.prompt_scale, chosen.output_scale, chosen.most_tokens)
+    reports = []
+    for name in models:
         with _Progress(name, console) as progress:
             if backend == "simulated":
                 levels = _simulated(chosen, traffic, settings or []).run(progress.show)
             else:
-                run = PredictionRun(_plan(chosen, name, settings or []), traffic, seconds)
-                served = run_until_signalled(run.run(progress.show))
-                if served is None:
-                    raise typer.Exit(130)
-                levels = served
+                levels = _served(_plan(chosen, name, settings or []), traffic, seconds, progress)
         if out is not None:
             append_outcomes(out, name, levels)
         reports.append(PredictionReport(name, tuple(LevelReport.of(level) for level in levels)))
@@ -106,6 +103,20 @@ def prediction(
     result = report_json(backend, reports)
     print(json.dumps(result), flush=True)
     raise typer.Exit(1 if result["failed"] else 0)
+
+
+def _empty(out: Path) -> None:
+    try:
+        out.write_text("")
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({error.strerror}); name another file") from error
+
+
+def _served(plan: ClusterPlan, traffic: Traffic, seconds: float, progress: _Progress) -> list[LevelRuns]:
+    levels = run_until_signalled(PredictionRun(plan, traffic, seconds).run(progress.show))
+    if levels is None:
+        raise typer.Exit(130)
+    return levels
 
 
 def _plan(backend: Backend, model: str, settings: list[str]) -> ClusterPlan:

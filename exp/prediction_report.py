@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,19 +98,48 @@ class PredictionReport:
 
 
 def report_json(backend: str, reports: Sequence[PredictionReport]) -> dict[str, Any]:
-    """Everything, and per measure the worst level of all models with whether it meets the goal."""
+    """Everything, and per measure the worst level of all models with whether it meets the goal.
+
+    ``goals_met`` is None where these runs cannot tell: requests went unjudged, or repetition alone errs by
+    more than a goal allows.
+    """
     worst = {name: _worst(name, reports) for name in GOALS}
+    met, reason = _verdict(worst, reports)
     return {
         "backend": backend,
         "requests": sum(level.requests for report in reports for level in report.levels),
         "failed": sum(level.failed for report in reports for level in report.levels),
         **{f"{name}_median_err": errors and errors.p50 for name, errors in worst.items()},
         **{f"{name}_floor": errors and errors.floor for name, errors in worst.items()},
-        "goals_met": all(
-            errors is not None and errors.above_floor <= GOALS[name] for name, errors in worst.items()
-        ),
+        "goals_met": met,
+        "goals_reason": reason,
         "models": {report.model: [asdict(level) for level in report.levels] for report in reports},
     }
+
+
+def _verdict(
+    worst: Mapping[str, Errors | None], reports: Sequence[PredictionReport]
+) -> tuple[bool | None, str]:
+    """Whether the goals are met, and why not; None if these runs cannot tell."""
+    missed = [
+        f"{name}: {errors.above_floor:.1%} above the floor, goal {GOALS[name]:.0%}"
+        for name, errors in worst.items()
+        if errors is not None and errors.above_floor > GOALS[name]
+    ]
+    if missed:
+        return False, "; ".join(missed)
+    doubts = [f"{name}: nothing was judged" for name, errors in worst.items() if errors is None]
+    for report in reports:
+        for level in report.levels:
+            where = f"{report.model}, {level.level}"
+            if level.failed or level.unpredicted:
+                doubts.append(f"{where}: {level.failed} failed, {level.unpredicted} without a prediction")
+            doubts += [
+                f"{where}: the floor of {name}, {errors.floor:.1%}, is above the goal of {GOALS[name]:.0%}"
+                for name, errors in level.errors.items()
+                if errors.floor > GOALS[name]
+            ]
+    return (None, "; ".join(doubts)) if doubts else (True, "")
 
 
 def report_table(reports: Iterable[PredictionReport]) -> Table:

@@ -164,6 +164,11 @@ def check_limits(limits: EngineLimits) -> None:
     for name in positive:
         if getattr(limits, name) < 1:
             raise StateError(f"limits.{name} = {getattr(limits, name)}: must be at least 1")
+    if limits.max_num_batched_tokens < limits.max_num_seqs:
+        raise StateError(
+            f"limits.max_num_batched_tokens = {limits.max_num_batched_tokens}: must reach max_num_seqs = "
+            f"{limits.max_num_seqs}, as vLLM demands"
+        )
     if not limits.chunked_prefill and limits.max_num_batched_tokens < limits.max_model_len:
         raise StateError(
             f"limits.max_num_batched_tokens = {limits.max_num_batched_tokens}: without chunked prefill it "

@@ -22,7 +22,7 @@ HORIZON_S: Final = 60.0
 """How far ahead arrivals are expected."""
 MOST: Final = 128
 """Arrivals remembered, and expected at most: at high rates both reach less far."""
-GRID_SHARE: Final = 0.25
+GRID_SHARE: Final = 0.125
 """Of the time between two of them, how far apart questions may be that count on them at the same times."""
 KINDS: Final = 32
 """Kinds of requests, by length, that are told apart."""

@@ -100,7 +100,7 @@ def queue_up(s: Ints, numbers: Ints, running: int) -> None:
     """Line up the first ``running`` records as running and the others as waiting; ``FREE_BLOCKS`` is set.
 
     Blocks that several running requests hold are freed by the last: what they hold beyond the blocks in
-    use is borrowed, up to their prefix-cache hits.
+    use is borrowed. First their prompts' hits are; a request that came back after a preemption has others.
     """
     held, present = 0, numbers.shape[1]
     for r in range(present):
@@ -117,9 +117,15 @@ def queue_up(s: Ints, numbers: Ints, running: int) -> None:
     s[layout.UNFINISHED] = present
     excess = held - (s[layout.TOTAL_BLOCKS] - s[layout.FREE_BLOCKS])
     for r in range(running):
-        borrowed = min(max(excess, 0), numbers[columns.CACHED, r] // s[layout.BLOCK_SIZE])
-        s[s[layout.RECORDS] + r * layout.RECORD + layout.BORROWED] = borrowed
-        excess -= borrowed
+        q = s[layout.RECORDS] + r * layout.RECORD
+        hits = numbers[columns.CACHED, r] // s[layout.BLOCK_SIZE]
+        s[q + layout.BORROWED] = min(max(excess, 0), hits, s[q + layout.BLOCKS])
+        excess -= s[q + layout.BORROWED]
+    for r in range(running):
+        q = s[layout.RECORDS] + r * layout.RECORD
+        more = min(max(excess, 0), s[q + layout.BLOCKS] - s[q + layout.BORROWED])
+        s[q + layout.BORROWED] += more
+        excess -= more
 
 
 @compiled

@@ -59,8 +59,7 @@ def resume(
     ``spare`` records are left empty at the end. Raises StateError for a state that contradicts itself.
     """
     columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
-    check_columns(columns)
-    longest = longest_request(columns)
+    longest = check_columns(columns)
     memory = _allocate(columns, latency, len(columns.ids) + len(arrivals) + spare)
     stops = columns.numbers[fields.MAX_TOKENS]
     if output_tokens:
@@ -111,8 +110,8 @@ def check_state(state: EngineState) -> None:
     check_columns(EngineColumns.of(state))
 
 
-def check_columns(columns: EngineColumns) -> None:
-    """As ``check_state``."""
+def check_columns(columns: EngineColumns) -> int:
+    """As ``check_state``; returns ``longest_request``."""
     check_limits(columns.limits)
     if not math.isfinite(columns.time_s):
         raise StateError(f"time_s = {columns.time_s}: must be a time in seconds")
@@ -127,14 +126,14 @@ def check_columns(columns: EngineColumns) -> None:
         raise StateError(f"request {columns.ids[row]}: {reason}")
     _check_blocks(columns)
     _check_seats(columns)
+    return longest
 
 
 def _check_blocks(columns: EngineColumns) -> None:
-    """Running requests may hold more blocks than are in use only by sharing prefix-cache hits."""
-    size, numbers = columns.limits.block_size, columns.numbers[:, : columns.running]
-    held = int((-(-numbers[fields.COMPUTED] // size)).sum())
-    shared = int((numbers[fields.CACHED] // size).sum())
-    excess = held - shared - (columns.limits.total_blocks - columns.free_blocks)
+    """Running requests hold no more blocks than are in use; with prefix caching they may share them."""
+    limits, used = columns.limits, columns.limits.total_blocks - columns.free_blocks
+    held = -(-columns.numbers[fields.COMPUTED, : columns.running] // limits.block_size)
+    excess = int(held.max(initial=0) if limits.prefix_caching else held.sum()) - used
     if excess > 0:
         raise StateError(
             f"free_blocks = {columns.free_blocks}: running requests hold {excess} blocks more than are in use"

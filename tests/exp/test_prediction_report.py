@@ -54,4 +54,20 @@ def test_the_worst_level_decides(predicted_s: float, met: bool) -> None:
     good, other = _report([_outcome(1.0, 1.0)]), _report([_outcome(1.0, predicted_s)])
     result = report_json("simulated", [PredictionReport("m", (good, other))])
     assert result["goals_met"] is met
+    assert bool(result["goals_reason"]) is not met
     assert result["e2e_median_err"] == pytest.approx(predicted_s - 1.0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "reason"),
+    [
+        (([_outcome(1.0, 1.0), _outcome(1.0, None)],), "m, half: 0 failed, 1 without a prediction"),
+        (([_outcome(1.0, 1.0), _outcome(1.0, 1.0, "boom")],), "m, half: 1 failed, 0 without a prediction"),
+        (([_outcome(1.0, 1.0)], [_outcome(1.2, 1.2)]), "the floor of e2e, 16.7%, is above the goal of 3%"),
+        ((), "e2e: nothing was judged"),
+    ],
+)
+def test_runs_that_cannot_tell_meet_no_goal_and_miss_none(runs, reason: str) -> None:
+    result = report_json("real-cpu", [PredictionReport("m", (_report(*runs),))])
+    assert result["goals_met"] is None
+    assert reason in result["goals_reason"]

@@ -228,6 +228,7 @@ def test_yaml_may_write_small_numbers_without_a_point(
         ({"per_token_s": "fast"}, "per_token_s = 'fast'"),
         ({"watermark": 1}, "watermark: unknown"),
         ({"max_num_seqs": None}, "max_num_seqs = None"),
+        ({"max_num_seqs": 9999}, "max_num_seqs = 9999"),
     ],
 )
 def test_a_wrong_engine_is_one_line_and_exit_status_1(
@@ -268,6 +269,8 @@ def test_every_engine_setting_is_needed(name: str, files: Files, capsys: pytest.
         (request("b", arrival_s=2.0, abort_s=1.0), "abort_s = 1.0"),
         (request("b", length=3), "length: unknown"),
         ({"id": "b"}, "arrival_s: missing"),
+        (request("\ud800"), "must be text that UTF-8 can write"),
+        ('{"id": "b", "arrival_s": 0, "arrival_s": 1}', "'arrival_s' is given twice"),
     ],
 )
 def test_a_wrong_arrival_is_one_line_that_names_its_place(

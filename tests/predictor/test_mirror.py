@@ -85,7 +85,7 @@ THREE = tuple(InFlightStep(step, 9.9, SHAPE) for step in (1, 2, 3))
                 "limits": dataclasses.replace(LIMITS, prefix_caching=True),
                 "clock": Clockwork(3, 10.0, 20, 1, (InFlightStep(3, 9.9, SHAPE),)),
             },
-            "free_blocks = 20: running requests hold 3 blocks more",
+            "free_blocks = 20: running requests hold 2 blocks more",
         ),
     ],
 )

@@ -100,6 +100,27 @@ def test_a_foreseen_future_comes_true(asynchronous: bool, blocks: int) -> None:
     assert asked >= 4
 
 
+def test_questions_that_follow_each_other_share_a_baseline() -> None:
+    requests = _workload(1)
+    state = _state_at_arrival(EngineSimulation(_limits(True, 400), KERNEL, requests), 20)
+    exact = _future(requests, 20, requests[20].arrival_s)
+    coarse = replace(exact, grid_s=float(exact.arrival_s[0]) / 2)
+    lengths = np.array([[r.max_tokens for r in (*state.running, *state.waiting)]], np.int64)
+    what_if = WhatIf(state, Model(), lengths, (), coarse)
+    answers = []
+    for share in (0.0, 0.1, 0.2):
+        newcomer = Arrival("new", state.time_s + share * coarse.grid_s, 100, 50, 50)
+        answers.append(what_if.ask(Newcomer.certain(newcomer))[0].e2e_s)
+        alone = WhatIf(state, Model(), lengths, (), exact).ask(Newcomer.certain(newcomer))[0].e2e_s
+        assert answers[-1] == pytest.approx(alone, rel=0.1)
+    assert what_if.baselines == 1
+    assert len(set(answers)) > 1
+    what_if.ask(Newcomer.certain(Arrival("new", state.time_s + 1.5 * coarse.grid_s, 100, 50, 50)))
+    assert what_if.baselines == 2
+    with pytest.raises(StateError, match="grid_s"):
+        replace(exact, grid_s=2 * float(exact.arrival_s[0]))
+
+
 def test_without_it_a_busy_engine_is_predicted_too_fast() -> None:
     requests = _workload(1)
     limits = _limits(True, 400)
