@@ -163,7 +163,7 @@ def _blank(examples: Sequence[Example], words: _WordModel) -> FeaturesModel:
 
 def _bags(examples: Sequence[Example]) -> Any:
     """Hashed words as a sparse matrix, shape (examples, BUCKETS)."""
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
 
     starts, columns, values = [0], [], []
     for example in examples:

@@ -124,7 +124,7 @@ def _r2(truth: Floats, said: Floats) -> float:
 
 
 def _tau(said: Floats, truth: Floats) -> float:
-    from scipy.stats import kendalltau  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau
 
     if len(said) < 2 or said.min() == said.max() or truth.min() == truth.max():
         return 0.0

@@ -33,7 +33,7 @@ class Interval:
             return cls(float("nan"), float("nan"))
         if len(known) == 1:
             return cls(float(known[0]), float("nan"))
-        from scipy.stats import t  # type: ignore[import-untyped]
+        from scipy.stats import t
 
         half = float(t.ppf(0.975, len(known) - 1)) * float(known.std(ddof=1)) / len(known) ** 0.5
         return cls(float(known.mean()), half)
