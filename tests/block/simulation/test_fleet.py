@@ -13,7 +13,7 @@ from simulated_workloads import Workload, workloads
 
 from block.errors import StateError, UnsupportedError
 from block.latency.base import KernelLatency
-from block.simulation import layout
+from block.simulation import fleet_memory, layout
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.fleet import EngineFleet
 from block.simulation.fleet_members import FleetEngine, FleetRequests
@@ -95,6 +95,16 @@ def test_a_failing_engine_gives_up_all_it_has() -> None:
     fleet.run_until(np.inf)
     assert fleet.done[fleet.done[0]] == 7
     assert fleet.figures((layout.FREE_BLOCKS,))[0, 0] == LIMITS.total_blocks
+
+
+def test_a_question_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps it going: here it is merely said to be too long."""
+    monkeypatch.setattr(fleet_memory, "MOST_STEPS", 20)
+    requests = _fleet_requests([SimulatedRequest("a", 0.0, 60, 15), SimulatedRequest("b", 0.0, 60, 40)])
+    fleet = EngineFleet([FleetEngine(LIMITS, LATENCY)], requests)
+    assert np.isfinite(fleet.ask(0, np.array([0]), 0.0).figures).all()
+    with pytest.raises(StateError, match="engine 0: some request is never served to its end"):
+        fleet.ask(1, np.array([0]), 0.0)
 
 
 def test_what_an_engine_could_never_hold_is_refused() -> None:
