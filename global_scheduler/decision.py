@@ -276,11 +276,12 @@ def _guarded_choice(
 
 
 def _newcomer(request: RoutingRequest) -> CandidateRequest:
+    """Predictors take no counts below one; an engine that is asked for no tokens refuses by itself."""
     return CandidateRequest(
         id=request.id,
-        prompt_tokens=request.prompt_tokens,
-        output_tokens=request.output_tokens,
-        max_tokens=request.max_tokens,
+        prompt_tokens=max(request.prompt_tokens, 1),
+        output_tokens=max(request.output_tokens, 1),
+        max_tokens=max(request.max_tokens, 1),
         priority=request.priority,
         output_quantiles=request.output_quantiles,
     )
