@@ -68,7 +68,8 @@ class FedEngine(MockEngine):
                 arrival_s=arrival_s,
                 prompt_tokens=PROMPT_TOKENS,
                 max_tokens=self._chunks,
-                computed_tokens=PROMPT_TOKENS + self._chunks - self._left[transport],
+                # Between steps, the newest token is still to be computed.
+                computed_tokens=PROMPT_TOKENS + self._chunks - self._left[transport] - 1,
                 generated_tokens=self._chunks - self._left[transport],
             )
             for transport, (id_, arrival_s) in self._requests.items()
