@@ -7,12 +7,14 @@ import errno
 import socket
 
 import aiohttp
+import msgspec
 import psutil
 
 from block.errors import DeployError
 from deploy.log_file import last_meaningful_line
 from deploy.plan import ProcessPlan
 from deploy.process import ManagedProcess
+from global_scheduler.pages import HealthReport
 
 _POLL_S = 0.2
 _POLL_TIMEOUT_S = 2.0
@@ -67,8 +69,18 @@ async def _answers(plan: ProcessPlan, session: aiohttp.ClientSession) -> bool:
         patience = aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
         # Whether it is up is all that is asked; whose certificate it has is its clients' business.
         async with session.get(plan.health_url, timeout=patience, ssl=False) as response:
-            return response.status in plan.ready_on
+            if response.status not in plan.ready_on:
+                return False
+            return plan.role != "scheduler" or 503 in plan.ready_on or _sees_all(await response.read())
     except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _sees_all(page: bytes) -> bool:
+    """Whether a scheduler has found every instance; what it routes before goes to those it has found."""
+    try:
+        return all(one.healthy for one in msgspec.json.decode(page, type=HealthReport).instances)
+    except msgspec.DecodeError:
         return False
 
 
