@@ -83,6 +83,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
     """Handles of waiting requests that were preempted."""
     cached: dict[int, int] = {}
     """Handle -> leading prompt tokens found in the prefix cache; absent means none."""
+    engine_name: str = ""
+    """What it computes and on what: model, number formats, device, version. Empty if the engine does not tell."""
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):

@@ -1,7 +1,8 @@
 """Step times learned from one engine's feed, for as long as its configuration stays the same.
 
-An engine that restarts as it was keeps what was learned of it; one with other limits is another engine,
-and starts from the base model. Knows the mirror's state and nothing of how it got there.
+An engine that restarts as it was keeps what was learned of it; one with other limits, another model or
+on another device is another engine, and starts from the base model. Knows the mirror's state and nothing of
+how it got there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class FeedCalibration:
         """``base`` is what a new engine is taken to be like."""
         self._base = base
         self._engine_id = ""
-        self._limits: EngineLimits | None = None
+        self._config_hash = ""
         self._online: OnlineCalibration | None = None
 
     @property
@@ -39,15 +40,14 @@ class FeedCalibration:
     def notice(self, held: Held) -> bool:
         """Learn from the steps that the latest message reports; returns whether the model changed."""
         online, changed = self._online, False
-        if online is None or held.limits != self._limits:
-            changed = self._limits is not None
-            online = OnlineCalibration(
-                self._base, engine_config_hash(held.limits), held.limits.max_num_batched_tokens
-            )
-            self._online, self._limits = online, held.limits
-        if held.engine_id != self._engine_id:
-            online.forget_order()
+        if online is None or held.engine_id != self._engine_id:
             self._engine_id = held.engine_id
+            config_hash = engine_config_hash(held.engine_name, held.limits)
+            if online is None or config_hash != self._config_hash:
+                changed = online is not None
+                online = OnlineCalibration(self._base, config_hash, held.limits.max_num_batched_tokens)
+                self._online, self._config_hash = online, config_hash
+            online.forget_order()
         return online.observe(held.clock.finished_steps) or changed
 
     def reset(self) -> None:
@@ -56,6 +56,6 @@ class FeedCalibration:
             self._online.reset()
 
 
-def engine_config_hash(limits: EngineLimits) -> str:
-    """Eight hexadecimal digits that change with the engine's configuration."""
-    return hashlib.sha256(msgspec.json.encode(limits)).hexdigest()[:8]
+def engine_config_hash(engine_name: str, limits: EngineLimits) -> str:
+    """Eight hexadecimal digits that change with what the engine computes, on what, and its limits."""
+    return hashlib.sha256(msgspec.json.encode((engine_name, limits))).hexdigest()[:8]

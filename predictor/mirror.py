@@ -107,6 +107,7 @@ class Held:
     """A whole good state; a message makes a new one."""
 
     engine_id: str
+    engine_name: str
     seq: int
     limits: EngineLimits
     clock: Clockwork
@@ -126,6 +127,7 @@ class Held:
         waiting = QueueOrder.read("waiting", message.waiting, facts)
         held = cls(
             engine_id=message.engine_id,
+            engine_name=message.engine_name,
             seq=message.seq,
             limits=limits,
             clock=message.clock,
@@ -144,6 +146,7 @@ class Held:
         facts, cached = self._membership_after(message)
         held = type(self)(
             engine_id=self.engine_id,
+            engine_name=self.engine_name,
             seq=message.seq,
             limits=self.limits,
             clock=message.clock,

@@ -11,6 +11,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 
 from block.vllm_plugin.boundary import Boundary
 from block.vllm_plugin.capture import Capturer
+from block.vllm_plugin.engine_name import engine_name
 from block.vllm_plugin.feed_state import FeedState
 from block.vllm_plugin.limits import engine_limits
 from block.vllm_plugin.publisher import Publisher
@@ -61,7 +62,8 @@ class LiveFeed:
 
     def __init__(self, scheduler: Any, address: str, boundary: Boundary) -> None:
         self._scheduler = scheduler
-        state = FeedState(uuid4().hex, engine_limits(scheduler), time.time())
+        name = engine_name(scheduler.vllm_config)
+        state = FeedState(uuid4().hex, engine_limits(scheduler), time.time(), name)
         self._capturer = Capturer(scheduler, time.time)
         self._publisher = Publisher(address, state, boundary)
 

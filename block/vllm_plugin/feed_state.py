@@ -22,8 +22,9 @@ from block.vllm_plugin.step_ledger import StepLedger
 class FeedState:
     """What a reader that missed nothing holds."""
 
-    def __init__(self, engine_id: str, limits: EngineLimits, time_s: float) -> None:
-        self._engine_id = engine_id
+    def __init__(self, engine_id: str, limits: EngineLimits, time_s: float, engine_name: str = "") -> None:
+        """``engine_id`` is of this one life of the engine; ``engine_name``: see ``Snapshot``."""
+        self._engine_id, self._engine_name = engine_id, engine_name
         self._limits = limits
         self._seq = 0
         self._clock = Clockwork(step=0, time_s=time_s, free_blocks=limits.total_blocks, preemptions=0)
@@ -54,6 +55,7 @@ class FeedState:
             waiting_columns=self._waiting.columns,
             preempted=self._preempted,
             cached=self._cached,
+            engine_name=self._engine_name,
         )
 
     def heartbeat(self, time_s: float) -> Delta:

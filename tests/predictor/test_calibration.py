@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 from feed_messages import LIMITS, snapshot
 from step_traffic import Traffic
 
@@ -43,7 +45,7 @@ def test_it_learns_and_resets() -> None:
     _run(calibration, mirror, 1)
     status = calibration.status
     assert status.version.startswith("a30-llama-2-7b+c")
-    assert status.version.endswith("@" + engine_config_hash(LIMITS))
+    assert status.version.endswith("@" + engine_config_hash("", LIMITS))
     assert 1.7 < status.factor < 2.2
     assert status.recent_error < 0.03 < 0.4 < status.base_error
     calibration.reset()
@@ -62,12 +64,18 @@ def test_a_restart_keeps_what_was_learned_of_the_same_configuration() -> None:
     assert calibration.status.samples > samples
 
 
-def test_another_configuration_starts_anew() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"limits": replace(LIMITS, max_num_batched_tokens=2048)}, {"engine_name": "qwen2-7b on A100"}],
+    ids=["limits", "model"],
+)
+def test_another_configuration_starts_anew(change: dict[str, Any]) -> None:
     calibration, mirror = FeedCalibration(MODEL), Mirror()
     _start(calibration, mirror)
     _run(calibration, mirror, 1)
-    other = replace(LIMITS, max_num_batched_tokens=2048)
-    assert engine_config_hash(other) != engine_config_hash(LIMITS)
-    _start(calibration, mirror, engine_id="restarted", limits=other)
+    known = calibration.status.version
+    _start(calibration, mirror, engine_id="restarted", **change)
     assert calibration.current is MODEL
     assert calibration.status.samples == 0
+    _run(calibration, mirror, 1)
+    assert calibration.status.version.rpartition("@")[2] != known.rpartition("@")[2]
