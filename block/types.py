@@ -225,6 +225,8 @@ class CalibrationStatus:
     """Median absolute relative error of the model in force."""
     base_error: float
     """The same of the base."""
+    pace: float = 1.0
+    """By how much longer than learned steps are expected to last for the moment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ _CALIBRATION = {
     "step_overhead_s": "Usual gap between a step's end and the next submission while work waits.",
     "recent_error": "Median relative error of recent steps' predicted times.",
     "base_error": "The same, had the base model not been corrected.",
+    "pace": "By how much longer than learned steps are expected to last for the moment.",
 }
 
 

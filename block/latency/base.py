@@ -7,7 +7,7 @@ simulation evaluates: a piecewise-linear curve over the step's tokens plus terms
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from block.errors import PackError
 from block.types import BatchShape
@@ -44,6 +44,16 @@ class KernelLatency:
             + self.per_context_token_s * shape.context_tokens
             + self.per_prefill_product_s * shape.prefill_context_products
             + self.per_request_s * shape.requests
+        )
+
+    def scaled(self, factor: float) -> Self:
+        """Every step takes ``factor`` times as long."""
+        return type(self)(
+            self.token_knots,
+            tuple(seconds * factor for seconds in self.token_seconds),
+            self.per_context_token_s * factor,
+            self.per_prefill_product_s * factor,
+            self.per_request_s * factor,
         )
 
 

@@ -5,7 +5,8 @@ to the base: one common factor is the cheapest change, then an offset per step, 
 from their neighbours'. Context, products and requests each get their own slope. Together they are again
 the form that the simulation evaluates. The fit is robust (Huber, relative errors), bounded (a height stays
 within 1/8 and 8 times the base's, plus the offset), and looks at a window that keeps recent steps of every
-kind of shape, so an hour of decodes does not forget what a prompt costs.
+kind of shape, so an hour of decodes does not forget what a prompt costs. On top of it comes the engine's
+present pace, as far as it lasts (``block.latency.pace``).
 
 What is learned is the engine's *cadence*: from one step's end to the next one's while work is waiting. The
 feed's ``duration_s`` starts at the step's submission; what the engine does between an end and the next
@@ -21,24 +22,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from block.latency.base import KernelLatency, StepLatencyModel
 from block.latency.curve_fit import Correction, CurveFit
-from block.latency.least_squares import Floats
+from block.latency.pace import Pace
+from block.latency.probation import Fresh, Probation
 from block.latency.shapes import COLUMNS, kernel_seconds, shape_row
 from block.latency.step_window import StepWindow
 from block.types import BatchShape, CalibrationStatus, StepRecord
 
 REFIT_STEPS = 64
 FIRST_REFIT_STEPS = 8
+_TOGETHER = 16
+"""Steps whose speed is judged together; fewer would be told from noise, more would mix two speeds."""
 _GAPS_KEPT = 64
 _ERRORS_KEPT = 256
 # A new version is worth it when one in ten of the steps kept changes by this much,
 _NOTICEABLE = 0.004
 # or any by this much: prompts can be rarer than that.
 _LARGE = 0.02
+# Deviations from a model say nothing of one from which most steps differ by this much.
+_ANOTHER_MODEL = 0.05
 _SHORTEST_S = 1e-5
 
 
@@ -56,6 +63,10 @@ class CalibratedLatency:
     def covers(self, shape: BatchShape) -> bool:
         """Whether the token count lies within the base or what has been seen since."""
         return self.kernel.token_knots[0] <= shape.tokens <= self.kernel.token_knots[-1]
+
+    def at_pace(self, factor: float) -> Self:
+        """The same where every step takes ``factor`` times as long."""
+        return type(self)(self.version, self.kernel.scaled(factor))
 
 
 class OnlineCalibration:
@@ -75,12 +86,17 @@ class OnlineCalibration:
     def reset(self) -> None:
         """Forget everything learned."""
         self._current: StepLatencyModel = self._base
+        self._learned: StepLatencyModel = self._base
+        self._pace, self._factor = Pace(), 1.0
+        self._probation = Probation()
         self._changes = 0
         self._samples = 0
-        self._since_refit = 0
+        self._unfitted = 0
+        """Steps in the window that no fit has seen."""
         self._correction = self._published = self._fit.none
         self._window = StepWindow(self._fit.terms)
         self._pending: list[tuple[float, ...]] = []
+        self._pending_since_s = 0.0
         self._gaps: deque[float] = deque(maxlen=_GAPS_KEPT)
         self._errors: deque[float] = deque(maxlen=_ERRORS_KEPT)
         self._base_errors: deque[float] = deque(maxlen=_ERRORS_KEPT)
@@ -89,6 +105,7 @@ class OnlineCalibration:
     def forget_order(self) -> None:
         """The next record does not follow the last one: the engine restarted."""
         self._last_step, self._last_end_s = -1, float("-inf")
+        self._pace.forget()
 
     def observe(self, records: Iterable[StepRecord]) -> bool:
         """Take in finished steps, oldest first; returns whether there is a new model."""
@@ -96,15 +113,18 @@ class OnlineCalibration:
             # An engine's clock that is set back makes steps of no length.
             if record.step > self._last_step and record.duration_s > 0 and record.shape.tokens > 0:
                 self._take(record)
-        due = FIRST_REFIT_STEPS if self._samples < REFIT_STEPS else REFIT_STEPS
-        return len(self._pending) >= due and self._refit()
+        early = self._samples < REFIT_STEPS
+        if len(self._pending) >= (FIRST_REFIT_STEPS if early else _TOGETHER):
+            self._take_in()
+        refitted = self._unfitted >= (FIRST_REFIT_STEPS if early else REFIT_STEPS) and self._refit()
+        return self._keep_pace() or refitted
 
     @property
     def status(self) -> CalibrationStatus:
         """For people and metrics."""
-        base_slope, slope = self._base.kernel.per_context_token_s, self._current.kernel.per_context_token_s
+        base_slope, slope = self._base.kernel.per_context_token_s, self._learned.kernel.per_context_token_s
         return CalibrationStatus(
-            version=self._current.version,
+            version=self._learned.version,
             samples=self._samples,
             factor=self._published.factor,
             offset_s=self._published.offset_s,
@@ -112,6 +132,7 @@ class OnlineCalibration:
             step_overhead_s=self._usual_gap_s(),
             recent_error=float(np.median(self._errors)) if self._errors else 0.0,
             base_error=float(np.median(self._base_errors)) if self._base_errors else 0.0,
+            pace=self._factor,
         )
 
     def _take(self, record: StepRecord) -> None:
@@ -124,28 +145,48 @@ class OnlineCalibration:
             self._gaps.append(gap_s)
         self._last_step, self._last_end_s = record.step, record.end_s
         self._samples += 1
+        if not self._pending:
+            self._pending_since_s = record.submit_s
         self._pending.append((*shape_row(shape), record.duration_s, gap_s if follows else np.nan))
+        if follows:
+            real_s = record.duration_s + gap_s
+            self._pace.note(real_s, self._learned.seconds(shape))
+            self._errors.append(abs(self._current.seconds(shape) - real_s) / real_s)
+
+    def _keep_pace(self) -> bool:
+        """Bring the model to the engine's present pace; returns whether that changes it."""
+        factor = self._pace.factor
+        if not isinstance(self._learned, CalibratedLatency) or abs(factor - self._factor) < _NOTICEABLE:
+            return False
+        self._factor, self._current = factor, self._learned.at_pace(factor)
+        return True
 
     def _usual_gap_s(self) -> float:
         return float(np.median(self._gaps)) if self._gaps else 0.0
 
-    def _refit(self) -> bool:
+    def _take_in(self) -> None:
+        """Put what is pending into the window, unless its speed is in doubt."""
         fresh = np.array(self._pending)
         self._pending.clear()
         gaps = np.where(np.isnan(fresh[:, -1]), self._usual_gap_s(), fresh[:, -1])
         shapes, seconds = fresh[:, :COLUMNS], fresh[:, COLUMNS] + gaps
-        self._note_errors(shapes, seconds)
-        rows = self._fit.rows(shapes)
-        model = self._correction.terms
+        base_s = kernel_seconds(self._base.kernel, shapes)
+        self._base_errors.extend((np.abs(base_s - seconds) / seconds).tolist())
+        rows, model = self._fit.rows(shapes), self._correction.terms
         misses = seconds / np.maximum(rows @ model, _SHORTEST_S)
-        self._window.rescale(self._window.change_of_speed(shapes, misses, model))
-        self._window.add(shapes, rows, seconds)
-        self._correction = self._fit.refit(self._window, self._correction)
-        return self._publish(self._correction)
+        change, known = self._window.change_of_speed(shapes, misses, model)
+        span_s = (self._pending_since_s, self._last_end_s)
+        released, lasting = self._probation.admit(Fresh(shapes, rows, seconds, change, known, *span_s))
+        self._window.rescale(lasting)
+        for each in released:
+            self._window.add(each.shapes, each.rows, each.seconds)
+            self._unfitted += len(each.seconds)
 
-    def _note_errors(self, shapes: Floats, seconds: Floats) -> None:
-        for kernel, errors in ((self._current.kernel, self._errors), (self._base.kernel, self._base_errors)):
-            errors.extend((np.abs(kernel_seconds(kernel, shapes) - seconds) / seconds).tolist())
+    def _refit(self) -> bool:
+        self._unfitted = 0
+        self._correction = self._fit.refit(self._window, self._correction)
+        self._pace.learn()
+        return self._publish(self._correction)
 
     def _publish(self, correction: Correction) -> bool:
         rows, *_ = self._window.contents()
@@ -153,8 +194,12 @@ class OnlineCalibration:
         change = np.abs(rows @ correction.terms - before) / np.maximum(before, 1e-9)
         if float(np.quantile(change, 0.9)) < _NOTICEABLE and float(change.max()) < _LARGE:
             return False
+        if float(np.median(change)) > _ANOTHER_MODEL:
+            self._pace.forget()
         self._changes += 1
         self._published = correction
         kernel = self._fit.kernel(correction, self._window.most_tokens)
-        self._current = CalibratedLatency(f"{self._base.version}+c{self._changes}@{self._hash}", kernel)
+        self._learned = CalibratedLatency(f"{self._base.version}+c{self._changes}@{self._hash}", kernel)
+        self._factor = self._pace.factor
+        self._current = self._learned.at_pace(self._factor)
         return True

@@ -50,8 +50,9 @@ class StepWindow:
         self._taken_at[places] = np.arange(self._count - len(places), self._count)
         self.most_tokens = max(self.most_tokens, float(shapes[:, TOKENS].max()))
 
-    def change_of_speed(self, shapes: Floats, misses: Floats, model: Floats) -> float:
-        """How many times longer steps take now than when those of their kind were held.
+    def change_of_speed(self, shapes: Floats, misses: Floats, model: Floats) -> tuple[float, bool]:
+        """How many times longer steps take now than when those of their kind were held, and whether most
+        kinds are.
 
         ``misses`` (steps,): seconds of new steps over what a model says of them; ``model`` (terms,): the
         model, which also stands in for kinds that are not held. Small changes count as none, and 1.0 is
@@ -59,10 +60,11 @@ class StepWindow:
         """
         usual = [self._usual_miss(_cell_of(shape), model) for shape in shapes.tolist()]
         known = sum(miss is not None for miss in usual)
+        most_known = 2 * known >= len(usual)
         change = float(np.median(misses / np.array([1.0 if miss is None else miss for miss in usual])))
-        noticed = _ANOTHER_SPEED if 2 * known >= len(usual) else _ANOTHER_SPEED_OF_UNKNOWN
+        noticed = _ANOTHER_SPEED if most_known else _ANOTHER_SPEED_OF_UNKNOWN
         enough = known > 0 or self._count >= _KNOWS_OTHERS
-        return change if enough and not 1 / noticed < change < noticed else 1.0
+        return change if enough and not 1 / noticed < change < noticed else 1.0, most_known
 
     def _usual_miss(self, cell: _Cell, model: Floats) -> float | None:
         place, taken = self._cells.get(cell, (-1, 0))

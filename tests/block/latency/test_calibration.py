@@ -269,6 +269,22 @@ def test_another_speed_is_followed_within_a_minute(before: str, after: str, time
     assert np.median(off) < 0.03
 
 
+@pytest.mark.parametrize("times", [1.6, 0.6])
+def test_the_speed_of_a_moment_is_not_taken_for_the_engines_own(times: float) -> None:
+    calibration, now, during = OnlineCalibration(_base(), "c0ffee"), [0.0], []
+
+    def seconds(shape: BatchShape) -> float:
+        return TRUTH.seconds(shape) * (times if 600 < now[0] < 608 else 1.0)
+
+    for record in Traffic(1).records(seconds, 620, start_s=0.0):
+        calibration.observe([record])
+        now[0] = record.end_s
+        if 600 < now[0] < 608:
+            during.append(float(np.median(_off(calibration.current().kernel, Traffic(2)))))
+    assert max(during) < 0.05
+    assert np.median(_off(calibration.current().kernel, Traffic(2))) < 0.03
+
+
 def test_a_step_of_no_length_teaches_nothing() -> None:
     """As an engine's clock that is set back makes them."""
     calibration = OnlineCalibration(_base(2.0), "c0ffee")
