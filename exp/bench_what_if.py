@@ -139,11 +139,20 @@ class WhatIfBench:
         return Timing.of(lambda: what_if.ask(newcomer), calls)
 
     def _decision(self, result: WhatIfResult) -> None:
-        """With nothing else expected, and as predictors are shipped: counting on more arrivals."""
-        self._decide(result, "", "", None)
-        self._decide(result, ", arrivals expected", "expecting_", _expected())
+        """With nothing else expected, and as predictors are shipped: counting on more arrivals.
 
-    def _decide(self, result: WhatIfResult, said: str, key: str, background: Background | None) -> None:
+        The newcomer's own times are what most policies ask for; harm takes a baseline and longer runs.
+        """
+        for background, expecting, key in (
+            (None, "", ""),
+            (_expected(), ", arrivals expected", "expecting_"),
+        ):
+            self._decide(result, f"own times{expecting}", f"times_{key}", background, harm=False)
+            self._decide(result, f"times and harm{expecting}", key, background, harm=True)
+
+    def _decide(
+        self, result: WhatIfResult, asked: str, key: str, background: Background | None, *, harm: bool
+    ) -> None:
         """Asks on states that are laid out, each time a little later, and on states new to all predictors.
 
         A mirror holds its state as columns.
@@ -157,14 +166,14 @@ class WhatIfBench:
         def decide() -> None:
             newcomer = Newcomer(replace(NEWCOMER, arrival_s=next(times_s)), outputs)
             for each in known:
-                each.ask(newcomer)
+                each.ask(newcomer, harm=harm)
 
         def decide_anew() -> None:
             for state, rows in states:
-                WhatIf(state, model, rows, background=background).ask(Newcomer(NEWCOMER, outputs))
+                WhatIf(state, model, rows, background=background).ask(Newcomer(NEWCOMER, outputs), harm=harm)
 
         calls = max(20, self.calls // 50)
-        name = f"decision: {INSTANCES} instances x {SCENARIOS} scenarios{said}"
+        name = f"decision: {INSTANCES} instances x {SCENARIOS} scenarios, {asked}"
         result.add_timing(name, f"decision_{key}", Timing.of(decide, calls), "10")
         result.figures[f"decision_{key}baselines_per_state"] = max(each.baselines for each in known)
         anew = Timing.of(decide_anew, calls)
