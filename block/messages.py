@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from block.types import (
+    Arrival,
     CalibrationStatus,
     EngineLimits,
     EngineLoad,
@@ -28,6 +29,9 @@ FEED_VERSION = 1
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 SomeTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+MOST_SEQUENCES = 1024
+"""Of one client request; what is beyond would wait behind these in any engine."""
+Sequences = Annotated[int, msgspec.Meta(ge=1, le=MOST_SEQUENCES)]
 
 
 class RequestFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -84,7 +88,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
     cached: dict[int, int] = {}
     """Handle -> leading prompt tokens found in the prefix cache; absent means none."""
     engine_name: str = ""
-    """What it computes and on what: model, number formats, device, version. Empty if the engine does not tell."""
+    """What it computes and on what: model, number formats, device, version; empty if it does not tell."""
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
@@ -110,7 +114,10 @@ FeedMessage = Snapshot | Delta
 
 
 class CandidateRequest(msgspec.Struct, frozen=True):
-    """The newcomer of a what-if, and of a commitment."""
+    """The newcomer of a what-if, and of a commitment.
+
+    It becomes ``sequences`` requests of the engine, each of the stated tokens.
+    """
 
     id: str
     prompt_tokens: SomeTokens
@@ -121,6 +128,25 @@ class CandidateRequest(msgspec.Struct, frozen=True):
     """Distribution of the response length as (probability, tokens); empty: exactly ``output_tokens``."""
     cached_tokens: Tokens = 0
     """Leading prompt tokens that this instance's prefix cache probably holds."""
+    sequences: Sequences = 1
+    """Prompts times the responses to each."""
+    samples: Sequences = 1
+    """Responses to each prompt, OpenAI's ``n``; those after the first find the prompt in the prefix cache."""
+
+    def arrivals(self, arrival_s: float) -> tuple[Arrival, ...]:
+        """The engine's requests that it becomes, in their order."""
+        return tuple(
+            Arrival(
+                id=self.id,
+                arrival_s=arrival_s,
+                prompt_tokens=self.prompt_tokens,
+                output_tokens=self.output_tokens,
+                max_tokens=self.max_tokens,
+                priority=self.priority,
+                cached_tokens=self.prompt_tokens if number % self.samples else self.cached_tokens,
+            )
+            for number in range(self.sequences)
+        )
 
 
 Wanted = Literal["load", "times", "harm"]

@@ -13,7 +13,7 @@ import msgspec
 
 from block.config import SchedulerSettings
 from block.errors import RequestError
-from block.messages import CandidateRequest, PredictResponse, Wanted
+from block.messages import MOST_SEQUENCES, CandidateRequest, PredictResponse, Wanted
 from block.types import Prediction
 from global_scheduler.admission import check_admission
 from global_scheduler.fleet import Fleet, Instance
@@ -129,7 +129,9 @@ class Decider:
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
             question=question,
-            burden=Burden(request.prompt_tokens, request.output_tokens, request.prefix_digests),
+            burden=Burden(
+                request.prompt_tokens, request.output_tokens * request.sequences, request.prefix_digests
+            ),
             policy=name,
             fallback=fallback,
             predictions={one: answer.prediction for one, answer in answers.items() if answer.prediction},
@@ -188,7 +190,8 @@ class Decider:
         settings = self._settings
         exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
         prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
-        max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0].max_model_len(inquiry.model))
+        longest = eligible[0].max_model_len(inquiry.model)
+        max_tokens = self._max_tokens(inquiry, prompt_tokens // inquiry.prompts, longest)
         output_tokens = min(settings.constant_output_tokens, max_tokens)
         quantiles: tuple[tuple[float, float], ...] = ()
         if exact:
@@ -210,6 +213,8 @@ class Decider:
             prefix_digests=_digests(inquiry) if needs.prefixes or needs.predictions else (),
             slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,
             slo_e2e_s=inquiry.slo_e2e_s or settings.slo_e2e_s,
+            samples=inquiry.samples,
+            prompts=inquiry.prompts,
         )
 
     async def _estimate(self, inquiry: Inquiry, prompt_tokens: int, max_tokens: int) -> LengthEstimate:
@@ -276,12 +281,17 @@ def _guarded_choice(
 
 
 def _newcomer(request: RoutingRequest) -> CandidateRequest:
-    """Predictors take no counts below one; an engine that is asked for no tokens refuses by itself."""
+    """Predictors take no counts below one; an engine that is asked for no tokens refuses by itself.
+
+    Of several prompts each is taken for as long as they are on average.
+    """
     return CandidateRequest(
         id=request.id,
-        prompt_tokens=max(request.prompt_tokens, 1),
+        prompt_tokens=max(-(-request.prompt_tokens // request.prompts), 1),
         output_tokens=max(request.output_tokens, 1),
         max_tokens=max(request.max_tokens, 1),
         priority=request.priority,
         output_quantiles=request.output_quantiles,
+        sequences=min(request.sequences, MOST_SEQUENCES),
+        samples=min(request.samples, MOST_SEQUENCES),
     )

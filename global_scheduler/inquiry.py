@@ -39,6 +39,7 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _BODY = msgspec.json.Decoder(_Body)
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Inquiry(msgspec.Struct, frozen=True):
@@ -67,6 +68,9 @@ class Inquiry(msgspec.Struct, frozen=True):
     """From the ``x-block-slo-ttft-ms`` header."""
     slo_e2e_s: float | None = None
     """From the ``x-block-slo-e2e-ms`` header."""
+    samples: int = 1
+    """Responses to each prompt."""
+    prompts: int = 1
     temperature: float | None = None
     """None if it is not given, or is nothing that sampling could use: the instance judges that."""
 
@@ -91,6 +95,8 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         session=headers.get("x-block-session") or _user(bytes(fields.user)),
         slo_ttft_s=_slo_s("x-block-slo-ttft-ms", headers),
         slo_e2e_s=_slo_s("x-block-slo-e2e-ms", headers),
+        samples=max(1, int(fields.n or 1)),
+        prompts=1 if chat else _count_prompts(prompt),
         temperature=_temperature(bytes(fields.temperature)),
     )
 
@@ -131,6 +137,13 @@ def _check_prompt(first_byte: bytes, *, chat: bool) -> None:
         raise RequestError("messages: must be given, as a list", param="messages")
     if not chat and first_byte not in (b"", b"n", b'"', b"["):
         raise RequestError("prompt: must be a string or a list", param="prompt")
+
+
+def _count_prompts(prompt_json: bytes) -> int:
+    """A text or a list of token ids is one; a list of either is as many. The engine judges others."""
+    if prompt_json[:1] != b"[" or prompt_json[1:].lstrip()[:1] not in (b'"', b"["):
+        return 1
+    return len(_LIST.decode(prompt_json))
 
 
 def _user(raw: bytes) -> str:

@@ -17,7 +17,7 @@ from block.messages import CandidateRequest, PredictResponse, RequestFacts, Stat
 from block.simulation.background import Background
 from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, EngineLoad, EngineState, Prediction, PredictionSpread
+from block.types import EngineLoad, EngineState, Prediction, PredictionSpread
 from predictor.arrival_process import ArrivalProcess
 from predictor.ledger import Ledger, length_of
 from predictor.mirror import Mirror
@@ -32,6 +32,8 @@ class BackEnd(Protocol):
     """One state laid out for questions, as ``WhatIf`` does it."""
 
     scenarios: int
+    sequences: int
+    """Of a newcomer."""
 
     def ask(self, newcomer: Newcomer, *, harm: bool = True) -> tuple[Prediction, PredictionSpread]:
         """``harm`` or not. Raises StateError when the engine could never run the newcomer."""
@@ -100,19 +102,12 @@ class Forecaster:
         self, candidate: CandidateRequest, now_s: float, scenarios: int = 1, *, harm: bool = True
     ) -> PredictResponse:
         """One what-if. Raises FeedError without a state, StateError for what could never run."""
-        what_if = self._current_what_if(now_s, scenarios)
-        arrival = Arrival(
-            id=candidate.id,
-            arrival_s=now_s,
-            prompt_tokens=candidate.prompt_tokens,
-            output_tokens=candidate.output_tokens,
-            max_tokens=candidate.max_tokens,
-            priority=candidate.priority,
-            cached_tokens=candidate.cached_tokens,
-        )
+        what_if = self._current_what_if(now_s, scenarios, candidate.sequences)
+        arrival, *siblings = candidate.arrivals(now_s)
         lengths = _scenario_lengths(length_of(candidate), candidate.id, 0, candidate.max_tokens, scenarios)
         outside_s = self.outside.seconds
-        prediction, spread = what_if.ask(Newcomer(arrival, tuple(lengths.tolist()), outside_s), harm=harm)
+        newcomer = Newcomer(arrival, tuple(lengths.tolist()), outside_s, tuple(siblings))
+        prediction, spread = what_if.ask(newcomer, harm=harm)
         self.outside.asked(candidate.id, prediction.ttft_s - outside_s)
         return PredictResponse(
             instance=self.instance,
@@ -152,14 +147,17 @@ class Forecaster:
         """Counters for heuristics, choices under way included."""
         return self._current_scene(now_s).load
 
-    def _current_what_if(self, now_s: float, scenarios: int) -> BackEnd:
-        """Laid out once per state, ledger and number of scenarios; shared by all questions on them."""
+    def _current_what_if(self, now_s: float, scenarios: int, sequences: int = 1) -> BackEnd:
+        """Laid out once per state, ledger, scenarios and sequences; shared by all questions on them."""
         scene = self._current_scene(now_s)
-        if self._what_if is None or self._what_if[0] is not scene or self._what_if[1].scenarios != scenarios:
-            lengths, background = scene.scenarios(scenarios), self._background(now_s)
-            what_if = self._back_end(scene.columns, self._model, lengths, scene.coming, background)
-            self._what_if = (scene, what_if)
-        return self._what_if[1]
+        if self._what_if is not None and self._what_if[0] is scene:
+            what_if = self._what_if[1]
+            if what_if.scenarios == scenarios and what_if.sequences == sequences:
+                return what_if
+        lengths, background = scene.scenarios(scenarios), self._background(now_s)
+        what_if = self._back_end(scene.columns, self._model, lengths, scene.coming, background, sequences)
+        self._what_if = (scene, what_if)
+        return what_if
 
     def _current_scene(self, now_s: float) -> Scene:
         columns = self._mirror.columns()

@@ -40,7 +40,7 @@ def length_of(candidate: CandidateRequest) -> LengthDistribution:
 
 @dataclass(frozen=True, slots=True)
 class _Commitment:
-    candidate: CandidateRequest
+    arrivals: tuple[Arrival, ...]
     committed_s: float
 
 
@@ -51,8 +51,12 @@ class Ledger:
         """``ttl_s``: after this a choice that the feed never showed is taken as lost."""
         self._ttl_s = ttl_s
         self._waiting: dict[str, _Commitment] = {}
+        """Choices of which at least one sequence has not been shown."""
         self._expected: dict[str, LengthDistribution] = {}
         self._present: frozenset[str] = frozenset()
+        """The engine's ids of all that it has."""
+        self._shown: dict[str, set[str]] = {}
+        """By the router's id: the engine's ids of all sequences shown since the first of them came."""
         self._departed_s: dict[str, float] = {}
         self.version = 0
         """Changes whenever ``arrivals`` or ``length`` may."""
@@ -63,50 +67,38 @@ class Ledger:
             if (tokens := getattr(candidate, name)) < 1:
                 raise StateError(f"request {candidate.id}: {name} = {tokens}: must be at least 1")
         self.version += 1
+        if candidate.id in self._departed_s and candidate.id not in self._shown:
+            return  # it came and went, or was taken back, before this word of it arrived
         self._expected[candidate.id] = length_of(candidate)
-        if candidate.id in self._present:
-            return
-        if candidate.id in self._departed_s:
-            # It came and went, or was taken back, before this word of it arrived.
-            del self._expected[candidate.id]
-            return
         self._waiting.pop(candidate.id, None)
-        self._waiting[candidate.id] = _Commitment(candidate, now_s)
+        if len(self._shown.get(candidate.id, ())) < candidate.sequences:
+            self._waiting[candidate.id] = _Commitment(candidate.arrivals(now_s), now_s)
 
     def release(self, request_id: str, now_s: float) -> None:
         """Forget a choice that will not arrive; word of it that comes later does not bring it back."""
         self._depart(request_id, now_s)
         if self._waiting.pop(request_id, None) is not None:
-            self._expected.pop(request_id, None)
+            self._forget_length(request_id)
             self.version += 1
 
     def observe(self, engine_ids: Iterable[str], now_s: float) -> None:
         """The feed shows these requests in the engine."""
-        present = frozenset(router_id(engine_id) for engine_id in engine_ids)
-        gone = self._present - present
-        for request_id in gone:
-            self._expected.pop(request_id, None)
-            self._depart(request_id, now_s)
-        shown = [request_id for request_id in self._waiting if request_id in present]
-        for request_id in shown:
-            del self._waiting[request_id]
-        self.version += bool(gone or shown)
+        present = frozenset(engine_ids)
+        come, gone = present - self._present, self._present - present
         self._present = present
+        for engine_id in come:
+            self._arrive(engine_id)
+        for request_id in {router_id(engine_id) for engine_id in gone}:
+            if present.isdisjoint(self._shown[request_id]):
+                self._leave(request_id, now_s)
         self.expire(now_s)
 
     def arrivals(self) -> tuple[Arrival, ...]:
-        """The choices still under way, in order of commitment; see ``expire``."""
+        """The sequences still under way, in order of commitment; see ``expire``."""
         return tuple(
-            Arrival(
-                id=entry.candidate.id,
-                arrival_s=entry.committed_s,
-                prompt_tokens=entry.candidate.prompt_tokens,
-                output_tokens=entry.candidate.output_tokens,
-                max_tokens=entry.candidate.max_tokens,
-                priority=entry.candidate.priority,
-                cached_tokens=entry.candidate.cached_tokens,
-            )
-            for entry in self._waiting.values()
+            arrival
+            for request_id, entry in self._waiting.items()
+            for arrival in entry.arrivals[len(self._shown.get(request_id, ())) :]
         )
 
     def length(self, engine_id: str) -> LengthDistribution | None:
@@ -117,12 +109,37 @@ class Ledger:
         """Give up what the feed has not shown in time. The oldest come first, so hardly any is looked at."""
         horizon_s = now_s - self._ttl_s
         while self._waiting and next(iter(self._waiting.values())).committed_s < horizon_s:
-            name = next(iter(self._waiting))
-            del self._waiting[name]
-            self._expected.pop(name, None)
+            request_id = next(iter(self._waiting))
+            del self._waiting[request_id]
+            self._forget_length(request_id)
             self.version += 1
         while self._departed_s and next(iter(self._departed_s.values())) < horizon_s:
             del self._departed_s[next(iter(self._departed_s))]
+
+    def _arrive(self, engine_id: str) -> None:
+        """One sequence is there; with the last one the request is no longer under way."""
+        request_id = router_id(engine_id)
+        shown = self._shown.setdefault(request_id, set())
+        shown.add(engine_id)
+        entry = self._waiting.get(request_id)
+        if entry is not None:
+            self.version += 1
+            if len(shown) >= len(entry.arrivals):
+                del self._waiting[request_id]
+
+    def _leave(self, request_id: str, now_s: float) -> None:
+        """None of its sequences is there any more; some may still come."""
+        self.version += 1
+        if request_id not in self._waiting:
+            self._shown.pop(request_id, None)
+            self._expected.pop(request_id, None)
+            self._depart(request_id, now_s)
+
+    def _forget_length(self, request_id: str) -> None:
+        """Unless it is of a sequence that is there."""
+        if self._present.isdisjoint(self._shown.get(request_id, ())):
+            self._shown.pop(request_id, None)
+            self._expected.pop(request_id, None)
 
     def _depart(self, request_id: str, now_s: float) -> None:
         self._departed_s.pop(request_id, None)

@@ -35,8 +35,11 @@ class VidurWhatIf:
         output_tokens: Ints | None = None,
         committed: Sequence[Any] = (),
         background: Background | None = None,  # noqa: ARG002 - Vidur runs to the newcomer's end
+        sequences: int = 1,
     ) -> None:
-        """As ``WhatIf`` takes them."""
+        """As ``WhatIf`` takes them; raises StateError for newcomers of several sequences."""
+        if sequences != 1:
+            raise StateError(f"sequences = {sequences}: by Vidur only 1 is answered; unset predictor.vidur")
         self._checkout, self._model = checkout, model
         known = state.state() if isinstance(state, EngineColumns) else state
         waiting = tuple(_waiting(arrival) for arrival in committed)
@@ -45,7 +48,7 @@ class VidurWhatIf:
             requests = (*self._state.running, *self._state.waiting)
             output_tokens = np.array([[request.max_tokens for request in requests]], np.int64)
         self._lengths = output_tokens
-        self.scenarios = len(output_tokens)
+        self.scenarios, self.sequences = len(output_tokens), sequences
 
     def ask(
         self,

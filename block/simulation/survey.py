@@ -225,17 +225,17 @@ def _stops(t: Ints, who: Ints, known: Known, scenarios: int) -> Ints:
 
 @compiled_allocating
 def _newcomer(t: Ints, known: Known, number: int, scenarios: int) -> Ints:
-    """(scenarios, 5) the heads of its record."""
+    """(scenarios, 1, 5) the heads of its record."""
     sent = known.sent[number]
     room = longest_request(t) - sent[SENT_PROMPT]
-    heads = np.empty((scenarios, 5), np.int64)
+    heads = np.empty((scenarios, 1, 5), np.int64)
     for scenario in range(scenarios):
         tokens = _whole(_length(known, number, 0, scenario, scenarios), sent[SENT_MAX_TOKENS])
-        heads[scenario, 0] = sent[SENT_PROMPT]
-        heads[scenario, 1] = sent[SENT_MAX_TOKENS]
-        heads[scenario, 2] = min(tokens, room)
-        heads[scenario, 3] = sent[SENT_PRIORITY]
-        heads[scenario, 4] = number
+        heads[scenario, 0, 0] = sent[SENT_PROMPT]
+        heads[scenario, 0, 1] = sent[SENT_MAX_TOKENS]
+        heads[scenario, 0, 2] = min(tokens, room)
+        heads[scenario, 0, 3] = sent[SENT_PRIORITY]
+        heads[scenario, 0, 4] = number
     return heads
 
 

@@ -57,6 +57,9 @@ class Newcomer:
     """Response length in each scenario."""
     outside_s: float = 0.0
     """Spent outside of the engine, there and back: added to its times."""
+    siblings: tuple[Arrival, ...] = ()
+    """Other sequences of the same client request, which come right behind, with the same response lengths:
+    TTFT is that of the first to begin, E2E that of the last to end, TPOT their mean."""
 
     @classmethod
     def certain(cls, arrival: Arrival) -> Newcomer:
@@ -74,11 +77,12 @@ class WhatIf:
         output_tokens: Ints | None = None,
         committed: Sequence[Arrival] = (),
         background: Background | None = None,
+        sequences: int = 1,
     ) -> None:
         """``output_tokens``: (scenarios, requests) response lengths, in the order of ``state.running``,
         ``state.waiting`` and ``committed``, the choices that the engine has not shown yet. None is one
         scenario in which every response goes on to its limit. ``background``: what else is expected to
-        come; None is nothing.
+        come; None is nothing. ``sequences``: of each newcomer.
         """
         columns = state if isinstance(state, EngineColumns) else EngineColumns.of(state)
         if output_tokens is None:
@@ -90,7 +94,8 @@ class WhatIf:
         background = background or Background.none()
         self._background = background
         self._others = len(columns.ids) + len(committed)
-        spare = 1 + len(background)
+        self.sequences = sequences
+        spare = sequences + len(background)
         resumed = resume(columns, model.kernel, {}, committed, spare)
         self._memory, self._ids, self._longest = resumed.memory, resumed.ids, resumed.longest
         self._memory.s[layout.MOST_STEPS] = MOST_STEPS
@@ -126,22 +131,32 @@ class WhatIf:
         return self._prediction(newcomer, figures), _spread(answers, figures)
 
     def _records(self, newcomer: Newcomer) -> Ints:
-        """(scenarios, 6): the first fields of the newcomer's record."""
-        arrival, limits = newcomer.arrival, self._state.limits
-        most = max(arrival.max_tokens, *newcomer.output_tokens)
-        check_arrival(arrival, self._longest)
-        for tokens in {min(newcomer.output_tokens), max(newcomer.output_tokens)}:
-            check_request(SimulatedRequest(arrival.id, 0.0, arrival.prompt_tokens, tokens, most), limits)
-        room = self._longest - arrival.prompt_tokens
+        """(scenarios, sequences, 6): the first fields of the newcomer's records."""
         if len(newcomer.output_tokens) != self.scenarios:
-            raise StateError(f"request {arrival.id}: need one output length for each scenario")
+            raise StateError(f"request {newcomer.arrival.id}: need one output length for each scenario")
+        sequences = (newcomer.arrival, *newcomer.siblings)
+        if len(sequences) != self.sequences:
+            raise StateError(
+                f"request {newcomer.arrival.id}: {len(sequences)} sequences, the state is laid out for "
+                f"{self.sequences}"
+            )
+        lengths = newcomer.output_tokens
+        heads = [self._heads(arrival, lengths, number) for number, arrival in enumerate(sequences)]
+        return np.array(heads).transpose(1, 0, 2).copy()
+
+    def _heads(self, arrival: Arrival, output_tokens: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
+        """Of one sequence in each scenario."""
+        limits = self._state.limits
+        most = max(arrival.max_tokens, *output_tokens)
+        check_arrival(arrival, self._longest)
+        for tokens in {min(output_tokens), max(output_tokens)}:
+            check_request(SimulatedRequest(arrival.id, 0.0, arrival.prompt_tokens, tokens, most), limits)
+        room, rank = self._longest - arrival.prompt_tokens, self._others + number
         hits = likely_hits(arrival, limits)
-        return np.array(
-            [
-                (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, self._others, hits)
-                for tokens in newcomer.output_tokens
-            ]
-        )
+        return [
+            (arrival.prompt_tokens, most, min(tokens, room), arrival.priority, rank, hits)
+            for tokens in output_tokens
+        ]
 
     def _stop_tokens(self, output_tokens: Ints) -> Ints:
         """As the engine would: never beyond what a request or the model allows, never in the past."""
@@ -167,7 +182,7 @@ class WhatIf:
         return self._baseline[1:]
 
     def _endless(self, row: int, newcomer: str = "") -> StateError:
-        limits, known = self._state.limits, (*self._ids, newcomer)
+        limits, known = self._state.limits, (*self._ids, *[newcomer] * self.sequences)
         request_id = known[row] if row < len(known) else "that is expected"
         return StateError(
             f"request {request_id}: is never served to its end: an engine of {limits.total_blocks} blocks of "

@@ -1,8 +1,8 @@
 """The runs behind a what-if, compiled: a state laid out once, copied and run to the end for each scenario.
 
-A *template* is a laid-out state with an empty record for the newcomer behind those of the others, and the
-requests that are only expected in the last ones. Knows nothing of where it came from, ids and error texts:
-what keeps a run from its end is named by its row.
+A *template* is a laid-out state with empty records for the newcomer's sequences behind those of the others,
+and the requests that are only expected in the last ones. Knows nothing of where it came from, ids and error
+texts: what keeps a run from its end is named by its row.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def _set_stage(s: Ints, f: Floats, stops: Ints, overdue_s: float, as_of_s: float
 
 
 @compiled
-def _join(s: Ints, f: Floats, others: int, newcomer: Ints, arrival_s: float) -> None:
-    """Put the newcomer into the spare record, behind all arrivals but those only expected."""
-    q = s[layout.RECORDS] + others * layout.RECORD
-    for field in range(newcomer.size):
-        s[q + field] = newcomer[field]
+def _join(s: Ints, f: Floats, row: int, head: Ints, arrival_s: float) -> None:
+    """Put one sequence into its spare record, behind all arrivals but those only expected."""
+    q = s[layout.RECORDS] + row * layout.RECORD
+    for field in range(head.size):
+        s[q + field] = head[field]
     f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
     i = s[layout.LAST_ARRIVAL]
     while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
@@ -148,44 +148,52 @@ def ask_template(
     template: Ints,
     times: Floats,
     stops: Ints,
-    newcomers: Ints,
+    newcomer: Ints,
     moments: Floats,
     finishes: Floats,
     preemptions: Ints,
 ) -> tuple[Floats, int]:
-    """(scenarios, entries) answers; ``newcomers``: (scenarios, fields) heads of its record; ``moments``: when
-    it arrives, a late step ends, and others are expected from. And the row of a request that keeps a run
-    from its end, -1 if all end.
+    """(scenarios, entries) answers; ``newcomer``: (scenarios, sequences, fields) heads of its records;
+    ``moments``: when it arrives, a late step ends, and others are expected from. And the row of a request
+    that keeps a run from its end, -1 if all end.
 
     Without a baseline (no ``finishes``) the entries on the others stay zero.
     """
     scenarios, others = stops.shape
+    sequences = newcomer.shape[1]
     answers = np.zeros((scenarios, ENTRIES))
     s, f = np.empty_like(template), np.empty_like(times)
     for scenario in range(scenarios):
         s[:], f[:] = template, times
         _set_stage(s, f, stops[scenario], moments[1], moments[2])
-        _join(s, f, others, newcomers[scenario], moments[0])
+        for number in range(sequences):
+            _join(s, f, others + number, newcomer[scenario, number], moments[0])
         if len(preemptions) == 0:  # what becomes of the others later is not asked
             s[layout.FOREGROUND] = s[layout.RECORDS] + others * layout.RECORD
-            s[layout.AWAITED] = 1
+            s[layout.AWAITED] = sequences
         if run(s, f) != IDLE:
             return answers, _culprit(s)
-        _note_fate(s, f, others, moments[0], answers[scenario])
+        _note_fate(s, f, others, sequences, moments[0], answers[scenario])
         if len(preemptions) > 0:
             _note_harm(s, f, finishes[scenario], answers[scenario])
-            answers[scenario, PREEMPTIONS] = _preemptions(s, others + 1) - preemptions[scenario]
+            answers[scenario, PREEMPTIONS] = _preemptions(s, others + sequences) - preemptions[scenario]
     return answers, -1
 
 
 @compiled
-def _note_fate(s: Ints, f: Floats, others: int, arrival_s: float, answer: Floats) -> None:
-    """What became of the newcomer, and how much of the run the step times are fitted for."""
-    fate = s[layout.REQUEST_TIMES] + others * layout.TIME_FIELDS
-    after_first = s[s[layout.RECORDS] + others * layout.RECORD + layout.STOP_TOKENS] - 1
-    answer[TTFT] = f[fate + layout.FIRST_TOKEN] - arrival_s
-    answer[E2E] = f[fate + layout.FINISH] - arrival_s
-    answer[TPOT] = (answer[E2E] - answer[TTFT]) / max(after_first, 1)
+def _note_fate(s: Ints, f: Floats, others: int, sequences: int, arrival_s: float, answer: Floats) -> None:
+    """What became of the newcomer, and how much of the run the step times are fitted for.
+
+    Of several sequences the first one to begin and the last one to end count.
+    """
+    answer[TTFT] = math.inf
+    for row in range(others, others + sequences):
+        fate = s[layout.REQUEST_TIMES] + row * layout.TIME_FIELDS
+        first_s, finish_s = f[fate + layout.FIRST_TOKEN], f[fate + layout.FINISH]
+        after_first = s[s[layout.RECORDS] + row * layout.RECORD + layout.STOP_TOKENS] - 1
+        answer[TTFT] = min(answer[TTFT], first_s - arrival_s)
+        answer[E2E] = max(answer[E2E], finish_s - arrival_s)
+        answer[TPOT] += (finish_s - first_s) / max(after_first, 1) / sequences
     answer[STEPS] = s[layout.STEPS]
     answer[OUTSIDE] = s[layout.OUTSIDE_STEPS]
 

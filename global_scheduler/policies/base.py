@@ -23,9 +23,11 @@ class RoutingRequest(msgspec.Struct, frozen=True):
     id: str
     model: str
     prompt_tokens: int
+    """Of all its prompts."""
     output_tokens: int
-    """Expected length of the response."""
+    """Expected length of each response."""
     max_tokens: int
+    """Of each response."""
     priority: int
     sequence: int
     """Requests that this scheduler had routed before."""
@@ -41,11 +43,19 @@ class RoutingRequest(msgspec.Struct, frozen=True):
     """Longest acceptable time to the first token; None means any."""
     slo_e2e_s: float | None = None
     """Longest acceptable time to the end of the response; None means any."""
+    samples: int = 1
+    """Responses to each prompt."""
+    prompts: int = 1
+
+    @property
+    def sequences(self) -> int:
+        """Responses in all."""
+        return self.samples * self.prompts
 
     @property
     def tokens(self) -> int:
-        """Prompt and expected output together."""
-        return self.prompt_tokens + self.output_tokens
+        """Prompts and expected output together."""
+        return self.prompt_tokens + self.output_tokens * self.sequences
 
     def dice(self) -> random.Random:
         """A fresh random source; equal requests get equal ones."""

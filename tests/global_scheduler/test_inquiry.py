@@ -39,6 +39,21 @@ BAD_BODIES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("fields", "prompts", "samples"),
+    [
+        (b'"prompt": "x"', 1, 1),
+        (b'"prompt": ["x", "y"], "n": 3', 2, 3),
+        (b'"prompt": [1, 2, 3], "n": null', 1, 1),
+        (b'"prompt": [ [1, 2], [3]], "n": 2.0', 2, 2),
+        (b'"prompt": [], "n": 0', 1, 1),
+    ],
+)
+def test_prompts_and_the_responses_to_each_are_counted(fields, prompts, samples):
+    inquiry = read_inquiry("id", chat=False, body=b"{%s}" % fields, headers={})
+    assert (inquiry.prompts, inquiry.samples) == (prompts, samples)
+
+
 @pytest.mark.parametrize("case", BAD_BODIES)
 async def test_bad_bodies_are_refused_in_openais_shape(world, case):
     body, param = BAD_BODIES[case]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from feed_messages import snapshot
+from msgspec.structs import replace
 
 from block.errors import FeedError, StateError
 from block.latency.table import TableLatency
@@ -47,6 +48,17 @@ def test_committed_choices_delay_and_are_counted() -> None:
     assert after.prediction.ttft_s > before.prediction.ttft_s + 0.1
     assert (before.load.committed, after.load.committed) == (0, 1)
     assert after.load.unprocessed_tokens == before.load.unprocessed_tokens + 2300
+
+
+def test_several_sequences_cost_what_as_many_requests_do() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    one, four = (forecaster.predict(replace(NEW, sequences=count, samples=count), 100.0) for count in (1, 4))
+    assert four.prediction.harm_sum_s > one.prediction.harm_sum_s
+    assert four.prediction.e2e_s > one.prediction.e2e_s
+    forecaster.ledger.commit(CandidateRequest("other", 50, 30, 30, sequences=4, samples=2), 100.0)
+    assert forecaster.load(100.0).committed == 4
+    assert forecaster.load(100.0).unprocessed_tokens == one.load.unprocessed_tokens + 4 * 80
+    assert forecaster.predict(NEW, 100.0).prediction.e2e_s > one.prediction.e2e_s
 
 
 def test_what_the_router_said_of_a_length_is_used() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -13,8 +15,8 @@ from predictor.ledger import Ledger, router_id
 TTL_S = 5.0
 
 
-def _candidate(name: str, output_tokens: int = 7) -> CandidateRequest:
-    return CandidateRequest(id=name, prompt_tokens=10, output_tokens=output_tokens, max_tokens=20)
+def _candidate(name: str, sequences: int = 1, samples: int = 1) -> CandidateRequest:
+    return CandidateRequest(name, 10, 7, 20, sequences=sequences, samples=samples)
 
 
 def _waiting(ledger: Ledger, now_s: float) -> list[str]:
@@ -47,6 +49,27 @@ def test_a_choice_of_several_sequences_is_known_by_any_of_them() -> None:
     assert _waiting(ledger, 1.2) == []
     ledger.observe(["1_chatcmpl-a-00000000"], 1.3)
     assert ledger.length("1_chatcmpl-a-00000000") == LengthDistribution.point(7)
+
+
+def test_sequences_that_the_feed_has_not_shown_still_count() -> None:
+    ledger = Ledger(TTL_S)
+    ledger.commit(_candidate("a", sequences=3), 1.0)
+    assert _waiting(ledger, 1.0) == ["a"] * 3
+    ledger.observe(["0_chatcmpl-a-00000000"], 1.1)
+    assert _waiting(ledger, 1.1) == ["a"] * 2
+    ledger.observe([], 1.2)  # the first has ended
+    assert _waiting(ledger, 1.2) == ["a"] * 2
+    ledger.observe(["2_chatcmpl-a-00000000"], 1.3)
+    assert _waiting(ledger, 1.3) == ["a"]
+    assert ledger.length("2_chatcmpl-a-00000000") == LengthDistribution.point(7)
+    assert _waiting(ledger, 1.1 + TTL_S) == []
+    assert ledger.length("2_chatcmpl-a-00000000") == LengthDistribution.point(7)
+
+
+def test_only_the_first_response_to_a_prompt_has_it_to_compute() -> None:
+    ledger = Ledger(TTL_S)
+    ledger.commit(_candidate("a", sequences=4, samples=2), 1.0)
+    assert [arrival.cached_tokens for arrival in ledger.arrivals()] == [0, 10, 0, 10]
 
 
 def test_a_choice_told_after_the_feed_showed_it_is_not_counted() -> None:
@@ -107,60 +130,84 @@ def test_versions_change_when_answers_would() -> None:
 
 
 class LedgerAgainstTruth(RuleBasedStateMachine):
-    """Requests go router -> wire -> engine -> gone; word of each may come at any time or never."""
+    """Sequences go router -> wire -> engine -> gone; word of their request may come at any time or never."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger(TTL_S)
         self.now_s = 0.0
-        self.count = 0
-        self.told: dict[str, float] = {}
-        self.wire: list[str] = []
-        self.engine: list[str] = []
+        self.sequences: list[int] = []
+        """By the number of the request."""
+        self.told_s: dict[int, float] = {}
+        self.wire: list[tuple[int, int]] = []
+        """(request, sequence)."""
+        self.engine: list[tuple[int, int]] = []
 
-    @rule(tell=st.booleans())
-    def dispatch(self, tell: bool) -> None:
-        name = f"r{self.count}"
-        self.count += 1
-        self.wire.append(name)
+    @rule(tell=st.booleans(), sequences=st.sampled_from([1, 1, 2, 3]))
+    def dispatch(self, tell: bool, sequences: int) -> None:
+        number = len(self.sequences)
+        self.sequences.append(sequences)
+        self.wire += [(number, sequence) for sequence in range(sequences)]
         if tell:
-            self.ledger.commit(_candidate(name), self.now_s)
-            self.told[name] = self.now_s
+            self._tell(number)
 
     @rule(data=st.data())
     def arrive_and_show(self, data: st.DataObject) -> None:
         if self.wire:
-            name = self.wire.pop(data.draw(st.integers(0, len(self.wire) - 1)))
-            self.engine.append(name)
-            self.told.pop(name, None)
+            self.engine.append(self.wire.pop(data.draw(st.integers(0, len(self.wire) - 1))))
             self._show()
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        if self.engine:
-            self.engine.pop(data.draw(st.integers(0, len(self.engine) - 1)))
-            self._show()
+        if not self.engine:
+            return
+        number, _ = self.engine.pop(data.draw(st.integers(0, len(self.engine) - 1)))
+        if self._present(number) == 0 and not self._fresh(number):
+            # What comes of it later is another request to the ledger, as it has forgotten this one.
+            self.wire = [each for each in self.wire if each[0] != number]
+        self._show()
 
     @rule(data=st.data())
     def tell_late(self, data: st.DataObject) -> None:
-        if self.count:
-            name = f"r{data.draw(st.integers(0, self.count - 1))}"
-            if name in self.wire:
-                self.told[name] = self.now_s
-            elif name not in self.engine:
-                return  # left more than a TTL ago it may be counted again until it expires
-            self.ledger.commit(_candidate(name), self.now_s)
+        if self.sequences:
+            number = data.draw(st.integers(0, len(self.sequences) - 1))
+            # One that left more than a TTL ago may be counted again until it expires.
+            if (
+                self._fresh(number)
+                or self._present(number)
+                or self._under_way(number) == self.sequences[number]
+            ):
+                self._tell(number)
 
     @rule(seconds=st.floats(0.0, 2.0))
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
+        self.ledger.expire(self.now_s)
+        for number in [each for each in self.told_s if not self._fresh(each)]:
+            del self.told_s[number]
+            if self._present(number) == 0 and self._under_way(number) < self.sequences[number]:
+                self.wire = [each for each in self.wire if each[0] != number]
+
+    def _tell(self, number: int) -> None:
+        self.ledger.commit(_candidate(f"r{number}", self.sequences[number]), self.now_s)
+        self.told_s[number] = self.now_s
+
+    def _fresh(self, number: int) -> bool:
+        return self._under_way(number) > 0 and self.told_s.get(number, -math.inf) >= self.now_s - TTL_S
+
+    def _present(self, number: int) -> int:
+        return sum(each == number for each, _ in self.engine)
+
+    def _under_way(self, number: int) -> int:
+        return sum(each == number for each, _ in self.wire)
 
     def _show(self) -> None:
-        self.ledger.observe([f"chatcmpl-{name}-0123abcd" for name in self.engine], self.now_s)
+        names = [f"{sequence}_chatcmpl-r{number}-0123abcd" for number, sequence in self.engine]
+        self.ledger.observe(names, self.now_s)
 
     @invariant()
-    def every_told_request_under_way_counts_exactly_once(self) -> None:
-        fresh = [name for name, told_s in self.told.items() if told_s >= self.now_s - TTL_S]
+    def every_told_sequence_under_way_counts_exactly_once(self) -> None:
+        fresh = [f"r{number}" for number, _ in self.wire if self._fresh(number)]
         assert sorted(_waiting(self.ledger, self.now_s)) == sorted(fresh)
 
 

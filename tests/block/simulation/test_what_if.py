@@ -89,6 +89,38 @@ def test_the_newcomer_and_the_harm_equal_full_simulations(latency: KernelLatency
     assert answer.confidence == 1.0
 
 
+def test_a_newcomer_of_several_sequences_equals_as_many_requests(latency: KernelLatency) -> None:
+    requests = _requests(20)
+    state = _state_after(requests, latency, 30)
+    arrival_s = state.time_s + 0.001
+    first = Arrival("new", arrival_s, 200, 50, 90)
+    newcomer = Newcomer(first, (50,), siblings=(first, first))
+    stops = np.array([[request.max_tokens for request in (*state.running, *state.waiting)]])
+    answer, _ = WhatIf(state, Model(latency), stops, sequences=3).ask(newcomer)
+
+    alone = EngineSimulation(LIMITS, latency, requests)
+    alone.run()
+    siblings = [SimulatedRequest(f"new{number}", arrival_s, 200, 50, 90) for number in range(3)]
+    joined = EngineSimulation(LIMITS, latency, [*requests, *siblings])
+    joined.run()
+    others, fates = joined.outcomes()[:-3], joined.outcomes()[-3:]
+    harm = [b.finish_s - a.finish_s for a, b in zip(alone.outcomes(), others, strict=True)]
+    assert answer.ttft_s == pytest.approx(min(fate.first_token_s for fate in fates) - arrival_s, abs=1e-9)
+    assert answer.e2e_s == pytest.approx(max(fate.finish_s for fate in fates) - arrival_s, abs=1e-9)
+    assert answer.tpot_s == pytest.approx(
+        np.mean([(fate.finish_s - fate.first_token_s) / 49 for fate in fates]), abs=1e-9
+    )
+    assert answer.harm_sum_s == pytest.approx(sum(harm), abs=1e-8)
+
+
+def test_sequences_are_as_many_as_the_state_was_laid_out_for(latency: KernelLatency) -> None:
+    first = Arrival("new", 1.0, 20, 5, 9)
+    with pytest.raises(StateError, match="request new: 2 sequences, the state is laid out for 1"):
+        _what_if(_state_after(_requests(2), latency, 3), latency).ask(
+            Newcomer(first, (5,), siblings=(first,))
+        )
+
+
 def test_without_harm_the_times_are_the_same(latency: KernelLatency) -> None:
     what_if = _what_if(_state_after(_requests(12), latency, 14), latency)
     whole, spread = what_if.ask(_newcomer(1.0, 200))
