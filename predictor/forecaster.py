@@ -19,7 +19,7 @@ from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
 from block.types import EngineLoad, EngineState, Prediction, PredictionSpread
 from predictor.arrival_process import ArrivalProcess
-from predictor.ledger import Ledger, length_of
+from predictor.ledger import Ledger, length_of, router_id
 from predictor.mirror import Mirror
 from predictor.outside import OutsideTime
 from predictor.scene import Scene
@@ -77,8 +77,11 @@ class Forecaster:
         if members is not self._members:
             known, self._members = self._members, members
             self.ledger.observe((facts.id for facts in members.values()), now_s)
+            new = [members[handle] for handle in members.keys() - known.keys()]
+            for facts in new:
+                self.outside.arrived(router_id(facts.id), facts.arrival_s)
             if self._arrivals is not None:
-                self._arrivals.note((members[h] for h in members.keys() - known.keys()), now_s)
+                self._arrivals.note(new, now_s)
 
     def use(self, model: StepLatencyModel) -> None:
         """Answer by this step-latency model from now on."""
@@ -105,10 +108,10 @@ class Forecaster:
         what_if = self._current_what_if(now_s, scenarios, candidate.sequences)
         arrival, *siblings = candidate.arrivals(now_s)
         lengths = _scenario_lengths(length_of(candidate), candidate.id, 0, candidate.max_tokens, scenarios)
-        outside_s = self.outside.seconds
-        newcomer = Newcomer(arrival, tuple(lengths.tolist()), outside_s, tuple(siblings))
+        outside_s, there_s = self.outside.seconds, self.outside.there_s
+        newcomer = Newcomer(arrival, tuple(lengths.tolist()), outside_s, there_s, tuple(siblings))
         prediction, spread = what_if.ask(newcomer, harm=harm)
-        self.outside.asked(candidate.id, prediction.ttft_s - outside_s)
+        self.outside.asked(candidate.id, prediction.ttft_s - outside_s, now_s)
         return PredictResponse(
             instance=self.instance,
             prediction=prediction,

@@ -53,10 +53,13 @@ class Newcomer:
     """The request of a what-if."""
 
     arrival: Arrival
+    """Its time is the question's."""
     output_tokens: tuple[int, ...]
     """Response length in each scenario."""
     outside_s: float = 0.0
     """Spent outside of the engine, there and back: added to its times."""
+    there_s: float = 0.0
+    """Of that, what passes until it is in the engine's queue."""
     siblings: tuple[Arrival, ...] = ()
     """Other sequences of the same client request, which come right behind, with the same response lengths:
     TTFT is that of the first to begin, E2E that of the last to end, TPOT their mean."""
@@ -113,13 +116,13 @@ class WhatIf:
         """
         arrival = newcomer.arrival
         records = self._records(newcomer)
-        arrival_s = max(arrival.arrival_s - self._state.time_s, 0.0)
+        asked_s = max(arrival.arrival_s - self._state.time_s, 0.0)
         # That nobody has come until a question is known, so what is expected moves with its time.
-        as_of_s = self._background.as_of_s(arrival_s) if len(self._background) else 0.0
+        as_of_s = self._background.as_of_s(asked_s) if len(self._background) else 0.0
         memory = self._memory
-        overdue_s = overdue(memory.s, memory.f, arrival_s)
+        overdue_s = overdue(memory.s, memory.f, asked_s)
         finishes, preemptions = self._baseline_at(overdue_s, as_of_s) if harm else _NO_BASELINE
-        times = np.array([arrival_s, overdue_s, as_of_s])
+        times = np.array([asked_s + newcomer.there_s, overdue_s, as_of_s])
         answers, culprit = ask_template(
             memory.s, memory.f, self._stops, records, times, finishes, preemptions
         )

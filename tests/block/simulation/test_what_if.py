@@ -89,6 +89,23 @@ def test_the_newcomer_and_the_harm_equal_full_simulations(latency: KernelLatency
     assert answer.confidence == 1.0
 
 
+def test_a_newcomer_on_its_way_misses_the_steps_that_begin_meanwhile(latency: KernelLatency) -> None:
+    requests = _requests(12)
+    state = _state_after(requests, latency, 30)
+    asked_s = state.time_s + 0.001
+    newcomer = replace(_newcomer(asked_s, 60), outside_s=0.07, there_s=0.05)
+    answer, _ = _what_if(state, latency).ask(newcomer)
+
+    joined = EngineSimulation(
+        LIMITS, latency, [*requests, SimulatedRequest("new", asked_s + 0.05, 60, 50, 90)]
+    )
+    joined.run()
+    fate = joined.outcomes()[-1]
+    assert answer.ttft_s == pytest.approx(fate.first_token_s - asked_s + 0.02, abs=1e-9)
+    assert answer.e2e_s == pytest.approx(fate.finish_s - asked_s + 0.02, abs=1e-9)
+    assert answer.state_age_s == pytest.approx(0.001)
+
+
 def test_a_newcomer_of_several_sequences_equals_as_many_requests(latency: KernelLatency) -> None:
     requests = _requests(20)
     state = _state_after(requests, latency, 30)
