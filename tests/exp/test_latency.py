@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from operator_profiles import layer_profile, vidur_profile
+from operator_profiles import kernel_tables, layer_profile, vidur_profile
 
 from block.latency.load import load_latency
 from block.types import BatchShape
@@ -48,6 +48,14 @@ def test_compare_judges_each_operator_by_each_estimator(
     errors = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(errors["attention"]) == {"grid", "rising", "forest"}
     assert errors["qkv_proj"]["grid"] < 0.01
+
+
+def test_compare_judges_kernel_tables_as_well(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel_tables(data / "profiles" / "aiconfigurator")
+    arguments = ("h100-sxm", "llama-3.1-8b", "--data", str(data), "--tp", "2")
+    assert run("latency", "compare", *arguments) == 0
+    errors = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"qkv_proj", "down_proj", "all_reduce", "prefill", "decode"} <= set(errors)
 
 
 def test_an_unknown_gpu_is_one_line_that_names_what_there_is(
