@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from exp.figure_file import save_figure
 from exp.ground_truth_run import GroundTruth, Simulated
 from exp.latency_errors import METRICS, STATISTICS
 
@@ -67,4 +68,4 @@ class GroundTruthReport:
             axes.set(xlabel=f"recorded {metric.upper()} (s)", ylabel="simulated (s)")
         run = self.truth.run.meta
         figure.suptitle(f"{run.model}, vLLM {run.vllm_version}: nothing fitted")
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path)

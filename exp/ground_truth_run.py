@@ -76,6 +76,9 @@ class GroundTruth:
         """By the time at which responses ended: what was known then, and what came after."""
         ended = self.run.times()[:, 3]
         first = ended <= np.median(ended)
+        spaced = self._output_tokens > 1
+        if not (spaced & first).any() or not (spaced & ~first).any():
+            return  # nothing to fit to, or nothing to judge
         yield ("first", "second"), first, ~first
         yield ("second", "first"), ~first, first
 

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from block.latency.least_squares import Floats
+from exp.figure_file import save_figure
 from exp.silicon import Judged
 
 _Group = tuple[str, ...]
@@ -76,7 +77,7 @@ class SiliconReport:
             name = metric.removesuffix("_s").upper()
             axes.set(xlabel=f"measured {name} (ms)", ylabel=f"predicted {name} (ms)")
             axes.legend(markerscale=3)
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path)
 
     def _groups(self) -> dict[_Group, list[Judged]]:
         groups: dict[_Group, list[Judged]] = {}

@@ -61,8 +61,14 @@ class Choice:
 
     @property
     def dimensions(self) -> ModelDimensions:
-        """Raises ConfigError."""
-        return ModelDimensions.load(self.config / "models" / self.model / "config.json")
+        """Raises ConfigError that lists the known models."""
+        models = self.config / "models"
+        if not (models / self.model / "config.json").is_file():
+            known = ", ".join(sorted(path.parent.name for path in models.glob("*/config.json")))
+            raise ConfigError(
+                f"model {self.model!r}: unknown; known are {known}; others need {models}/NAME/config.json"
+            )
+        return ModelDimensions.load(models / self.model / "config.json")
 
     @property
     def datasheet(self) -> Gpu:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from operator_profiles import layer_profile
 
+from block.errors import ConfigError
 from block.latency.base import KernelLatency
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.types import EngineLimits
@@ -33,6 +35,13 @@ KEYS = [
 ]
 
 
+META = '{"model": "tiny/%s", "engine_kwargs": {%s}}'
+LINE = (
+    '{"request_id": "%s", "input_toks": 100, "output_toks": 20, "queued_ts": 1.0, "scheduled_ts": 2.0, '
+    '"first_token_ts": %s, "last_token_ts": %s}'
+)
+
+
 def record(folder: Path, profile: Path, constants: Constants) -> Path:
     """A run of an engine that is exactly the profile's, and a constant."""
     arrivals = [SimulatedRequest(f"b-{n}", 0.2 * n, 30 + 41 * n % 800, 20 + 59 * n % 150) for n in range(40)]
@@ -53,7 +62,7 @@ def record(folder: Path, profile: Path, constants: Constants) -> Path:
     folder.mkdir()
     (folder / "requests.jsonl").write_text("\n".join(map(json.dumps, lines)))
     flags = {"max_num_seqs": 16, "max_num_batched_tokens": 512, "max_model_len": 4096}
-    (folder / "meta.json").write_text(json.dumps({"model": "tiny", "engine_kwargs": flags}))
+    (folder / "meta.json").write_text(json.dumps({"model": "tiny/llama-3.1-8b", "engine_kwargs": flags}))
     return folder
 
 
@@ -99,6 +108,14 @@ def test_a_constant_learned_from_one_half_is_right_for_the_other(
         ("meta.json", '{"model": "x"}', "engine_kwargs: Field required"),
         ("requests.jsonl", "", "no requests"),
         ("requests.jsonl", '{"request_id": "a"}', "requests.jsonl:1: input_toks"),
+        (
+            "meta.json",
+            META % ("llama-3.1-8b", '"pipeline_parallel_size": 2'),
+            "engine_kwargs: pipeline_parallel_size = 2: not simulated",
+        ),
+        ("meta.json", META % ("llama-3.1-8b", '"kv_cache_dtype": "fp8"'), "runs with 'auto' can be judged"),
+        ("meta.json", META % ("qwen3-32b", '"max_num_seqs": 16'), "their step times differ"),
+        ("requests.jsonl", LINE % ("a-0", 3.0, 2.5), "must not fall"),
     ],
 )
 def test_a_damaged_run_is_one_line(
@@ -113,16 +130,106 @@ def test_a_damaged_run_is_one_line(
     assert wrong in capsys.readouterr().err
 
 
+def workload_of(path: Path, run: RecordedRun) -> Path:
+    """Prompts that begin alike for as many as 64 tokens, one line per request."""
+    lengths = {request.request_id: request.input_toks for request in run.requests}
+    lines = [
+        {"input_tok_ids": ([7] * 64 + [place] * 800)[: lengths[f"b-{place}"]]}
+        for place in range(len(lengths))
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
 def test_a_workload_tells_which_prompts_begin_alike(tmp_path: Path) -> None:
     profile = layer_profile(tmp_path / "profile")
     recorded = RecordedRun.load(record(tmp_path / "run", profile, Constants()))
+    requests = recorded.arrivals(workload_of(tmp_path / "workload.jsonl", recorded))
+    assert all(len(each.block_hashes) == each.prompt_tokens // 16 for each in requests)
+    long = [each.block_hashes for each in requests if each.prompt_tokens >= 80]
+    assert len({chain[:4] for chain in long}) == 1
+    assert len({chain[4] for chain in long}) == len(long)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ('{"input_tok_ids": [1, 2]}\n{bad', "workload.jsonl:2: "),
+        ('{"input_tok_ids": [1, 2]}\n' * 40, "has 2 tokens, b-0 had 30; name the workload that was sent"),
+        ('{"input_tok_ids": ["a"]}', "workload.jsonl:1: input_tok_ids.0"),
+        ('{"tokens": [1]}', "workload.jsonl:1: input_tok_ids"),
+        ('{"input_tok_ids": %s}' % ([1] * 30), "has 1 lines, none for b-1"),
+    ],
+)
+def test_a_workload_that_was_not_sent_is_refused(tmp_path: Path, lines: str, wrong: str) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    recorded = RecordedRun.load(record(tmp_path / "run", profile, Constants()))
     workload = tmp_path / "workload.jsonl"
-    lines = [{"input_tok_ids": [7] * 64 + [place] * 32} for place in range(40)]
-    workload.write_text("\n".join(map(json.dumps, lines)))
-    hashes = [request.block_hashes for request in recorded.arrivals(workload)]
-    assert {len(chain) for chain in hashes} == {6}
-    assert len({chain[:4] for chain in hashes}) == 1
-    assert len(set(hashes)) == 40
+    workload.write_text(lines)
+    with pytest.raises(ConfigError, match=re.escape(wrong)):
+        recorded.arrivals(workload)
+
+
+def test_requests_whose_names_have_no_number_need_no_workload(tmp_path: Path) -> None:
+    recorded = RecordedRun.load(record(tmp_path / "run", layer_profile(tmp_path / "profile"), Constants()))
+    workload = workload_of(tmp_path / "workload.jsonl", recorded)
+    path = recorded.folder / "requests.jsonl"
+    path.write_text(path.read_text().replace('"b-', '"b'))
+    renamed = RecordedRun.load(recorded.folder)
+    assert len(renamed.arrivals(None)) == 40
+    with pytest.raises(ConfigError, match="leave --workload out"):
+        renamed.arrivals(workload)
+
+
+def test_flags_of_the_engine_are_followed(tmp_path: Path) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    folder = record(tmp_path / "run", profile, Constants())
+    assert truth_of(profile, folder).limits.async_scheduling
+    flags = (
+        '"async_scheduling": false, "enforce_eager": true, "block_size": 32, "num_gpu_blocks_override": 901'
+    )
+    (folder / "meta.json").write_text(META % ("llama-3.1-8b", flags))
+    truth = truth_of(profile, folder)
+    limits = truth.limits
+    assert (limits.async_scheduling, limits.block_size, limits.total_blocks) == (False, 32, 900)
+    assert truth.model.captured_tokens == 0
+
+
+def test_a_run_of_one_request_has_no_halves_to_fit_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    folder = record(tmp_path / "run", profile, Constants())
+    (folder / "requests.jsonl").write_text(LINE % ("a-0", 2.5, 3.0))
+    with pytest.raises(SystemExit) as caught:
+        main(["ground-truth", "--profile", str(profile), "--run", str(folder)])
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
+    assert "fitted" not in output
+    assert json.loads(output.splitlines()[-1])["requests"] == 1
+
+
+@pytest.mark.parametrize("name", ["x.nonsense", "nowhere/x.png"])
+def test_a_figure_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    folder = record(tmp_path / "run", profile, Constants())
+    arguments = ("--profile", str(profile), "--run", str(folder), "--plot", str(tmp_path / name))
+    with pytest.raises(SystemExit) as caught:
+        main(["ground-truth", *arguments])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--plot" in line
+
+
+def test_sizes_that_no_model_has_are_refused(tmp_path: Path) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    folder = record(tmp_path / "run", profile, Constants())
+    config = tmp_path / "config.json"
+    config.write_text('{"num_hidden_layers": 0, "hidden_size": 64}')
+    with pytest.raises(ConfigError, match="num_hidden_layers = 0: must be at least 1"):
+        truth_of(profile, folder, model_config=config)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the data folder ../shared/data")

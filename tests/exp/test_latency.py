@@ -66,6 +66,14 @@ def test_an_unknown_gpu_is_one_line_that_names_what_there_is(
     assert "llmservingsim has no GPU tpu; has rtx-pro-6000" in line
 
 
+def test_an_unknown_model_is_one_line_that_names_what_there_is(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("latency", "show", "a30", "gpt-9", "--data", str(data)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model 'gpt-9': unknown; known are deep-llama, llama-2-70b" in line
+
+
 def test_without_vidur_its_comparison_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
