@@ -4,7 +4,7 @@
                               silicon_ttft_ms, silicon_tpot_ms
 
 Two campaigns, told apart by their ids. Both let so many users ask again as soon as they are answered, ten
-times each, on a server that was warmed up and is idle at the beginning, and take means over all requests:
+times each, on a server that was warmed up and is idle at the beginning, and take means over all requests.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ def _point(texts: tuple[str, ...], numbers: tuple[float, ...]) -> Point | str:
     gpus = {system: gpu for gpu, system in SYSTEMS.items()}
     name, system, model, backend, precision = texts
     devices, users, prompt, output, ttft_ms, tpot_ms = numbers
+    if not np.isfinite(numbers).all() or min(devices, users, prompt, ttft_ms, tpot_ms) <= 0 or output < 2:
+        return "incomplete"
     if system not in gpus:
         return f"{system}: no kernel tables of this GPU"
     if model not in MODELS:
-        return f"{model}: no kernel tables of its experts"
+        return f"{model}: no dense model that there are dimensions of"
     if precision not in _PRECISIONS:
         return f"{precision}: no kernel tables of this precision"
-    if not np.isfinite(numbers).all() or min(ttft_ms, tpot_ms, users, prompt) <= 0 or output < 2:
-        return "incomplete"
     if _NO_USERS_ID.search(name):
         return "number of users not said"
     campaign = INFERENCE_MAX if _INFERENCE_MAX_ID.search(name) else OWN_TRIALS

@@ -99,6 +99,7 @@ def test_measured_servers_are_judged_and_the_rest_is_counted(
         ("d", "vllm", "openai/gpt-oss-120b", "h100_sxm", "", 512, 64, 4, 1, 30.0, 8.0),
         ("e", "vllm", LLAMA, "h100_sxm", "int4", 512, 64, 4, 1, 30.0, 8.0),
         ("f", "vllm", LLAMA, "h100_sxm", "", 512, 64, 4, 1, "", 8.0),
+        ("f0", "vllm", LLAMA, "h100_sxm", "", 512, 64, 4, 0, 30.0, 8.0),
         ("f_c_tp1", "vllm", LLAMA, "h100_sxm", "", 512, 64, 4, 1, 30.0, 8.0),
         ("g", "vllm", LLAMA, "h100_sxm", "", 512, 64, 4, 4, 30.0, 8.0),
     ]
@@ -108,10 +109,10 @@ def test_measured_servers_are_judged_and_the_rest_is_counted(
     assert caught.value.code == 0
     output = capsys.readouterr().out
     summary = json.loads(output.splitlines()[-1])
-    assert (summary["points"], summary["vllm_points"], summary["left_out"]) == (2, 1, 6)
+    assert (summary["points"], summary["vllm_points"], summary["left_out"]) == (2, 1, 7)
     for why in (
         "b200_sxm: no kernel tables of this GPU",
-        "openai/gpt-oss-120b: no kernel tables of its experts",
+        "openai/gpt-oss-120b: no dense model that there are dimensions of",
         "int4: no kernel tables of this precision",
         "number of users not said",
         "incomplete",
