@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,31 +17,46 @@ from block.types import EngineLimits
 
 
 @dataclass(frozen=True, slots=True)
+class UserLoad:
+    """What the users send, from an idle engine on: all of them at once, then each after its answer."""
+
+    users: int
+    prompt_tokens: int
+    """Of the longest prompts."""
+    output_tokens: int
+    requests_per_user: int = 10
+    shortest: float = 1.0
+    """Lengths lie evenly between this share of the longest and the longest."""
+
+    def requests(self, seed: int = 0) -> list[SimulatedRequest]:
+        """In the order in which they are sent; the same for the same seed."""
+        source = random.Random(seed)
+
+        def drawn(longest: int) -> int:
+            return source.randint(max(int(longest * self.shortest), 1), longest)
+
+        return [
+            SimulatedRequest(str(place), 0.0, drawn(self.prompt_tokens), drawn(self.output_tokens))
+            for place in range(self.users * self.requests_per_user)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """Means over all requests but each user's first, which all come at once."""
+    """Means over all requests, each user's first included, as clients of benchmarks take them."""
 
     ttft_s: float
     tpot_s: float
 
     @classmethod
-    def of(
-        cls,
-        limits: EngineLimits,
-        latency: KernelLatency,
-        users: int,
-        tokens: tuple[int, int],
-        rounds: int = 3,
-    ) -> Self:
-        """``tokens`` of every prompt and response. Raises StateError if they do not fit the engine."""
-        prompt_tokens, output_tokens = tokens
-        requests = [
-            SimulatedRequest(str(place), 0.0, prompt_tokens, output_tokens) for place in range(users * rounds)
-        ]
+    def of(cls, limits: EngineLimits, latency: KernelLatency, load: UserLoad) -> Self:
+        """Raises StateError if the requests do not fit the engine."""
+        requests = load.requests()
         simulation = EngineSimulation(limits, latency, requests)
-        _run(simulation, users)
-        times = simulation.memory.times[users:]
+        _run(simulation, load.users)
+        times = simulation.memory.times
         first = times[:, layout.FIRST_TOKEN]
-        spaced = max(output_tokens - 1, 1)
+        spaced = np.array([max(request.output_tokens - 1, 1) for request in requests])
         return cls(
             float(np.mean(first - times[:, layout.ARRIVAL])),
             float(np.mean((times[:, layout.FINISH] - first) / spaced)),

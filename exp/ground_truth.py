@@ -71,7 +71,10 @@ def truth_of(
 
     recorded = RecordedRun.load(run)
     flags = recorded.meta.engine_kwargs
-    sizes = _model_sizes(model_config or _config_of(profile))
+    profiled = _model_of(profile)
+    if model_config is None:
+        _refuse_another_model(profiled, recorded.meta.model)
+    sizes = _model_sizes(model_config or MODELS / profiled.lower() / "config.json")
     engines = flags.data_parallel_size
     experts = None
     if "num_experts" in sizes:
@@ -83,7 +86,7 @@ def truth_of(
         flags.tensor_parallel_size,
         recorded.link,
         experts,
-        captured_tokens=min(2 * flags.max_num_seqs, _LARGEST_GRAPH),
+        captured_tokens=0 if flags.enforce_eager else min(2 * flags.max_num_seqs, _LARGEST_GRAPH),
     )
     limits = recorded.limits(blocks)
     if workload is None:
@@ -98,14 +101,28 @@ def truth_of(
     )
 
 
-def _config_of(profile: Path) -> Path:
-    """By the model's name in the profile's own description."""
+def _model_of(profile: Path) -> str:
+    """As the profile's own description names it, without its owner."""
     path = profile / "meta.yaml"
     try:
         name = str(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: names no model ({error}); name --model-config") from error
-    return MODELS / name.rpartition("/")[2].lower() / "config.json"
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a profile's folder") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: names no model ({error!r}); add a line such as model: Llama-3.1-8B"
+        ) from error
+    return name.rpartition("/")[2]
+
+
+def _refuse_another_model(profiled: str, served: str) -> None:
+    """Variants of one model, such as -Instruct, have the same sizes and longer names."""
+    names = sorted((profiled.lower(), served.rpartition("/")[2].lower()), key=len)
+    if not names[1].startswith(names[0]):
+        raise ConfigError(
+            f"--profile is of {profiled}, --run of {served}: their step times differ; name the profile of "
+            "the run's model, or --model-config where two names mean the same"
+        )
 
 
 def _model_sizes(path: Path) -> dict[str, int]:
@@ -113,8 +130,11 @@ def _model_sizes(path: Path) -> dict[str, int]:
         raw = json.loads(path.read_text(encoding="utf-8"))
         names = ("num_hidden_layers", "hidden_size", "num_experts", "num_experts_per_tok")
         sizes = {name: int(raw[name]) for name in names if name in raw}
+        wrong = next((name for name, size in sizes.items() if size < 1), None)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}: no model's config.json ({error}); name --model-config") from error
+    if wrong is not None:
+        raise ConfigError(f"{path}: {wrong} = {sizes[wrong]}: must be at least 1")
     missing = {"num_hidden_layers", "hidden_size"} - set(sizes)
     if missing:
         raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}")

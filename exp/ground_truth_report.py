@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from exp.figure_file import save_figure
 from exp.ground_truth_run import GroundTruth, Simulated
 from exp.latency_errors import METRICS, STATISTICS
 
@@ -34,8 +35,9 @@ class GroundTruthReport:
     def tables(self) -> Iterator[Table]:
         """One per variant: recorded value and signed error of each statistic, errors of single requests."""
         for variant in self.variants:
-            step_us = variant.constants.step_s * 1e6
-            title = f"{variant.name} ({step_us:+.0f} us per step), judged on {variant.judged}"
+            constants = variant.constants
+            fitted = f"{constants.step_s * 1e6:+.0f} us per step, unevenness x {constants.unevenness:.2f}"
+            title = f"{variant.name} ({fitted}), judged on {variant.judged}"
             table = Table("", *STATISTICS, "single requests: p50", "p90", title=title)
             for metric in METRICS:
                 table.add_row(metric, *self._row(variant, metric))
@@ -67,4 +69,4 @@ class GroundTruthReport:
             axes.set(xlabel=f"recorded {metric.upper()} (s)", ylabel="simulated (s)")
         run = self.truth.run.meta
         figure.suptitle(f"{run.model}, vLLM {run.vllm_version}: nothing fitted")
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path)

@@ -1,10 +1,10 @@
-"""A recorded run simulated anew from a profile: with nothing fitted, and with one constant from its half."""
+"""A recorded run simulated anew from a profile: with nothing fitted, and with two constants from its half."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -12,18 +12,18 @@ import numpy.typing as npt
 
 from block.errors import PackError
 from block.latency.base import KernelLatency
+from block.latency.least_squares import Floats
 from block.simulation.engine import EngineSimulation, Outcome, SimulatedRequest
 from block.types import EngineLimits
+from exp.ground_truth_fit import RunConstants, fit_constants
 from exp.latency_errors import LatencyErrors, RequestTimes
 from exp.recorded_run import RecordedRun
 from vidur_adapter.lockstep import run_in_lockstep
-from vidur_adapter.model import Constants, OperatorModel
+from vidur_adapter.model import OperatorModel
 from vidur_adapter.replay import Replay
 from vidur_adapter.tabulated import OperatorLatency
 
 _ANY_KERNEL = KernelLatency((1.0, 2.0), (0.03, 0.03))
-_FIT_ROUNDS = 4
-_CLOSE_ENOUGH = 2e-4
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Simulated:
     name: str
     judged: str
     """Which requests its errors are of."""
-    constants: Constants
+    constants: RunConstants
     errors: LatencyErrors
     wall_s: float
     steps: int
@@ -55,12 +55,13 @@ class GroundTruth:
     """Whether the engines share layers of experts, and so step together."""
 
     def variants(self) -> Iterator[Simulated]:
-        """Nothing fitted, by the operators and by their table; then a constant from each half."""
+        """Nothing fitted, by the operators and by their table; then with constants from each half."""
         everything = np.ones(len(self.arrivals), dtype=bool)
-        yield self._judged("profile alone", "all", self.model.constants, everything)
+        yield self._judged("profile alone", "all", RunConstants(), everything)
         yield self._tabulated(everything)
         for name, fitted_on, judged_on in self._halves():
-            constants = self._fit(fitted_on)
+            yield self._judged("profile alone", f"{name[1]} half", RunConstants(), judged_on)
+            constants = self._fitted_on(fitted_on)
             yield self._judged(f"fitted on the {name[0]} half", f"{name[1]} half", constants, judged_on)
 
     @cached_property
@@ -76,28 +77,23 @@ class GroundTruth:
         """By the time at which responses ended: what was known then, and what came after."""
         ended = self.run.times()[:, 3]
         first = ended <= np.median(ended)
+        spaced = self._output_tokens > 1
+        if not (spaced & first).any() or not (spaced & ~first).any():
+            return  # nothing to fit to, or nothing to judge
         yield ("first", "second"), first, ~first
         yield ("second", "first"), ~first, first
 
-    def _fit(self, rows: npt.NDArray[np.bool_]) -> Constants:
-        """Seconds per step that make these requests' mean TPOT right; by secants."""
-        constants = self.model.constants
-        wanted = self.recorded.only(rows).statistic("tpot", "mean")
-        step_s = constants.step_s
-        for _ in range(_FIT_ROUNDS):
-            tried = replace(
-                constants, step_s=step_s, origin="fitted", note="mean TPOT of one half of the run"
-            )
-            simulated, _ = self._replayed(tried)
-            short_s = wanted - simulated.only(rows).statistic("tpot", "mean")
-            if abs(short_s) < _CLOSE_ENOUGH * wanted:
-                break
-            step_s += short_s  # a token takes about a step
-        return replace(tried, step_s=step_s)
+    def _fitted_on(self, rows: npt.NDArray[np.bool_]) -> RunConstants:
+        def tpot_of(model: OperatorModel) -> Floats:
+            return self._replay(_ANY_KERNEL, model)[0].values["tpot"]
 
-    def _judged(self, name: str, judged: str, constants: Constants, rows: npt.NDArray[np.bool_]) -> Simulated:
+        return fit_constants(self.model, tpot_of, self.recorded.values["tpot"], rows)
+
+    def _judged(
+        self, name: str, judged: str, constants: RunConstants, rows: npt.NDArray[np.bool_]
+    ) -> Simulated:
         started_s = time.perf_counter()
-        simulated, replays = self._replayed(constants)
+        simulated, replays = self._replay(_ANY_KERNEL, constants.of(self.model))
         wall_s = time.perf_counter() - started_s
         errors = LatencyErrors(self.recorded.only(rows), simulated.only(rows))
         steps = sum(len(replay.batches) for replay in replays)
@@ -106,7 +102,7 @@ class GroundTruth:
 
     def _tabulated(self, rows: npt.NDArray[np.bool_]) -> Simulated:
         """The form that predictors evaluate, fitted to the batches of a simulation of these arrivals."""
-        _, replays = self._replayed(self.model.constants)
+        _, replays = self._replay(_ANY_KERNEL, self.model)
         batches = [batch for replay in replays for batch in replay.batches]
         table = OperatorLatency.of(self.model, batches, of_a_run=True)
         started_s = time.perf_counter()
@@ -114,12 +110,7 @@ class GroundTruth:
         wall_s = time.perf_counter() - started_s
         errors = LatencyErrors(self.recorded.only(rows), simulated.only(rows))
         steps = sum(len(replay.batches) for replay in replays)
-        return Simulated(
-            "as a table", "all", self.model.constants, errors, wall_s, steps, table.covered_share
-        )
-
-    def _replayed(self, constants: Constants) -> tuple[RequestTimes, list[Replay]]:
-        return self._replay(_ANY_KERNEL, replace(self.model, constants=constants))
+        return Simulated("as a table", "all", RunConstants(), errors, wall_s, steps, table.covered_share)
 
     def _replay(
         self, kernel: KernelLatency, model: OperatorModel | None

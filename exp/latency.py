@@ -15,6 +15,8 @@ from exp.cli import main
 
 _ROOT = Path(__file__).resolve().parent.parent
 DATA = _ROOT.parent / "shared" / "data"
+_WIDTH = 150
+"""Of tables, which name files and models; a terminal wraps them, a file keeps them whole."""
 
 app = typer.Typer(
     add_completion=False,
@@ -65,7 +67,7 @@ def show(
     )
     engine = EngineRange(max_num_seqs, max_num_batched_tokens)
     report = LatencyReport.build(choice, source, engine, None if pack is None else load_pack(pack))
-    console = Console()
+    console = Console(width=_WIDTH)
     for table in report.tables():
         console.print(table)
     if plot is not None:
@@ -85,7 +87,7 @@ def compare(gpu: Gpu, model: Model, source: Source = "", data: Data = DATA, devi
         Choice(gpu, model, data / "profiles", _ROOT / "config", devices=devices), source
     )
     errors = estimator_errors(model_of)
-    Console().print(estimator_table(errors))
+    Console(width=_WIDTH).print(estimator_table(errors))
     print(json.dumps(errors), flush=True)
 
 
@@ -98,15 +100,16 @@ def silicon(
     """Predict the TTFT and TPOT of measured servers from kernel tables; the last line is JSON."""
     from itertools import islice
 
-    from exp.silicon import Silicon, SiliconReport
+    from exp.silicon import Silicon
+    from exp.silicon_report import SiliconReport
 
     collection = Silicon(data / "profiles" / "aiconfigurator")
-    console = Console()
+    console = Console(width=_WIDTH)
     with console.status(f"{len(collection.points)} points"):
-        report = SiliconReport(tuple(islice(collection.judged(), limit)))
-    console.print(report.table())
-    for why, count in collection.skipped.items():
-        console.print(f"left out: {count:,}: {why}", highlight=False, markup=False)
+        judged = tuple(islice(collection.judged(), limit))
+    report = SiliconReport(judged, collection.left_out)
+    for table in report.tables():
+        console.print(table)
     if plot is not None:
         report.plot(plot)
     print(json.dumps(report.summary()), flush=True)

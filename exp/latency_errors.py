@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Self
 
 import numpy as np
@@ -43,9 +44,11 @@ class RequestTimes:
         return RequestTimes({name: values[rows] for name, values in self.values.items()})
 
     def statistic(self, metric: str, statistic: str) -> float:
-        """Seconds."""
+        """Seconds; nan where the metric applies to no request."""
         values, level = self.values[metric], STATISTICS[statistic]
         told = values[np.isfinite(values)]
+        if not len(told):
+            return float("nan")
         return float(told.mean() if level is None else np.percentile(told, level))
 
 
@@ -59,7 +62,7 @@ class LatencyErrors:
     def relative(self, metric: str, statistic: str) -> float:
         """Signed fraction of the recorded statistic; nan where that is next to nothing."""
         recorded = self.recorded.statistic(metric, statistic)
-        if recorded < _NOTICEABLE_S:
+        if not recorded >= _NOTICEABLE_S:
             return float("nan")
         return self.simulated.statistic(metric, statistic) / recorded - 1
 
@@ -71,8 +74,9 @@ class LatencyErrors:
             return float("nan")
         return float(np.percentile(np.abs(simulated[told] / recorded[told] - 1), level))
 
-    def summary(self) -> dict[str, float | int]:
-        """What the last line of the command says."""
+    def summary(self) -> dict[str, float | int | None]:
+        """What the last line of the command says; None where there is nothing to compare."""
         names = [(metric, statistic) for statistic in ("mean", "p99") for metric in ("tpot", "e2e", "ttft")]
-        errors = {f"{metric}_{what}_err": round(self.relative(metric, what), 5) for metric, what in names}
+        relative = {f"{metric}_{what}_err": self.relative(metric, what) for metric, what in names}
+        errors = {name: round(error, 5) if isfinite(error) else None for name, error in relative.items()}
         return {**errors, "requests": len(self.recorded.values["ttft"])}

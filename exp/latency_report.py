@@ -15,6 +15,7 @@ from rich.table import Table
 
 from block.latency.pack import StepPack
 from block.types import BatchShape
+from exp.figure_file import save_figure
 from vidur_adapter.attention import MixedAttention, SplitAttention
 from vidur_adapter.batch import StepBatch
 from vidur_adapter.constants import fitted_constants
@@ -125,7 +126,7 @@ class LatencyReport:
             axes.set(xlabel=label, ylabel="step (ms)", xscale="log", ylim=(0, None))
             axes.legend()
         figure.suptitle(self.model.name)
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path)
 
     def _form(self) -> Table:
         kernel = self.table.kernel

@@ -9,13 +9,13 @@ config.json      (optional) the hardware as its recorders describe it, the link 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from block.config import SettingsT
 from block.errors import ConfigError
@@ -28,7 +28,22 @@ _ANY_LENGTH = 131_072
 _BLOCK_SIZE = 16
 
 
-class EngineFlags(Settings, extra="ignore"):
+_NOT_FOLLOWED: Mapping[str, tuple[object, ...]] = {
+    "pipeline_parallel_size": (1, None),
+    "decode_context_parallel_size": (1, None),
+    "enable_chunked_prefill": (True, None),
+    "long_prefill_token_threshold": (0, None),
+    "max_num_partial_prefills": (1, None),
+    "scheduling_policy": ("fcfs", None),
+    "speculative_config": (None,),
+    "enable_lora": (False, None),
+    "kv_cache_dtype": ("auto", "bfloat16", "float16", None),
+    "quantization": (None,),
+}
+"""Flags that the simulation or the profiles know only one way of, and the values that mean it."""
+
+
+class EngineFlags(Settings, extra="allow"):
     """``engine_kwargs``; defaults are vLLM's."""
 
     tensor_parallel_size: int = Field(1, ge=1)
@@ -37,13 +52,27 @@ class EngineFlags(Settings, extra="ignore"):
     max_num_batched_tokens: int = Field(2048, ge=1)
     max_model_len: int | None = Field(None, ge=1)
     enable_prefix_caching: bool = True
+    async_scheduling: bool | None = None
+    enforce_eager: bool = False
+    block_size: int | None = Field(None, ge=1)
+    num_gpu_blocks_override: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _only_what_is_followed(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            known = _NOT_FOLLOWED.get(name, (value,))
+            if value not in known:
+                raise ValueError(
+                    f"{name} = {value!r}: not simulated; only runs with {known[0]!r} can be judged"
+                )
+        return self
 
 
 class CacheFacts(Settings, extra="ignore"):
     """``kv_cache``."""
 
     num_gpu_blocks: int | None = Field(None, ge=2)
-    block_size: int = Field(_BLOCK_SIZE, ge=1)
+    block_size: int | None = Field(None, ge=1)
 
 
 class RunMeta(Settings, extra="ignore"):
@@ -65,6 +94,19 @@ class RecordedRequest(Settings, extra="ignore"):
     scheduled_ts: float
     first_token_ts: float
     last_token_ts: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        times = (self.queued_ts, self.scheduled_ts, self.first_token_ts, self.last_token_ts)
+        if list(times) != sorted(times):
+            raise ValueError("queued_ts, scheduled_ts, first_token_ts and last_token_ts must not fall")
+        return self
+
+
+class SentPrompt(Settings, extra="ignore"):
+    """A line of a workload."""
+
+    input_tok_ids: list[int] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -92,23 +134,30 @@ class RecordedRun:
         return cls(folder, meta, tuple(sorted(lines, key=lambda line: line.queued_ts)), _link(folder))
 
     @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+        meta = self.meta
+        return meta.kv_cache.block_size or meta.engine_kwargs.block_size or _BLOCK_SIZE
+
+    @property
     def start_s(self) -> float:
         """Of the first arrival, on the run's clock."""
         return self.requests[0].queued_ts
 
     def limits(self, blocks: int | None = None) -> EngineLimits:
         """The engine's; without a number of blocks anywhere, as many as all seats could ever need."""
-        flags, cache = self.meta.engine_kwargs, self.meta.kv_cache
+        flags, size = self.meta.engine_kwargs, self.block_size
         longest = max(request.input_toks + request.output_toks for request in self.requests)
-        enough = flags.max_num_seqs * (longest // cache.block_size + 2)
+        enough = flags.max_num_seqs * (longest // size + 2)
+        told = blocks or flags.num_gpu_blocks_override or self.meta.kv_cache.num_gpu_blocks
         return EngineLimits(
-            block_size=cache.block_size,
-            total_blocks=(blocks or cache.num_gpu_blocks or enough + 1) - 1,
+            block_size=size,
+            total_blocks=(told or enough + 1) - 1,
             max_num_seqs=flags.max_num_seqs,
             max_num_batched_tokens=flags.max_num_batched_tokens,
             max_model_len=flags.max_model_len or _ANY_LENGTH,
             prefix_caching=flags.enable_prefix_caching,
-            async_scheduling=True,
+            async_scheduling=flags.async_scheduling is not False,
         )
 
     def arrivals(self, workload: Path | None) -> list[SimulatedRequest]:
@@ -140,14 +189,24 @@ class RecordedRun:
 
 def _block_hashes(workload: Path, run: RecordedRun) -> dict[str, tuple[int, ...]]:
     """By request: line n is request n, as its name ends."""
-    size = run.meta.kv_cache.block_size
-    chains = [_chain(line["input_tok_ids"], size) for line in _token_lines(workload)]
+    lines = _token_lines(workload)
     found = {}
     for request in run.requests:
-        place = int(request.request_id.rpartition("-")[2])
-        if place >= len(chains):
-            raise ConfigError(f"{workload}: has {len(chains)} lines, none for {request.request_id}")
-        found[request.request_id] = chains[place]
+        place = request.request_id.rpartition("-")[2]
+        if not place.isdecimal():
+            raise ConfigError(
+                f"{run.folder / 'requests.jsonl'}: request_id {request.request_id!r} does not end in the "
+                "number of its line in the workload; leave --workload out"
+            )
+        if int(place) >= len(lines):
+            raise ConfigError(f"{workload}: has {len(lines)} lines, none for {request.request_id}")
+        tokens = lines[int(place)]
+        if len(tokens) != request.input_toks:
+            raise ConfigError(
+                f"{workload}:{int(place) + 1}: has {len(tokens)} tokens, {request.request_id} had "
+                f"{request.input_toks}; name the workload that was sent"
+            )
+        found[request.request_id] = _chain(tokens, run.block_size)
     return found
 
 
@@ -156,12 +215,9 @@ def _chain(tokens: list[int], size: int) -> tuple[int, ...]:
     return tuple(hash(tuple(tokens[first : first + size])) for first in range(0, whole, size))
 
 
-def _token_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for place, line in enumerate(_read(path).splitlines(), 1):
-        raw = json.loads(line) if line.startswith("{") else None
-        if not isinstance(raw, dict) or not isinstance(raw.get("input_tok_ids"), list):
-            raise ConfigError(f"{path}:{place}: no object with input_tok_ids; name the workload's JSON lines")
-        yield raw
+def _token_lines(path: Path) -> list[list[int]]:
+    lines = enumerate(_read(path).splitlines(), 1)
+    return [_parse(f"{path}:{place}", SentPrompt, line).input_tok_ids for place, line in lines]
 
 
 def _link(folder: Path) -> Link | None:
@@ -188,4 +244,4 @@ def _parse(source: Path | str, kind: type[SettingsT], text: str) -> SettingsT:
     except ValidationError as error:
         item = error.errors()[0]
         field = ".".join(map(str, item["loc"])) or "content"
-        raise ConfigError(f"{source}: {field}: {item['msg']}") from error
+        raise ConfigError(f"{source}: {field}: {item['msg'].removeprefix('Value error, ')}") from error

@@ -12,11 +12,11 @@ embedding and activation, and an output layer wider than any product measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import yaml
@@ -39,7 +39,7 @@ _ATTENTION_COLUMNS = ("batch_size", "isl", "step", "kernel_source", "latency")
 
 @dataclass(frozen=True)
 class KernelTables:
-    """One system folder; products in ``precision``, attention and cache in bfloat16."""
+    """One system folder; products in ``precision``, attention's own arithmetic in bfloat16."""
 
     system: Path
     model: ModelDimensions
@@ -47,17 +47,21 @@ class KernelTables:
     version: str = ""
     """Of vLLM; the newest there is if empty."""
     precision: str = "bfloat16"
+    cache_precision: str = "bfloat16"
+    """Of cached keys and values."""
+    make: Callable[[Samples], Operator] = Grid
 
     def build(self, name: str, constants: Constants | None = None, captured_tokens: int = 0) -> OperatorModel:
         """Read all tables; raises PackError that names the file and what it lacks."""
-        parts = (*self._products(), *self._small_kernels(), *self._collectives())
+        table = self._products_table
+        parts = (*self._products(table), *self._small_kernels(), *self._collectives())
         return OperatorModel(
             name=name,
             parts=parts,
             attention=self.attention(),
             layers=self.model.layers,
             attention_note=f"{self._tables.name}: prompts and decodes apart, no unevenness",
-            most_tokens=int(self._gemm.samples.shapes[:, 2].max()),
+            most_tokens=int(table.shapes[:, 2].max()),
             constants=constants or Constants(),
             captured_tokens=captured_tokens,
         )
@@ -71,8 +75,8 @@ class KernelTables:
         )
         context = decodes.numbers("isl") + decodes.numbers("step")
         return SplitAttention(
-            ContinuedPrompt(Grid(whole)),
-            Grid(
+            ContinuedPrompt(self.make(whole)),
+            self.make(
                 Samples.of(
                     "decode",
                     ("decodes", "context"),
@@ -106,16 +110,19 @@ class KernelTables:
             raise PackError(f"{self.system}: no tables of vLLM {self.version}; has {known}")
         return wanted[-1]
 
-    @cached_property
-    def _gemm(self) -> Grid:
+    @property
+    def _products_table(self) -> Samples:
+        """All matrix products, whose model is not known."""
         axes = ("n", "k", "m")
         path = self._tables / "gemm_perf.parquet"
         file = ParquetFile.load(path, {"gemm_dtype": self.precision}, (*axes, "latency"))
         columns = tuple(file.numbers(axis) for axis in axes)
-        return Grid(Samples.of("gemm", axes, columns, file.numbers("latency") * _MS))
+        return Samples.of("gemm", axes, columns, file.numbers("latency") * _MS)
 
-    def _products(self) -> Iterator[Part]:
+    def _products(self, table: Samples) -> Iterator[Part]:
+        """Those of this model; the table of all is not kept."""
         model, devices, note = self.model, self.devices, f"{self._tables.name}/gemm_perf.parquet"
+        every = Grid(table)
         head = model.head_size
         products = {
             "qkv_proj": ((model.heads + 2 * model.kv_heads) * head / devices, model.hidden),
@@ -124,7 +131,7 @@ class KernelTables:
             "down_proj": (model.hidden, model.intermediate / devices),
         }
         for name, (outputs, inputs) in products.items():
-            product = Product(name, self._gemm, float(outputs), float(inputs))
+            product = Product.of(name, every, (float(outputs), float(inputs)), self.make)
             yield Part(product, "tokens", model.layers, "measured", note)
         lm_head = RooflineProduct("lm_head", self.gpu, model.hidden, model.vocabulary / devices)
         yield Part(lm_head, "requests", 1, "assumed", "datasheet")
@@ -153,14 +160,8 @@ class KernelTables:
             "all_reduce", ("elements",), (file.numbers("message_size"),), file.numbers("latency") * _MS
         )
         note = f"{self._tables.name}/{path.name}"
-        yield Part(
-            Grid(samples),
-            "tokens",
-            2 * self.model.layers,
-            "measured",
-            note,
-            per_unit=float(self.model.hidden),
-        )
+        times, elements = 2 * self.model.layers, float(self.model.hidden)
+        yield Part(self.make(samples), "tokens", times, "measured", note, per_unit=elements)
 
     def _heads(self, name: str, *more: tuple[str, object]) -> ParquetFile:
         model = self.model
@@ -168,7 +169,7 @@ class KernelTables:
             "num_heads": -(-model.heads // self.devices),
             "num_key_value_heads": -(-model.kv_heads // self.devices),
             "head_dim": model.head_size,
-            "kv_cache_dtype": "bfloat16",
+            "kv_cache_dtype": self.cache_precision,
             "window_size": 0,
             **dict(more),
         }
@@ -178,20 +179,34 @@ class KernelTables:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One matrix product by tokens, from the table of all."""
+    """One matrix product by tokens: the table of all, read off at its own size for every measured batch."""
 
-    name: str
-    table: Grid
-    outputs: float
-    inputs: float
+    by_tokens: Operator
+    samples: Samples
+    covered: bool
+    """Whether its size lies among those measured."""
     axes: tuple[str, ...] = ("tokens",)
+
+    @classmethod
+    def of(
+        cls, name: str, every: Grid, size: tuple[float, float], make: Callable[[Samples], Operator]
+    ) -> Self:
+        """``size``: outputs and inputs; ``every`` is by (outputs, inputs, tokens)."""
+        tokens = np.unique(every.samples.shapes[:, 2])
+        timing = every.time(np.column_stack([np.broadcast_to(size, (len(tokens), 2)), tokens]))
+        told = timing.covered if timing.covered.any() else np.ones(len(tokens), dtype=bool)
+        samples = Samples.of(name, ("tokens",), (tokens[told],), timing.seconds[told])
+        return cls(make(samples), samples, bool(timing.covered.any()))
+
+    @property
+    def name(self) -> str:
+        """Of the layer."""
+        return self.samples.name
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, 1)."""
-        rows = len(shapes)
-        return self.table.time(
-            np.column_stack([np.full(rows, self.outputs), np.full(rows, self.inputs), shapes[:, 0]])
-        )
+        timing = self.by_tokens.time(shapes)
+        return Timings(timing.seconds, timing.covered & self.covered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +216,11 @@ class ContinuedPrompt:
     whole: Operator
     name: str = "prefill"
     axes: tuple[str, ...] = ("prefill_chunk", "kv_prefill")
+
+    @property
+    def samples(self) -> Samples | None:
+        """Of whole prompts."""
+        return getattr(self.whole, "samples", None)
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, 2); never less than the chunk by itself."""

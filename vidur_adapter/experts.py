@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from block.latency.least_squares import Floats
-from vidur_adapter.operator import Operator, Timings
+from vidur_adapter.operator import Operator, Samples, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class ExpertLayer:
     experts: Experts
     name: str = "moe"
     axes: tuple[str, ...] = ("tokens",)
+
+    @property
+    def samples(self) -> Samples | None:
+        """Of one device."""
+        return getattr(self.table, "samples", None)
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, 1): tokens of one engine."""

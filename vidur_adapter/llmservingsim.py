@@ -121,15 +121,10 @@ class LayerProfile:
             return
         path = self.folder / "tp1" / "moe.csv"
         table = TableFile.load(path, ("tokens", "activated_experts", "time_us"))
-        grid = Grid(
-            Samples.of(
-                "moe",
-                ("activated_experts", "tokens"),
-                (table.numbers("activated_experts"), table.numbers("tokens")),
-                table.numbers("time_us") / 1e6,
-            )
-        )
-        yield Part(ExpertLayer(grid, self.experts), "shared", self.layers, "measured", "tp1/moe.csv")
+        columns = (table.numbers("activated_experts"), table.numbers("tokens"))
+        samples = Samples.of("moe", ("activated_experts", "tokens"), columns, table.numbers("time_us") / 1e6)
+        layer = ExpertLayer(self.make(samples), self.experts)
+        yield Part(layer, "shared", self.layers, "measured", "tp1/moe.csv")
 
     def _collectives(self) -> Iterator[Part]:
         """Sums over the devices twice a layer; tokens to the experts' devices and back."""

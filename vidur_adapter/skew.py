@@ -31,6 +31,8 @@ class SkewTable:
     bounds: tuple[tuple[float, ...], ...]
     """Per axis, the bins' upper ends, rising; the first axis holds measured chunks."""
     usual: float
+    factor: float = 1.0
+    """On all shares."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -58,7 +60,7 @@ class SkewTable:
             ends[min(bisect_left(ends, value), len(ends) - 1)]
             for ends, value in zip(bins, asked, strict=True)
         )
-        return self.shares.get((chunk, *key), self.usual)
+        return self.factor * self.shares.get((chunk, *key), self.usual)
 
 
 def _bounds(path: Path, labels: list[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

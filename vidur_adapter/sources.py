@@ -61,8 +61,14 @@ class Choice:
 
     @property
     def dimensions(self) -> ModelDimensions:
-        """Raises ConfigError."""
-        return ModelDimensions.load(self.config / "models" / self.model / "config.json")
+        """Raises ConfigError that lists the known models."""
+        models = self.config / "models"
+        if not (models / self.model / "config.json").is_file():
+            known = ", ".join(sorted(path.parent.name for path in models.glob("*/config.json")))
+            raise ConfigError(
+                f"model {self.model!r}: unknown; known are {known}; others need {models}/NAME/config.json"
+            )
+        return ModelDimensions.load(models / self.model / "config.json")
 
     @property
     def datasheet(self) -> Gpu:
@@ -106,14 +112,16 @@ def from_aiconfigurator(choice: Choice) -> OperatorModel:
     """Kernels of any model; small ones and the output layer from the datasheet."""
     _refuse_stages(choice, "aiconfigurator")
     system = choice.profiles / "aiconfigurator" / choice.folder(SYSTEMS, "aiconfigurator")
-    tables = KernelTables(system, choice.dimensions, choice.devices)
+    make = estimator(choice.estimator)
+    tables = KernelTables(system, choice.dimensions, choice.devices, make=make)
     return tables.build(f"{choice.name}-aiconfigurator", choice.constants, choice.captured_tokens)
 
 
 def from_vidur(choice: Choice) -> OperatorModel:
     """Linear layers and norms; attention from the same profile, or from aiconfigurator where it has none."""
     gpu, dimensions = choice.folder(COMPUTE_FOLDERS, "vidur"), choice.dimensions
-    profiles = VidurProfiles(choice.profiles / "vidur", estimator(choice.estimator))
+    make = estimator(choice.estimator)
+    profiles = VidurProfiles(choice.profiles / "vidur", make)
     folder = profiles.compute_folder(gpu, _vidur_name(profiles, gpu, choice.model))
     parts = list(profiles.linear_parts(folder, dimensions.layers, choice.devices))
     attention, note = profiles.attention(folder, choice.devices), f"{folder.name}/attention.csv"
@@ -123,7 +131,8 @@ def from_vidur(choice: Choice) -> OperatorModel:
             / "aiconfigurator"
             / choice.folder(SYSTEMS, "vidur's folder has no attention and aiconfigurator")
         )
-        attention, note = KernelTables(system, dimensions, choice.devices).attention(), "aiconfigurator"
+        tables = KernelTables(system, dimensions, choice.devices, make=make)
+        attention, note = tables.attention(), "aiconfigurator"
     head = RooflineProduct(
         "lm_head", choice.datasheet, dimensions.hidden, dimensions.vocabulary / choice.devices
     )

@@ -34,8 +34,9 @@ class TableFile:
         uneven = next((place for place, row in enumerate(rows, 2) if len(row) != len(header)), None)
         if uneven is not None:
             raise PackError(f"{path}:{uneven}: not {len(header)} columns, as the header has; mend the line")
-        columns = zip(*rows, strict=True) if rows else ([] for _ in header)
-        table = cls(path, dict(zip(header, map(list, columns), strict=True)))
+        if not rows:
+            raise PackError(f"{path}: no rows below the header; was the profile cut short?")
+        table = cls(path, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)))
         for name in required:
             table.texts(name)
         return table

@@ -110,9 +110,7 @@ def _drawn(engine: EngineRange, source: random.Random) -> StepBatch:
     decodes = 0 if kind == "chunks" else round(_between(1, most, source))
     low, high = engine.mean_contexts
     mean = _between(low, high, source)
-    contexts = tuple(
-        max(1, round(mean * source.lognormvariate(0, engine.context_spread))) for _ in range(decodes)
-    )
+    contexts = tuple(_drawn_context(mean, engine, source) for _ in range(decodes))
     budget = engine.max_num_batched_tokens - decodes
     if kind == "decodes" or budget < 2:
         return StepBatch((), contexts or (round(mean),))

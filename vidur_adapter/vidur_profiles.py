@@ -83,7 +83,7 @@ class VidurProfiles:
             self._attention_part(table, rows & ~prefill, "attn_decode", ("batch_size", "kv_cache_size")),
         )
 
-    def collective(self, fabric: str, name: str, devices: int) -> Grid:
+    def collective(self, fabric: str, name: str, devices: int) -> Operator:
         """``all_reduce`` or ``send_recv`` by bytes; raises PackError that lists the fabrics."""
         network = self.folder / "network"
         places = (network / fabric / f"{name}.csv", network / f"{fabric}_{name}.csv")
@@ -95,8 +95,10 @@ class VidurProfiles:
             raise PackError(f"{network}: no {name} over {fabric}; has {', '.join(known) or 'nothing'}")
         table = TableFile.load(path, ("size",))
         rows = _rows_of(table, "num_workers", devices) & _rows_of_largest(table, "devices_per_node", devices)
-        seconds = dict(_operators(table))[name][rows]
-        return Grid(Samples.of(name, ("bytes",), (table.numbers("size")[rows],), seconds))
+        seconds = dict(_operators(table)).get(name)
+        if seconds is None:
+            raise PackError(f"{path}: no time_stats.{name}; has {', '.join(table.columns)}")
+        return self.make(Samples.of(name, ("bytes",), (table.numbers("size")[rows],), seconds[rows]))
 
     def _attention_part(self, table: TableFile, rows: Flags, name: str, axes: tuple[str, ...]) -> Operator:
         """With the writing of keys and values, and the reshaping of versions that had it, counted in."""
@@ -161,4 +163,4 @@ def _rows_of_largest(table: TableFile, column: str, most: int) -> Flags:
     if column not in table.columns:
         return np.ones(len(table.texts("size")), dtype=bool)
     values = table.numbers(column)
-    return np.asarray(values == values[values <= most].max())
+    return np.asarray(values == values[values <= most].max(initial=values.min()))

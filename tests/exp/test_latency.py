@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from operator_profiles import layer_profile, vidur_profile
+from operator_profiles import kernel_tables, layer_profile, vidur_profile
 
 from block.latency.load import load_latency
 from block.types import BatchShape
@@ -50,12 +50,28 @@ def test_compare_judges_each_operator_by_each_estimator(
     assert errors["qkv_proj"]["grid"] < 0.01
 
 
+def test_compare_judges_kernel_tables_as_well(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel_tables(data / "profiles" / "aiconfigurator")
+    arguments = ("h100-sxm", "llama-3.1-8b", "--data", str(data), "--tp", "2")
+    assert run("latency", "compare", *arguments) == 0
+    errors = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"qkv_proj", "down_proj", "all_reduce", "prefill", "decode"} <= set(errors)
+
+
 def test_an_unknown_gpu_is_one_line_that_names_what_there_is(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("latency", "show", "tpu", "llama-2-7b", "--data", str(data)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "llmservingsim has no GPU tpu; has rtx-pro-6000" in line
+
+
+def test_an_unknown_model_is_one_line_that_names_what_there_is(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("latency", "show", "a30", "gpt-9", "--data", str(data)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model 'gpt-9': unknown; known are deep-llama, llama-2-70b" in line
 
 
 def test_without_vidur_its_comparison_is_refused_in_one_line(

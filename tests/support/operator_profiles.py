@@ -114,15 +114,32 @@ def kernel_tables(folder: Path) -> Path:
     ]
     _write_parquet(tables / "gemm_perf.parquet", products)
     heads = [{"num_heads": 32 // tp, "num_key_value_heads": 8 // tp} for tp in (1, 2)]
-    common = {"head_dim": 128, "kv_cache_dtype": "bfloat16", "kernel_source": "flash"}
+    common = {"head_dim": 128, "kernel_source": "flash"}
+    caches = ("bfloat16", "fp8")
     prompts = [
-        {**common, **each, "batch_size": 1, "isl": n, "step": 0, "latency": 0.01 + 1e-8 * n * n}
-        for each, n in product(heads, (16, 256, 1024, 4096, 16384))
+        {
+            **common,
+            **each,
+            "kv_cache_dtype": cache,
+            "batch_size": 1,
+            "isl": n,
+            "step": 0,
+            "latency": 0.01 + 1e-8 * n * n,
+        }
+        for each, cache, n in product(heads, caches, (16, 256, 1024, 4096, 16384))
     ]
     _write_parquet(tables / "context_attention_perf.parquet", prompts)
     decodes = [
-        {**common, **each, "batch_size": n, "isl": 1, "step": kv - 1, "latency": 0.005 + 1e-6 * n * kv}
-        for each, n, kv in product(heads, (1, 16, 256), (16, 1024, 16384))
+        {
+            **common,
+            **each,
+            "kv_cache_dtype": cache,
+            "batch_size": n,
+            "isl": 1,
+            "step": kv - 1,
+            "latency": 0.005 + (1e-6 if cache == "bfloat16" else 5e-7) * n * kv,
+        }
+        for each, cache, n, kv in product(heads, caches, (1, 16, 256), (16, 1024, 16384))
     ]
     _write_parquet(tables / "generation_attention_perf.parquet", decodes)
     reduces = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from operator_profiles import kernel_tables, product_ms
 
 from block.errors import PackError
 from block.latency.dimensions import ModelDimensions
-from vidur_adapter.aiconfigurator import ContinuedPrompt, KernelTables
+from vidur_adapter.aiconfigurator import ContinuedPrompt, KernelTables, Product
 from vidur_adapter.batch import StepBatch
+from vidur_adapter.estimators import ESTIMATORS
 from vidur_adapter.grid import Grid
 from vidur_adapter.operator import Samples
+from vidur_adapter.parquet_file import ParquetFile
 
 MODEL = ModelDimensions.load(Path(__file__).parents[2] / "config/models/llama-3.1-8b/config.json")
 
@@ -28,6 +31,31 @@ def test_products_are_those_of_the_model_spread_over_devices(tmp_path: Path, dev
     assert ("all_reduce" in parts) == (devices > 1)
     if devices > 1:
         assert parts["all_reduce"] == pytest.approx(64e-3 * (0.005 + 64 * 4096 * 1e-8))
+
+
+def test_a_cache_of_half_the_bytes_is_read_from_its_own_rows(tmp_path: Path) -> None:
+    system, batch = kernel_tables(tmp_path), StepBatch((), (1024.0,) * 64)
+    whole, half = (
+        KernelTables(system, MODEL, cache_precision=cache).attention().time([batch]).seconds[0]
+        for cache in ("bfloat16", "fp8")
+    )
+    assert whole - half == pytest.approx(5e-10 * 64 * 1024)
+
+
+def test_products_beyond_the_table_are_extrapolated_with_a_flag(tmp_path: Path) -> None:
+    wide = replace(MODEL, intermediate=200_000)
+    model = KernelTables(kernel_tables(tmp_path), wide).build("h100")
+    timing = model.time([StepBatch((), (1024.0,) * 64)])
+    assert np.isfinite(timing.seconds).all()
+    assert not timing.covered.any()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_can_be_chosen_for_kernel_tables(tmp_path: Path, name: str) -> None:
+    model = KernelTables(kernel_tables(tmp_path), MODEL, make=ESTIMATORS[name]).build("h100")
+    kinds = {type(part.operator.by_tokens) for part in model.parts if isinstance(part.operator, Product)}
+    assert kinds == {ESTIMATORS[name]}
+    assert model.time([StepBatch(((64.0, 0.0),), (1024.0,) * 8)]).seconds[0] > 0
 
 
 def test_what_the_tables_lack_is_marked_as_assumed(tmp_path: Path) -> None:
@@ -53,6 +81,23 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (system / "vllm-0.14.0" / "gemm_perf.parquet").write_text("hello")
     with pytest.raises(PackError, match=r"gemm_perf\.parquet: not a Parquet file"):
         KernelTables(system, MODEL).build("h100")
+
+
+def test_a_parquet_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    system = kernel_tables(tmp_path)
+    path = system / "vllm-0.14.0" / "gemm_perf.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PackError, match=r"gemm_perf\.parquet: "):
+        KernelTables(system, MODEL).build("h100")
+
+
+def test_a_column_that_a_parquet_file_lacks_or_that_holds_words_is_named(tmp_path: Path) -> None:
+    path = kernel_tables(tmp_path) / "vllm-0.14.0" / "gemm_perf.parquet"
+    with pytest.raises(PackError, match="no column speed; has m"):
+        ParquetFile.load(path, {}, ("m", "speed")).numbers("speed")
+    with pytest.raises(PackError, match=r"column gemm_dtype: .* must be numbers"):
+        ParquetFile.load(path, {}, ("gemm_dtype",)).numbers("gemm_dtype")
 
 
 def test_a_continued_prompt_costs_what_the_whole_costs_beyond_its_beginning() -> None:

@@ -86,6 +86,7 @@ def test_a_missing_profile_names_what_there_is(tmp_path: Path) -> None:
         ("layer,tokens,time_us\nqkv,1,fast\n", "must be numbers"),
         ("layer,tokens,time_us\nqkv,1\n", "dense.csv:2: not 3 columns"),
         ("", "not a CSV file"),
+        ("layer,tokens,time_us\n", "no rows below the header"),
     ],
 )
 def test_a_damaged_table_is_named(tmp_path: Path, text: str, wrong: str) -> None:
@@ -139,6 +140,23 @@ def test_vidur_collectives_are_read_from_either_layout(tmp_path: Path) -> None:
     )
     with pytest.raises(PackError, match="no all_reduce over a40; has a30"):
         profiles.collective("a40", "all_reduce", 2)
+
+
+def test_collectives_without_their_own_times_are_refused_by_name(tmp_path: Path) -> None:
+    profiles = VidurProfiles(vidur_profile(tmp_path))
+    path = tmp_path / "network/a30/send_recv.csv"
+    path.write_text(path.read_text().replace("send_recv", "broadcast"))
+    with pytest.raises(PackError, match=r"no time_stats\.send_recv; has time_stats\.broadcast"):
+        profiles.collective("a30", "send_recv", 2)
+
+
+def test_a_batch_that_spans_more_devices_than_a_node_has_uses_what_was_measured(tmp_path: Path) -> None:
+    profiles = VidurProfiles(vidur_profile(tmp_path))
+    path = tmp_path / "network/a30/all_reduce.csv"
+    path.write_text(
+        "\n".join(line.removesuffix(",2") + ",8" * line.endswith(",2") for line in path.read_text().split())
+    )
+    assert profiles.collective("a30", "all_reduce", 2).time(np.array([[2048.0]])).covered[0]
 
 
 def test_devices_that_were_not_measured_are_refused_by_name(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""A figure into the file that a user named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from block.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """In the format that the name ends in; raises ConfigError that names path and remedy."""
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise ConfigError(f"--plot {path}: no such format; known are {', '.join(sorted(formats))}")
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise ConfigError(f"--plot {path}: cannot be written ({error.strerror}); check the path") from error
