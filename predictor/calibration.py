@@ -48,7 +48,7 @@ class FeedCalibration:
                 online = OnlineCalibration(self._base, config_hash, held.limits.max_num_batched_tokens)
                 self._online, self._config_hash = online, config_hash
             online.forget_order()
-        return online.observe(held.clock.finished_steps) or changed
+        return online.observe(held.clock.finished_steps, held.clock.time_s) or changed
 
     def reset(self) -> None:
         """Go back to the base model and start anew."""

@@ -73,6 +73,8 @@ class Ledger:
         self._waiting.pop(candidate.id, None)
         if len(self._shown.get(candidate.id, ())) < candidate.sequences:
             self._waiting[candidate.id] = _Commitment(candidate.arrivals(now_s), now_s)
+        elif self._present.isdisjoint(self._shown[candidate.id]):
+            self._leave(candidate.id, now_s)
 
     def release(self, request_id: str, now_s: float) -> None:
         """Forget a choice that will not arrive; word of it that comes later does not bring it back."""
@@ -106,9 +108,12 @@ class Ledger:
         return self._expected.get(router_id(engine_id))
 
     def expire(self, now_s: float) -> None:
-        """Give up what the feed has not shown in time. The oldest come first, so hardly any is looked at."""
+        """Give up what the feed has not shown in time. The oldest come first, so hardly any is looked at.
+
+        What lies further ahead than that was committed before the clock was set back.
+        """
         horizon_s = now_s - self._ttl_s
-        while self._waiting and next(iter(self._waiting.values())).committed_s < horizon_s:
+        while self._waiting and abs(next(iter(self._waiting.values())).committed_s - now_s) > self._ttl_s:
             request_id = next(iter(self._waiting))
             del self._waiting[request_id]
             self._forget_length(request_id)

@@ -56,7 +56,7 @@ class Mirror:
         """Decode and ``apply`` one feed message; FeedError also if it cannot be decoded."""
         try:
             message = self._decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FeedError(f"feed message: not understood ({error})") from error
         try:
             self.apply(message)

@@ -210,5 +210,5 @@ def _back_end(vidur: Path | None) -> Callable[..., BackEnd]:
 def _decode(body: bytes, kind: type[MessageT]) -> MessageT:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"{kind.__name__}: {error}") from error

@@ -46,6 +46,10 @@ _NOTICEABLE = 0.004
 _LARGE = 0.02
 # Deviations from a model say nothing of one from which most steps differ by this much.
 _ANOTHER_MODEL = 0.05
+_SETTLED_STEPS = 512
+"""Before, a speed is no more the engine's own than another: its first steps compile and warm caches."""
+_PACE_KEPT_S = 5.0
+"""A pause after which the pace of the steps before it says nothing."""
 _SHORTEST_S = 1e-5
 
 
@@ -96,7 +100,6 @@ class OnlineCalibration:
         self._correction = self._published = self._fit.none
         self._window = StepWindow(self._fit.terms)
         self._pending: list[tuple[float, ...]] = []
-        self._pending_since_s = 0.0
         self._gaps: deque[float] = deque(maxlen=_GAPS_KEPT)
         self._errors: deque[float] = deque(maxlen=_ERRORS_KEPT)
         self._base_errors: deque[float] = deque(maxlen=_ERRORS_KEPT)
@@ -107,8 +110,11 @@ class OnlineCalibration:
         self._last_step, self._last_end_s = -1, float("-inf")
         self._pace.forget()
 
-    def observe(self, records: Iterable[StepRecord]) -> bool:
-        """Take in finished steps, oldest first; returns whether there is a new model."""
+    def observe(self, records: Iterable[StepRecord], now_s: float | None = None) -> bool:
+        """Take in finished steps, oldest first; returns whether there is a new model.
+
+        ``now_s`` is the engine's time of their telling; None is the last step's end.
+        """
         for record in records:
             # An engine's clock that is set back makes steps of no length.
             if record.step > self._last_step and record.duration_s > 0 and record.shape.tokens > 0:
@@ -116,6 +122,8 @@ class OnlineCalibration:
         early = self._samples < REFIT_STEPS
         if len(self._pending) >= (FIRST_REFIT_STEPS if early else _TOGETHER):
             self._take_in()
+        if now_s is not None and now_s - self._last_end_s > _PACE_KEPT_S:
+            self._pace.pause()
         refitted = self._unfitted >= (FIRST_REFIT_STEPS if early else REFIT_STEPS) and self._refit()
         return self._keep_pace() or refitted
 
@@ -145,8 +153,6 @@ class OnlineCalibration:
             self._gaps.append(gap_s)
         self._last_step, self._last_end_s = record.step, record.end_s
         self._samples += 1
-        if not self._pending:
-            self._pending_since_s = record.submit_s
         self._pending.append((*shape_row(shape), record.duration_s, gap_s if follows else np.nan))
         if follows:
             real_s = record.duration_s + gap_s
@@ -166,18 +172,19 @@ class OnlineCalibration:
 
     def _take_in(self) -> None:
         """Put what is pending into the window, unless its speed is in doubt."""
-        fresh = np.array(self._pending)
+        pending = np.array(self._pending)
         self._pending.clear()
-        gaps = np.where(np.isnan(fresh[:, -1]), self._usual_gap_s(), fresh[:, -1])
-        shapes, seconds = fresh[:, :COLUMNS], fresh[:, COLUMNS] + gaps
+        gaps = np.where(np.isnan(pending[:, -1]), self._usual_gap_s(), pending[:, -1])
+        shapes, seconds = pending[:, :COLUMNS], pending[:, COLUMNS] + gaps
         base_s = kernel_seconds(self._base.kernel, shapes)
         self._base_errors.extend((np.abs(base_s - seconds) / seconds).tolist())
         rows, model = self._fit.rows(shapes), self._correction.terms
         misses = seconds / np.maximum(rows @ model, _SHORTEST_S)
         change, known = self._window.change_of_speed(shapes, misses, model)
-        span_s = (self._pending_since_s, self._last_end_s)
-        released, lasting = self._probation.admit(Fresh(shapes, rows, seconds, change, known, *span_s))
-        self._window.rescale(lasting)
+        fresh = Fresh(shapes, rows, seconds, change, known, self._window.taken)
+        released, lasting = self._probation.admit(fresh, settled=self._samples >= _SETTLED_STEPS)
+        if lasting != 1.0:
+            self._window.rescale(lasting, released[0].taken)
         for each in released:
             self._window.add(each.shapes, each.rows, each.seconds)
             self._unfitted += len(each.seconds)

@@ -53,6 +53,10 @@ class Pace:
         self._latest.clear()
         self._deviations.clear()
 
+    def pause(self) -> None:
+        """The latest steps are long ago."""
+        self._latest.clear()
+
     @property
     def factor(self) -> float:
         """By which steps to come are expected to last longer than modelled."""

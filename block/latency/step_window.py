@@ -73,9 +73,14 @@ class StepWindow:
         held = slice(place * PER_CELL, place * PER_CELL + min(taken, PER_CELL))
         return float(np.median(self._seconds[held] / np.maximum(self._rows[held] @ model, _SHORTEST_S)))
 
-    def rescale(self, factor: float) -> None:
-        """All that is held took so many times as long."""
-        self._seconds *= factor
+    @property
+    def taken(self) -> int:
+        """Steps so far."""
+        return self._count
+
+    def rescale(self, factor: float, before: int) -> None:
+        """Of all that is held, what came before that many steps were taken lasts so many times as long."""
+        self._seconds[self._taken_at < before] *= factor
 
     def contents(self) -> tuple[Floats, Floats, Floats, Ints]:
         """Rows (steps, terms), seconds (steps,), weights (steps,) in 0..1, and their cells (steps,)."""

@@ -95,6 +95,24 @@ def test_a_choice_that_never_arrives_expires() -> None:
     assert _waiting(ledger, 1.1 + TTL_S) == []
 
 
+def test_choices_expire_though_the_clock_is_set_back() -> None:
+    ledger = Ledger(TTL_S)
+    ledger.commit(_candidate("a"), 5000.0)
+    ledger.commit(_candidate("b"), 1000.0)
+    assert _waiting(ledger, 1000.0) == ["b"]
+    assert _waiting(ledger, 1000.1 + TTL_S) == []
+
+
+def test_a_second_word_of_fewer_sequences_leaves_nothing_behind() -> None:
+    ledger = Ledger(TTL_S)
+    ledger.commit(_candidate("a", sequences=2), 1.0)
+    ledger.observe(["0_chatcmpl-a-00000000"], 1.1)
+    ledger.observe([], 1.2)
+    ledger.commit(_candidate("a"), 1.3)
+    assert _waiting(ledger, 1.3) == []
+    assert ledger.length("a") is None
+
+
 def test_a_released_choice_is_forgotten() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a"), 1.0)

@@ -230,6 +230,14 @@ def test_nothing_is_known_before_the_first_snapshot() -> None:
 FRAMES = [msgspec.msgpack.encode(message) for message in (SNAPSHOT, DELTA)]
 
 
+def test_a_deeply_nested_frame_is_refused() -> None:
+    frame = msgspec.msgpack.encode(SNAPSHOT)
+    longer = bytes([frame[0] + 1]) + frame[1:] + b"\x91" * 100_000 + b"\xc0"
+    made = mirror()
+    with pytest.raises(FeedError, match="not understood"):
+        made.apply_bytes(longer)
+
+
 @given(frame=st.sampled_from(FRAMES), data=st.data())
 def test_truncated_frames_are_refused(frame: bytes, data: st.DataObject) -> None:
     made = mirror()
