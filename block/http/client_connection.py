@@ -11,6 +11,7 @@ from block.errors import TransportError
 from block.http.deadlines import NEVER_S
 from block.http.message import BODILESS, Headers, transfer_coding
 from block.http.origin import Origin
+from block.http.plain import plain_answer
 
 MAX_HEAD_BYTES = 256 * 1024
 _JOINED_BYTES = 64 * 1024
@@ -116,6 +117,23 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        if self._receiver is not None and not self._fed:
+            answer = plain_answer(data)
+            if answer is not None:
+                self._take_whole(self._receiver, *answer)
+                return
+        self._parse(data)
+
+    def _take_whole(self, receiver: Receiver, status: int, headers: Headers, body: bytes) -> None:
+        """All of an answer has come at once; the receiver may abort at any of it."""
+        self._ended = self._reusable = True
+        receiver.head(status, headers)
+        if body and self._receiver is not None:
+            receiver.body(body, last=True)
+        if self._receiver is not None:
+            self._finish(reusable=True)
+
+    def _parse(self, data: bytes) -> None:
         error: TransportError | None = None
         try:
             if self._receiver is None:
