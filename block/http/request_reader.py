@@ -58,7 +58,7 @@ class RequestReader:
         """What is complete now, in order."""
         if self._deaf:
             return ()
-        if not (self.in_head or self.in_body or self._last_closes):
+        if not (self.in_head or self.in_body or self._last_closes):  # not by the property: it costs more
             limits = self._limits
             request = plain_request(data, limits.max_head_bytes, limits.max_body_bytes)
             if request is not None:
@@ -78,6 +78,11 @@ class RequestReader:
             return ()
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self.in_head or self.in_body
 
     def give_up(self) -> Arrival:
         """The rest of a request has not come in time."""
