@@ -76,11 +76,16 @@ class Outlet(Protocol):
 class Attempt:
     """Receives one answer."""
 
-    __slots__ = (
-        *("_answer", "_connection", "_cutter", "_ended", "_ends_s", "_error", "_headers", "_held_back"),
-        *("_idle_s", "_loop", "_outlet", "_over", "_parts", "_size", "_status"),
-        *("deadline_s", "heard_s", "instance_up", "sent_s", "streams"),
-    )
+    heard_s = NEVER_HEARD_S
+    instance_up = True
+    """Whether, if nothing comes, the instance is merely late."""
+    _status = _size = 0
+    _cutter: EventCutter | None = None
+    _outlet: Outlet | None = None
+    _ended: asyncio.Future[None] | None = None
+    _error: Exception | None = None
+    _over = _held_back = False
+    # Not set for each attempt anew: many never change.
 
     def __init__(
         self,
@@ -101,21 +106,10 @@ class Attempt:
         self.deadline_s = min(ends_s, deadline_s)
         self.streams = streams
         self.sent_s = loop.time()
-        self.heard_s = NEVER_HEARD_S
-        self.instance_up = True
-        """Whether, if nothing comes, the instance is merely late."""
         self._connection = connection
         self._idle_s = idle_s
-        self._status = 0
         self._headers: Headers = []
         self._parts: list[bytes] = []
-        self._size = 0
-        self._cutter: EventCutter | None = None
-        self._outlet: Outlet | None = None
-        self._ended: asyncio.Future[None] | None = None
-        self._over = False
-        self._error: Exception | None = None
-        self._held_back = False
 
     async def answer(self) -> Answer:
         """Wait for the first byte that may be passed on, or for what prevents it."""

@@ -174,7 +174,7 @@ class Fleet:
         trips every breaker may be one client's doing. Raises RequestError: 404 if the whole fleet's models
         are known and it is none of them, else 503.
         """
-        able = [instance for instance in self.instances if instance.ready and instance.serves(model)]
+        able = [one for one in self.instances if one.ready and one.serves(model)]
         if not able:
             able = [instance for instance in self.instances if instance.usable and instance.serves(model)]
         if able:

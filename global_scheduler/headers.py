@@ -66,7 +66,13 @@ def forwarded_response(raw: Headers) -> Headers:
 
 
 def _end_to_end(raw: Headers, dropped: frozenset[bytes]) -> Headers:
-    if b"connection" in dict(raw):
-        values = [value for name, value in raw if name == b"connection"]
-        dropped = dropped.union(token.strip().lower() for value in values for token in value.split(b","))
-    return [header for header in raw if header[0] not in dropped]
+    kept, connection = [], b""
+    for header in raw:
+        if header[0] not in dropped:
+            kept.append(header)
+        elif header[0] == b"connection":
+            connection += header[1].lower() + b","
+    if connection in (b"", b"keep-alive,"):
+        return kept
+    named = {token.strip() for token in connection.split(b",")}
+    return [header for header in kept if header[0] not in named]
