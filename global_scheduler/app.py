@@ -167,6 +167,7 @@ class SchedulerApp:
             counts_tokens=self._writer is not None,
         )
         receipts = Receipts(Measures(self._metrics, self._fleet), self._writer)
+        self._metrics.before_reading = receipts.flush
         self._resources.callback(receipts.flush)
         return Router(
             decider,

@@ -76,6 +76,17 @@ class Outlet(Protocol):
 class Attempt:
     """Receives one answer."""
 
+    heard_s = NEVER_HEARD_S
+    instance_up = True
+    """Whether, if nothing comes, the instance is merely late."""
+    _status = _size = 0
+    _cutter: EventCutter | None = None
+    _outlet: Outlet | None = None
+    _ended: asyncio.Future[None] | None = None
+    _error: Exception | None = None
+    _over = _held_back = False
+    # Not set for each attempt anew: many never change.
+
     def __init__(
         self,
         connection: ClientConnection,
@@ -89,27 +100,16 @@ class Attempt:
 
         ``streams``: which of both was asked for. ``ends_s``: when it must be over in any case.
         """
-        self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[Whole | Failure | None] = self._loop.create_future()
+        self._loop = loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[Whole | Failure | None] = loop.create_future()
         self._ends_s = ends_s
-        self.deadline_s = min(deadline_s, ends_s)
+        self.deadline_s = min(ends_s, deadline_s)
         self.streams = streams
-        self.sent_s = self._loop.time()
-        self.heard_s = NEVER_HEARD_S
-        self.instance_up = True
-        """Whether, if nothing comes, the instance is merely late."""
+        self.sent_s = loop.time()
         self._connection = connection
         self._idle_s = idle_s
-        self._status = 0
         self._headers: Headers = []
         self._parts: list[bytes] = []
-        self._size = 0
-        self._cutter: EventCutter | None = None
-        self._outlet: Outlet | None = None
-        self._ended: asyncio.Future[None] | None = None
-        self._over = False
-        self._error: Exception | None = None
-        self._held_back = False
 
     async def answer(self) -> Answer:
         """Wait for the first byte that may be passed on, or for what prevents it."""
@@ -179,8 +179,7 @@ class Attempt:
     def head(self, status: int, headers: Headers) -> None:
         """The answer begins."""
         self._status, self._headers = status, headers
-        kind = first_value(headers, b"content-type") or b""
-        if status == 200 and kind.partition(b";")[0].strip().lower() == b"text/event-stream":
+        if status == 200 and _is_event_stream(first_value(headers, b"content-type") or b""):
             self._cutter = EventCutter()
 
     def body(self, data: bytes, *, last: bool) -> None:
@@ -254,7 +253,9 @@ class Attempt:
         self._fail("engine", Whole(status, [(b"content-type", b"application/json")], body))
 
     def _answer_whole(self) -> None:
-        answer = Whole(self._status, forwarded_response(self._headers), b"".join(self._parts))
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        answer = Whole(self._status, forwarded_response(self._headers), body)
         if answer.status >= 500:
             self._fail("status", answer)
         else:
@@ -282,6 +283,12 @@ class Attempt:
     def _settle_end(self) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
+
+
+def _is_event_stream(content_type: bytes) -> bool:
+    if content_type == b"application/json":
+        return False  # which is what nearly every other answer is
+    return content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _took_too_long() -> RequestError:

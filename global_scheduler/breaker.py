@@ -22,6 +22,10 @@ class BreakerState(IntEnum):
     OPEN = 2
 
 
+_CLOSED, _HALF_OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN
+"""Asked for several times with each request, which an enumeration makes dear."""
+
+
 class Breaker:
     """One instance's. Times are any one clock's seconds that does not go back."""
 
@@ -45,11 +49,11 @@ class Breaker:
     @property
     def admits(self) -> bool:
         """Whether a request may go there now."""
-        return self.state is BreakerState.CLOSED or (self.state is BreakerState.HALF_OPEN and not self._trial)
+        return self.state is _CLOSED or (self.state is _HALF_OPEN and not self._trial)
 
     def begin(self) -> None:
         """A request goes there; ``succeed``, ``fail`` or ``abandon`` follows."""
-        self._trial = self.state is BreakerState.HALF_OPEN
+        self._trial = self.state is _HALF_OPEN
 
     def abandon(self) -> None:
         """It ended without telling anything of the instance: its client has left."""
@@ -58,7 +62,7 @@ class Breaker:
     def succeed(self, now_s: float) -> None:
         """It has been answered, or its first byte has come."""
         self._row = 0
-        if self.state is BreakerState.HALF_OPEN:
+        if self.state is _HALF_OPEN:
             self._close()
         elif self._failed:
             self._roll(now_s)

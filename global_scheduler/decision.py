@@ -168,6 +168,8 @@ class Decider:
     def _question(
         self, request: RoutingRequest, needs: Needs, eligible: Sequence[Instance], prompt_bytes: int
     ) -> Question:
+        if not (needs.answers or needs.prefixes):
+            return Question(_newcomer(request), request.seed, "load")
         return Question(
             candidate=_newcomer(request),
             seed=request.seed,
@@ -188,7 +190,7 @@ class Decider:
 
     async def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
         settings = self._settings
-        exact = needs.lengths or needs.answers or any(one.predictor for one in eligible)
+        exact = needs.lengths or needs.answers or self._fleet.predicted
         prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
         longest = eligible[0].max_model_len(inquiry.model)
         max_tokens = self._max_tokens(inquiry, prompt_tokens // inquiry.prompts, longest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -77,7 +76,8 @@ class Dispatcher:
         receipt.dispatched_s = time.perf_counter()
         ends_s = self._relay.now_s + self._total_s - (receipt.dispatched_s - receipt.started_s)
         counted = 0
-        for instance in _in_turn(errand.decision.instances):
+        left = list(errand.decision.instances)
+        while (instance := _take_best(left)) is not None:
             receipt.attempts += 1
             receipt.instance = instance.name
             receipt.prediction = errand.decision.predictions.get(instance.name)
@@ -104,23 +104,27 @@ class Dispatcher:
     async def _serve(self, instance: Instance, errand: Errand, ends_s: float) -> Failure | None:
         """One attempt; None if the client has its answer."""
         commitment = self._ledger.commit(instance, errand.decision.question.about(instance.name))
+        number = instance.traffic.begin(errand.decision.burden, time.monotonic())
         served = False
         receipt = errand.receipt
         try:
-            with instance.busy(errand.decision.burden):
-                sent_s = time.perf_counter()
-                if receipt.trace is None:
-                    answer = await self._attempt(instance, errand.forward, ends_s)
-                else:
-                    answer = await self._traced_attempt(receipt.trace, instance, errand.forward, ends_s)
-                receipt.waited_s += time.perf_counter() - sent_s
-                if isinstance(answer, Failure):
-                    return answer
-                _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
+            sent_s = time.perf_counter()
+            if receipt.trace is None:
+                answer = await self._attempt(instance, errand.forward, ends_s)
+            else:
+                answer = await self._traced_attempt(receipt.trace, instance, errand.forward, ends_s)
+            receipt.waited_s += time.perf_counter() - sent_s
+            if isinstance(answer, Failure):
+                return answer
+            _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
+            if isinstance(answer, Whole):
+                self._hand_over(answer, errand)
+            else:
                 await self._pass_on(instance, answer, errand)
-                served = answer.status < 400
-                return None
+            served = answer.status < 400
+            return None
         finally:
+            instance.traffic.end(number)
             if served:
                 commitment.close()
             else:
@@ -155,13 +159,13 @@ class Dispatcher:
             breaker.abandon()
         return answer
 
-    async def _pass_on(self, instance: Instance, answer: Whole | Stream, errand: Errand) -> None:
-        counts = self._counts_tokens or errand.receipt.trace is not None
-        if isinstance(answer, Whole):
-            _send_whole(answer, errand)
-            if counts:
-                self._count(errand, AnswerTokens.of(answer.body))
-        elif counts:
+    def _hand_over(self, answer: Whole, errand: Errand) -> None:
+        _send_whole(answer, errand)
+        if self._counts_tokens or errand.receipt.trace is not None:
+            self._count(errand, AnswerTokens.of(answer.body))
+
+    async def _pass_on(self, instance: Instance, answer: Stream, errand: Errand) -> None:
+        if self._counts_tokens or errand.receipt.trace is not None:
             counted = CountedExchange(errand.client.exchange)
             try:
                 await self._stream(instance, answer, errand, counted)
@@ -193,19 +197,18 @@ class Dispatcher:
             instance.doubted.set()
 
 
-def _in_turn(ranked: Sequence[Instance]) -> Iterator[Instance]:
-    """Best first, as things stand when each one's turn comes; the doubtful ones only when no other is left.
+def _take_best(left: list[Instance]) -> Instance | None:
+    """The first of the ranking as things stand now; a doubtful one only when no other is left.
 
     A decision takes doubtful ones in only where there is no other, so the order of its ranking holds.
     """
-    left = list(ranked)
-    while left:
-        best = next((one for one in left if one.ready), None)
-        best = best or next((one for one in left if one.usable), None)
-        if best is None:
-            return
-        left.remove(best)
-        yield best
+    for place, instance in enumerate(left):
+        if instance.ready:
+            return left.pop(place)
+    for place, instance in enumerate(left):
+        if instance.usable:
+            return left.pop(place)
+    return None
 
 
 def _note_first_byte(errand: Errand, commitment: Commitment, *, streamed: bool) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 
 from block.config import BreakerSettings, InstanceConfig
 from block.errors import RequestError
@@ -18,11 +16,10 @@ from block.http.origin import split_url
 from global_scheduler.breaker import Breaker, BreakerState
 from global_scheduler.life_signs import LifeSigns
 from global_scheduler.model_list import ModelCard
-from global_scheduler.traffic import Burden, Traffic
+from global_scheduler.traffic import Traffic
 
 PREDICTOR_PAUSE_S = 5.0
 """Longest pause before a predictor that was late is asked again."""
-_UNWEIGHED = Burden()
 
 
 class Instance:
@@ -58,6 +55,8 @@ class Instance:
         self.signs = LifeSigns()
         self.traffic = Traffic()
         self._models: tuple[ModelCard, ...] | None = None
+        self._model_lens: dict[str, int | None] = {}
+        """By model; where none is named, the first one's."""
         self.model_names: frozenset[str] = frozenset()
         """Of what it serves."""
         self.doubted = asyncio.Event()
@@ -100,6 +99,9 @@ class Instance:
     def models(self, cards: tuple[ModelCard, ...]) -> None:
         self._models = cards
         self.model_names = frozenset(card.id for card in cards)
+        self._model_lens = {card.id: card.max_model_len for card in reversed(cards)}
+        if cards:
+            self._model_lens.setdefault("", cards[0].max_model_len)
 
     def serves(self, model: str) -> bool:
         """Whether it is worth asking for ``model``; an instance that has not told may serve anything."""
@@ -107,8 +109,7 @@ class Instance:
 
     def max_model_len(self, model: str) -> int | None:
         """Length limit of ``model`` there, if known."""
-        cards = (card for card in self.models or () if card.id == model or not model)
-        return next((card.max_model_len for card in cards), None)
+        return self._model_lens.get(model)
 
     def mark_down(self) -> None:
         """Send nothing there until a poll succeeds."""
@@ -120,32 +121,11 @@ class Instance:
         self.healthy = False
         self.signs.give_up()
 
-    def busy(self, burden: Burden = _UNWEIGHED) -> AbstractContextManager[None]:
-        """Count one request as outstanding within the context, with what it weighs."""
-        return _Busy(self.traffic, burden)
-
 
 def _hardly_pausing(rules: BreakerSettings) -> BreakerSettings:
     """To check whether a predictor is in time again costs nobody anything."""
     longest_s = min(rules.longest_pause_s, PREDICTOR_PAUSE_S)
     return rules.model_copy(update={"longest_pause_s": longest_s})
-
-
-class _Busy:
-    """A class, for a generator would cost each request three times as much."""
-
-    __slots__ = ("_burden", "_number", "_traffic")
-
-    def __init__(self, traffic: Traffic, burden: Burden) -> None:
-        self._traffic = traffic
-        self._burden = burden
-        self._number = 0
-
-    def __enter__(self) -> None:
-        self._number = self._traffic.begin(self._burden, time.monotonic())
-
-    def __exit__(self, *_: object) -> None:
-        self._traffic.end(self._number)
 
 
 class Fleet:
@@ -167,6 +147,8 @@ class Fleet:
         self._dice = random.Random(seed)
         self._retry_after_s = retry_after_s
         self.instances: tuple[Instance, ...] = ()
+        self.predicted = False
+        """Whether any of them has a predictor."""
         self._by_name: dict[str, Instance] = {}
         self.arrange([self.make(config) for config in configs])
 
@@ -177,6 +159,7 @@ class Fleet:
     def arrange(self, instances: Sequence[Instance]) -> None:
         """These are the fleet from now on."""
         self.instances = tuple(instances)
+        self.predicted = any(instance.predictor for instance in instances)
         self._by_name = {instance.name: instance for instance in instances}
 
     @property
@@ -191,7 +174,7 @@ class Fleet:
         trips every breaker may be one client's doing. Raises RequestError: 404 if the whole fleet's models
         are known and it is none of them, else 503.
         """
-        able = [instance for instance in self.instances if instance.ready and instance.serves(model)]
+        able = [one for one in self.instances if one.ready and one.serves(model)]
         if not able:
             able = [instance for instance in self.instances if instance.usable and instance.serves(model)]
         if able:

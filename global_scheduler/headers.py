@@ -32,7 +32,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def extension_headers(raw: Headers) -> dict[str, str]:
     """Those whose names begin with ``x-``: name (lower case) -> value; the last one wins."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw if name.startswith(b"x-")}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw if name[:2] == b"x-"}
 
 
 def request_ids(headers: Mapping[str, str]) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def request_ids(headers: Mapping[str, str]) -> tuple[str, str]:
     Clients use an id again, and predictors must tell requests apart.
     """
     given = headers.get("x-request-id")
-    token = f"{random.getrandbits(176):044x}"  # unlike all others is enough: nobody must fail to guess it
+    token = random.getrandbits(176).to_bytes(22).hex()  # unlike all others: nobody must fail to guess it
     client_id = given if given and _SANE_ID.fullmatch(given) else token[:32]
     return client_id, f"{client_id}-{token[32:]}"
 
@@ -66,7 +66,13 @@ def forwarded_response(raw: Headers) -> Headers:
 
 
 def _end_to_end(raw: Headers, dropped: frozenset[bytes]) -> Headers:
-    for name, value in raw:
-        if name == b"connection":
-            dropped = dropped.union(token.strip().lower() for token in value.split(b","))
-    return [header for header in raw if header[0] not in dropped]
+    kept, connection = [], b""
+    for header in raw:
+        if header[0] not in dropped:
+            kept.append(header)
+        elif header[0] == b"connection":
+            connection += header[1].lower() + b","
+    if connection in (b"", b"keep-alive,"):
+        return kept
+    named = {token.strip() for token in connection.split(b",")}
+    return [header for header in kept if header[0] not in named]

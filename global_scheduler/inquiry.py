@@ -58,9 +58,9 @@ class Inquiry(msgspec.Struct, frozen=True):
     max_tokens: int | None
     stream: bool
     priority: int
-    policy: str | None
+    policy: str | None = None
     """From the ``x-block-policy`` header; not checked yet."""
-    declared_output_tokens: int | None
+    declared_output_tokens: int | None = None
     """From the ``x-block-output-tokens`` header."""
     session: str = ""
     """From the ``x-block-session`` header, else the body's ``user``; empty if neither was given."""
@@ -80,7 +80,7 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
     fields = _parse(body)
     prompt = bytes(fields.messages if chat else fields.prompt)
     _check_prompt(prompt[:1], chat=chat)
-    return Inquiry(
+    inquiry = Inquiry(
         id=request_id,
         chat=chat,
         body=body,
@@ -90,14 +90,23 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         max_tokens=_max_tokens(fields, chat=chat),
         stream=bool(fields.stream),
         priority=fields.priority or 0,
-        policy=headers.get("x-block-policy"),
-        declared_output_tokens=_declared_tokens(headers.get("x-block-output-tokens")),
-        session=headers.get("x-block-session") or _user(bytes(fields.user)),
-        slo_ttft_s=_slo_s("x-block-slo-ttft-ms", headers),
-        slo_e2e_s=_slo_s("x-block-slo-e2e-ms", headers),
+        session=_user(bytes(fields.user)),
         samples=max(1, int(fields.n or 1)),
         prompts=1 if chat else _count_prompts(prompt),
         temperature=_temperature(bytes(fields.temperature)),
+    )
+    return _wishing(inquiry, headers) if headers else inquiry
+
+
+def _wishing(inquiry: Inquiry, headers: Mapping[str, str]) -> Inquiry:
+    """With what the headers say."""
+    return msgspec.structs.replace(
+        inquiry,
+        policy=headers.get("x-block-policy"),
+        declared_output_tokens=_declared_tokens(headers.get("x-block-output-tokens")),
+        session=headers.get("x-block-session") or inquiry.session,
+        slo_ttft_s=_slo_s("x-block-slo-ttft-ms", headers),
+        slo_e2e_s=_slo_s("x-block-slo-e2e-ms", headers),
     )
 
 
@@ -148,7 +157,7 @@ def _count_prompts(prompt_json: bytes) -> int:
 
 def _user(raw: bytes) -> str:
     """Whatever it is, equal ones are equal; whether it is valid is the instance's business."""
-    return "" if raw in (b"null", b'""') else raw.decode()
+    return "" if raw in (b"", b"null", b'""') else raw.decode()
 
 
 def _slo_s(name: str, headers: Mapping[str, str]) -> float | None:

@@ -55,12 +55,12 @@ def _candidate(
     if load is None and last_state_max_age_s is not None:
         load = traffic.last_known_load(now_s, last_state_max_age_s)
     return Candidate(
-        name=instance.name,
-        outstanding=traffic.outstanding,
-        prediction=None if answer is None else answer.prediction,
-        load=load,
-        spread=None if answer is None else answer.spread,
-        outstanding_tokens=traffic.outstanding_tokens,
-        sent_last_minute=traffic.sent_last_minute(now_s),
-        cached_tokens=cached,
+        instance.name,
+        traffic.outstanding,
+        None if answer is None else answer.prediction,
+        load,
+        None if answer is None else answer.spread,
+        traffic.outstanding_tokens,
+        traffic.sent_last_minute(now_s),
+        cached,
     )

@@ -23,13 +23,16 @@ class Measures:
         """Path and model -> the labels of both."""
 
     def begin(self) -> None:
-        """A request has come; ``take`` follows when it is over."""
+        """A request has come; ``end`` follows when it is over, and ``take`` soon after."""
         self._metrics.open_requests += 1
+
+    def end(self) -> None:
+        """A request is over."""
+        self._metrics.open_requests -= 1
 
     def take(self, receipt: Receipt) -> None:
         """Count a request that is over."""
         metrics, outcome, decision = self._metrics, receipt.outcome, receipt.decision
-        metrics.open_requests -= 1
         metrics.requests.count((receipt.policy, receipt.instance, outcome))
         if decision is not None:
             metrics.decision_s.observe(decision.took_s)

@@ -109,12 +109,15 @@ class SchedulerMetrics:
             registry=self._registry,
         )
         self.open_requests = 0
+        self.before_reading: Callable[[], None] = _nothing
+        """Called before metrics are read, to add what is still to be counted."""
         self._registry.register(_FleetGauges(fleet))
         self._registry.register(_OpenRequests(self))
         ProcessCollector(registry=self._registry)
 
     def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
         """The text that Prometheus reads, OpenMetrics if ``accept`` asks for it, and its content type."""
+        self.before_reading()
         names = {NONE, *(instance.name for instance in self._fleet.instances)}
         self.requests.keep(lambda key: key[1] in names)
         if "application/openmetrics-text" in accept:
@@ -229,6 +232,10 @@ _GAUGES: tuple[tuple[str, str, Callable[[Instance], float | None]], ...] = (
         _heard("unprocessed_tokens"),
     ),
 )
+
+
+def _nothing() -> None:
+    """Nobody counts later."""
 
 
 def _labelled(text: bytes, label: bytes) -> bytes:

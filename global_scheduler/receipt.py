@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from block.http.message import Headers
 from block.types import Prediction
@@ -30,8 +31,7 @@ class Trace(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, eq=False):
     """One request's record, filled in as it goes. Times are of ``time.perf_counter``."""
 
     id: str
@@ -55,7 +55,7 @@ class Receipt:
     gone: bool = False
     """The client left."""
     streamed: bool = False
-    started_s: float = field(default_factory=time.perf_counter)
+    started_s: float = msgspec.field(default_factory=time.perf_counter)
     dispatched_s: float | None = None
     waited_s: float = 0.0
     """For instances, until the answer's head."""

@@ -59,6 +59,8 @@ class Traffic:
         self._seconds: dict[int, int] = {}
         """Second -> requests sent in it, oldest first, for the last minute."""
         self._sent_last_minute = 0
+        self._second = -1
+        """In which the seconds were last looked through."""
 
     @property
     def outstanding(self) -> int:
@@ -76,9 +78,11 @@ class Traffic:
         self._sent += 1
         self._outstanding[number] = burden
         self.outstanding_tokens += burden.tokens
-        self.prefixes.add(burden.prefix_digests)
-        self._forget_before(now_s)
+        if burden.prefix_digests:
+            self.prefixes.add(burden.prefix_digests)
         second = int(now_s)
+        if second != self._second:
+            self._turn_to(second)
         self._seconds[second] = self._seconds.get(second, 0) + 1
         self._sent_last_minute += 1
         return number
@@ -89,7 +93,9 @@ class Traffic:
 
     def sent_last_minute(self, now_s: float) -> int:
         """Requests sent in the last 60 s, counted in whole seconds."""
-        self._forget_before(now_s)
+        second = int(now_s)
+        if second != self._second:
+            self._turn_to(second)
         return self._sent_last_minute
 
     def hear(self, load: EngineLoad, asked_at: Tally, now_s: float) -> None:
@@ -123,8 +129,10 @@ class Traffic:
         numbers = itertools.takewhile(lambda number: number >= tally.sent, reversed(self._outstanding))
         return [self._outstanding[number] for number in numbers]
 
-    def _forget_before(self, now_s: float) -> None:
-        horizon = int(now_s) - MINUTE_S
+    def _turn_to(self, second: int) -> None:
+        """Forget what is older than a minute."""
+        self._second = second
+        horizon = second - MINUTE_S
         while self._seconds and (oldest := next(iter(self._seconds))) <= horizon:
             self._sent_last_minute -= self._seconds.pop(oldest)
 

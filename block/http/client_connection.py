@@ -11,6 +11,7 @@ from block.errors import TransportError
 from block.http.deadlines import NEVER_S
 from block.http.message import BODILESS, Headers, transfer_coding
 from block.http.origin import Origin
+from block.http.plain import plain_answer
 
 MAX_HEAD_BYTES = 256 * 1024
 _JOINED_BYTES = 64 * 1024
@@ -78,7 +79,8 @@ class ClientConnection(asyncio.Protocol):
         """Send a request, whole; only if ``usable``."""
         self._receiver = receiver
         self.deadline_s = NEVER_S
-        self._forget()
+        if self._fed:
+            self._forget()
         if len(body) > _JOINED_BYTES:
             self._transport.writelines((head, body))
         else:
@@ -116,10 +118,25 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        if self._receiver is None:
+            self._fail(TransportError("the server sent what nobody asked for"))
+        elif self._fed or (answer := plain_answer(data)) is None:
+            self._parse(data)
+        else:
+            self._take_whole(self._receiver, *answer)
+
+    def _take_whole(self, receiver: Receiver, status: int, headers: Headers, body: bytes) -> None:
+        """All of an answer has come at once; the receiver may abort at any of it."""
+        receiver.head(status, headers)
+        if body and self._receiver is not None:
+            receiver.body(body, last=True)
+        if self._receiver is not None:
+            self._rest_or_close(reusable=True)
+            receiver.complete()
+
+    def _parse(self, data: bytes) -> None:
         error: TransportError | None = None
         try:
-            if self._receiver is None:
-                raise TransportError("the server sent what nobody asked for")
             self._fed += len(data)
             self._parser.feed_data(data)
             if not self._headed and self._fed > MAX_HEAD_BYTES:
@@ -209,15 +226,19 @@ class ClientConnection(asyncio.Protocol):
             self._receiver.body(parts[0] if len(parts) == 1 else b"".join(parts), last=self._ended)
 
     def _finish(self, *, reusable: bool) -> None:
-        receiver, self._receiver = self._receiver, None
-        if reusable and self._reusable and not self._surplus and not self._transport.get_write_buffer_size():
+        receiver = self._receiver
+        self._rest_or_close(reusable=reusable and self._reusable and not self._surplus)
+        if receiver is not None:
+            receiver.complete()
+
+    def _rest_or_close(self, *, reusable: bool) -> None:
+        self._receiver = None
+        if reusable and not self._transport.get_write_buffer_size():
             self.resume()
             self._home.rest(self)
         else:
             self._usable = False
             self._transport.close()
-        if receiver is not None:
-            receiver.complete()
 
     def _fail(self, error: TransportError) -> None:
         receiver, self._receiver = self._receiver, None

@@ -48,7 +48,10 @@ class Response(msgspec.Struct, frozen=True):
 
 def first_value(headers: Headers, name: bytes) -> bytes | None:
     """Value of the first header of that name (lower case)."""
-    return next((value for key, value in headers if key == name), None)
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
 
 
 def transfer_coding(headers: Headers) -> bytes | None:

@@ -14,6 +14,7 @@ import msgspec
 from block.errors import RequestError
 from block.http.limits import Limits
 from block.http.message import Headers, Request, transfer_coding
+from block.http.plain import plain_request
 
 _WORST_FRAMING = 6
 """Bytes on the wire per byte of body, if each comes as a chunk of its own."""
@@ -57,6 +58,11 @@ class RequestReader:
         """What is complete now, in order."""
         if self._deaf:
             return ()
+        if not (self.in_head or self.in_body or self._last_closes):  # not by the property: it costs more
+            limits = self._limits
+            request = plain_request(data, limits.max_head_bytes, limits.max_body_bytes)
+            if request is not None:
+                return (Arrival(request, True),)
         self._began = False
         self._feeding_bytes = len(data)
         try:
@@ -72,6 +78,11 @@ class RequestReader:
             return ()
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self.in_head or self.in_body
 
     def give_up(self) -> Arrival:
         """The rest of a request has not come in time."""

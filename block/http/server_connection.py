@@ -71,9 +71,12 @@ class ServerConnection(asyncio.Protocol):
         """Bytes have come."""
         if self._closing:
             return
-        was_in_head = self._reader.in_head
-        arrivals = self._reader.feed(data)
-        if arrivals:
+        reader = self._reader
+        was_in_head = reader.in_head
+        arrivals = reader.feed(data)
+        if len(arrivals) == 1 and not (self._exchange or self._waiting or self._paused or reader.under_way):
+            self._begin(arrivals[0])  # as nearly always: one request, and nothing before or behind it
+        elif arrivals:
             self._waiting += arrivals
             self._pump()
         elif self._reader.expects_continue and not self._exchange:
@@ -129,7 +132,8 @@ class ServerConnection(asyncio.Protocol):
             self._close()
         else:
             self._set_deadline()
-            self._pump()
+            if self._waiting or self._reading_paused or self._reader.under_way:
+                self._pump()
 
     def cut(self) -> None:
         """Close without the last chunk, or short of the length."""
@@ -143,7 +147,7 @@ class ServerConnection(asyncio.Protocol):
         """The client is too slow."""
         if self._paused or self._closing:
             self._transport.abort()
-        elif self._reader.in_head or self._reader.in_body:
+        elif self._reader.under_way:
             self._waiting.append(self._reader.give_up())
             self._pump()
         else:
@@ -152,7 +156,7 @@ class ServerConnection(asyncio.Protocol):
     def drain(self) -> None:
         """Take no further request than what has begun; close as soon as nothing is due."""
         reader = self._reader
-        if not (self._exchange or self._waiting or reader.in_head or reader.in_body):
+        if not (self._exchange or self._waiting or reader.under_way):
             self._close()
 
     def interrupt(self) -> None:

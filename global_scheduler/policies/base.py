@@ -136,9 +136,9 @@ class Choice(msgspec.Struct, frozen=True):
 
     def ranks(self, candidates: Sequence[Candidate]) -> bool:
         """Whether it names each candidate exactly once."""
-        names = {self.instance, *self.ranking}
-        distinct = len(self.ranking) + 1 == len(candidates) == len(names)
-        return distinct and names.issuperset([candidate.name for candidate in candidates])
+        if len(self.ranking) + 1 != len(candidates):
+            return False
+        return {self.instance, *self.ranking} == {candidate.name for candidate in candidates}
 
 
 class Policy(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from global_scheduler.inquiry import read_inquiry
 from global_scheduler.policies import Choice, Needs, make_policies, make_policy
 from global_scheduler.question import Question
 from global_scheduler.quorum import Quorum
+from global_scheduler.traffic import Burden
 from length_estimation.estimator import OracleEstimator
 from length_estimation.length_service import LengthService
 from length_estimation.token_counter import make_token_counter
@@ -70,7 +70,6 @@ class Bench:
         for instance in self.fleet.instances:
             instance.healthy = True
         self.predictors = Predictors()
-        self._unending = ExitStack()
         self.decider = Decider(
             fleet=self.fleet,
             prober=self.predictors,
@@ -88,12 +87,12 @@ class Bench:
 
     def carry_out(self, decision: Decision) -> None:
         """Dispatch it to the best instance; it never ends."""
-        self._unending.enter_context(decision.instances[0].busy(decision.burden))
+        decision.instances[0].traffic.begin(decision.burden, time.monotonic())
 
     def send(self, name: str, times: int = 1) -> None:
         """Dispatch requests there that never end."""
         for _ in range(times):
-            self._unending.enter_context(self.instances[name].busy())
+            self.instances[name].traffic.begin(Burden(), time.monotonic())
 
     def hear(self, **unprocessed_tokens: int) -> None:
         """Each told its load a moment ago."""
@@ -202,8 +201,8 @@ async def test_predictors_are_told_what_their_instance_has_cached() -> None:
     bench = Bench()
     bench.predictors.tell("b", 1.0)
     prompt = "x" * 2100
-    with bench.instances["b"].busy((await bench.decide(prompt)).burden):
-        await bench.decide(prompt + "y" * 2000)
+    bench.instances["b"].traffic.begin((await bench.decide(prompt)).burden, time.monotonic())
+    await bench.decide(prompt + "y" * 2000)
     first, second = bench.predictors.questions
     assert first.cached_tokens == {}
     assert first.about("b") == first.candidate
@@ -261,8 +260,10 @@ async def test_a_policy_gets_to_know_what_was_sent() -> None:
     bench = Bench(own={"watching": watching}, policy="random")
     headers = {"x-block-policy": "watching", "x-block-session": "s-1", "x-block-slo-ttft-ms": "1500.5"}
     decision = await bench.decide("x" * 2100, headers, max_tokens=40)
-    with bench.instances["b"].busy(decision.burden):
-        await bench.decide("x" * 2100 + "y" * 2000, headers)
+    traffic = bench.instances["b"].traffic
+    number = traffic.begin(decision.burden, time.monotonic())
+    await bench.decide("x" * 2100 + "y" * 2000, headers)
+    traffic.end(number)
     await bench.decide("z" * 4100, {"x-block-policy": "watching"}, user="someone")
     (first, before), (_, during), (third, after) = watching.seen
     assert (first.session, first.slo_ttft_s, first.slo_e2e_s) == ("s-1", 1.5005, None)

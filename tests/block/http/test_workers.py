@@ -29,14 +29,17 @@ def test_a_stopped_worker_is_replaced() -> None:
     argv = [sys.executable, "-c", _PROGRAM]
     root = str(Path(__file__).parents[3])
     with subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as supervisor:
-        assert supervisor.stdout is not None
-        assert {supervisor.stdout.readline(), supervisor.stdout.readline()} == {b"0\n", b"1\n"}
-        children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
-        first, second = (int(pid) for pid in children.read_text().split())
-        time.sleep(0.2)
-        os.kill(first, signal.SIGSTOP)
-        assert supervisor.stdout.readline() == b"0\n"
-        assert str(second) in children.read_text().split()
-        supervisor.terminate()
-        _, log = supervisor.communicate(timeout=10)
+        try:
+            assert supervisor.stdout is not None
+            assert {supervisor.stdout.readline(), supervisor.stdout.readline()} == {b"0\n", b"1\n"}
+            children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
+            first, second = (int(pid) for pid in children.read_text().split())
+            time.sleep(0.2)
+            os.kill(first, signal.SIGSTOP)
+            assert supervisor.stdout.readline() == b"0\n"
+            assert str(second) in children.read_text().split()
+            supervisor.terminate()
+            _, log = supervisor.communicate(timeout=10)
+        finally:
+            supervisor.terminate()  # or a failure would wait for it for ever
     assert log.count(b"no sign of life") == 1
