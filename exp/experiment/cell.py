@@ -38,14 +38,14 @@ class Cell:
     requests: int
     cluster: ClusterConfig
     traffic: Traffic
-    pools: tuple[ClusterConfig, ...] = ()
-    """Kinds of instances where they are not all alike: each as a cluster of its own; else none."""
     lengths: str = "oracle"
     """What routers know of response lengths: a name of ``exp.cluster.estimates.ESTIMATES``."""
     length_error: float = 0.5
     """Sigma of a guess."""
     hindsight: bool = False
     """Whether choices are ranked by what-ifs that know all lengths."""
+    pools: tuple[ClusterConfig, ...] = ()
+    """Kinds of instances where they are not all alike: each as a cluster of its own; else none."""
 
     @property
     def kinds(self) -> tuple[ClusterConfig, ...]:

@@ -169,7 +169,7 @@ class ExperimentSpec(Settings):
     def _cluster(self, policy: str, engine: str) -> ClusterConfig:
         """The whole fleet; where it has pools, with the settings that they share."""
         pools = self.engines[engine].pools.values()
-        total = {"instances": sum(pool.instances for pool in pools)} if pools else {}
+        total: dict[str, Option] = {"instances": sum(pool.instances for pool in pools)} if pools else {}
         return self._resolved(policy, engine, total)
 
     def _pools(self, policy: str, engine: str) -> tuple[ClusterConfig, ...]:
