@@ -262,7 +262,7 @@ STUDIES: Mapping[str, Study] = {
     "copies": Study("Schedulers that do not talk to one another", _copies, (29.0,)),
     "scenarios": Study("Wrong lengths, batch cap 24", _scenarios, (26.0, 27.0)),
     "texts": Study(
-        "Lengths learned from real prompts, batch cap 24", _texts, (28.0, 30.0), load_of=text_load_of
+        "Lengths learned from real prompts, batch cap 24", _texts, (52.0, 56.0), load_of=text_load_of
     ),
     "lengths": Study("Lengths known well and badly, batch cap 24", _lengths, (26.0, 27.0)),
 }
