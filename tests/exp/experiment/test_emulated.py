@@ -25,7 +25,7 @@ def test_pools_of_unlike_instances_are_refused_with_a_way_out(tmp_path: Path) ->
     )
     backend = EmulatedBackend(Surroundings(Path("nowhere"), scratch=tmp_path))
     try:
-        with pytest.raises(ConfigError, match="engine mixed: pools: .*use --backend cluster"):
+        with pytest.raises(ConfigError, match=r"engine mixed: pools: .*use --backend cluster"):
             backend.run(next(iter(spec.cells())))
     finally:
         backend.close()
