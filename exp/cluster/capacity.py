@@ -16,6 +16,11 @@ from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec
 
+_AT_ONCE_S = 1e-4
+"""Between two requests that come at once."""
+_STEADY = (0.15, 0.6)
+"""Of the requests, by when they end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -38,6 +43,22 @@ def at_rate(load: ClusterLoad, rate_per_s: float) -> ClusterLoad:
     """The same requests at another mean rate."""
     rate_now = (len(load) - 1) / (load.arrival_s[-1] - load.arrival_s[0])
     return replace(load, arrival_s=load.arrival_s * (rate_now / rate_per_s))
+
+
+def all_at_once(load: ClusterLoad) -> ClusterLoad:
+    """The same requests, all waiting from the beginning; in their order."""
+    return replace(load, arrival_s=np.arange(len(load), dtype=np.float64) * _AT_ONCE_S)
+
+
+def saturated_per_s(result: ClusterResult) -> float:
+    """Requests per second that engines complete while nobody idles, of a load that came ``all_at_once``.
+
+    Whatever the policy, a fleet cannot carry much more for long; a policy that avoids preemptions can carry
+    what they would have wasted. The beginning, when nothing ends, and the end, when some idle, are left out.
+    """
+    ends_s = np.sort(result.column("arrival_s") + result.column("e2e_s"))
+    first, last = (int(share * len(ends_s)) for share in _STEADY)
+    return float((last - first) / (ends_s[last] - ends_s[first]))
 
 
 def capacity_per_s(

@@ -27,6 +27,7 @@ from block.errors import ConfigError
 from block.latency.load import load_latency
 from block.types import EngineLimits
 from exp.cli import main
+from exp.cluster.capacity import all_at_once, saturated_per_s
 from exp.cluster.estimates import EstimateSpec, estimate_lengths
 from exp.cluster.load import ClusterLoad, known_load
 from exp.cluster.result import ClusterResult
@@ -73,6 +74,9 @@ def cluster(
     data: Annotated[Path, typer.Option(help="Optional folder with recorded traces.")] = Path(
         "../shared/data"
     ),
+    saturate: Annotated[
+        bool, typer.Option("--saturate", help="All requests wait from the beginning: what is the most?")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write each request's figures there, as parquet.")] = None,
     seed: Annotated[int, typer.Option(help="Of lengths, arrivals, errors and choices.")] = 0,
 ) -> None:
@@ -96,6 +100,7 @@ def cluster(
     )
     traffic = load_workload(workload, WorkloadSpec(requests, rate, data, seed))
     load = load_of(traffic, EstimateSpec(lengths, sigma, seed=seed))
+    load = all_at_once(load) if saturate else load
     console = Console(stderr=True)
     started_s = time.perf_counter()
     result = _with_progress(spec, load, console)
@@ -104,6 +109,8 @@ def cluster(
         _write(result, out)
     Console().print(table(result, f"{policy}, {len(spec.instances)} instances, {rate:g}/s: {traffic.source}"))
     summary = {"policy": policy, "rate_per_s": rate, **result.summary, "wall_s": round(wall_s, 3)}
+    if saturate:
+        summary |= {"rate_per_s": None, "saturated_per_s": round(saturated_per_s(result), 3)}
     print(json.dumps(summary), flush=True)
 
 

@@ -25,6 +25,7 @@ from exp.cluster.load import ClusterLoad, known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, SimulatedInstance
+from exp.cluster.text_lengths import read_text_lengths
 from exp.workload import WorkloadSpec, load_workload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,31 @@ class Variant:
     """A name of ``LEVELLINGS``: at which levels what-ifs take lengths."""
 
 
+Loads = Callable[[Variant, "StudyScale", int], ClusterLoad]
+"""The requests of one run with a seed, the same for all variants but for what is expected of them."""
+
+
+def load_of(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
+    """ShareGPT's lengths, with an error."""
+    workload = load_workload("auto", WorkloadSpec(scale.requests, 1.0, scale.data, seed))
+    load = known_load(workload.requests)
+    estimate = replace(variant.estimate, seed=seed)
+    return replace(
+        load,
+        expected=estimate_lengths(estimate, load.prompt_tokens, load.output_tokens),
+        max_tokens=None,
+        levels=LEVELLINGS[variant.levels](len(load), variant.spec.scenarios, seed),
+    )
+
+
+def text_load_of(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
+    """Held-out prompts of the text sets; ``estimate.kind`` names an estimator, or the oracle."""
+    kind = variant.estimate.kind
+    return read_text_lengths(scale.data, LEARNED).load(
+        None if kind == "oracle" else kind, scale.requests, seed
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """Variants, and the load under which they are compared."""
@@ -51,6 +77,7 @@ class Study:
     rates_per_s: tuple[float, ...]
     """At which P99 and means are reported; capacity is searched from the first."""
     objective: Objective = field(default_factory=Objective)
+    load_of: Loads = load_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +158,7 @@ def _results(
 def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str, float]:
     variant, seed = task
     spec = replace(variant.spec, seed=seed)
-    load = load_of(variant, scale, seed)
+    load = study.load_of(variant, scale, seed)
     found: dict[str, float] = {}
     for rate_per_s in study.rates_per_s:
         result = simulate_cluster(spec, at_rate(load, rate_per_s))
@@ -140,19 +167,6 @@ def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str
     if scale.capacity:
         found["capacity"] = capacity_per_s(spec, load, study.objective, study.rates_per_s[0])
     return found
-
-
-def load_of(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
-    """The requests of one run, the same for all variants but for what is expected of them."""
-    workload = load_workload("auto", WorkloadSpec(scale.requests, 1.0, scale.data, seed))
-    load = known_load(workload.requests)
-    estimate = replace(variant.estimate, seed=seed)
-    return replace(
-        load,
-        expected=estimate_lengths(estimate, load.prompt_tokens, load.output_tokens),
-        max_tokens=None,
-        levels=LEVELLINGS[variant.levels](len(load), variant.spec.scenarios, seed),
-    )
 
 
 def _figures(result: ClusterResult) -> dict[str, float]:
@@ -226,8 +240,29 @@ def _lengths() -> list[Variant]:
     ]
 
 
+LEARNED = ("features", "history", "constant")
+"""Estimators that learn from other prompts of the same sets."""
+
+
+def _texts() -> list[Variant]:
+    """What estimators that read real prompts are worth."""
+    base = _paper_cluster(24)
+    prompt = replace(base, policy_options={"ttft_weight": 2.0})
+    return [
+        Variant("oracle", base),
+        *(Variant(name, base, EstimateSpec(name)) for name in LEARNED),
+        Variant("features, ttft_weight 2", prompt, EstimateSpec("features")),
+        Variant("llumnix-", replace(base, policy="llumnix"), EstimateSpec("constant")),
+        Variant("least_request", replace(base, policy="least_request"), EstimateSpec("constant")),
+        Variant("lmetric", replace(base, policy="lmetric"), EstimateSpec("constant")),
+    ]
+
+
 STUDIES: Mapping[str, Study] = {
     "copies": Study("Schedulers that do not talk to one another", _copies, (29.0,)),
     "scenarios": Study("Wrong lengths, batch cap 24", _scenarios, (26.0, 27.0)),
+    "texts": Study(
+        "Lengths learned from real prompts, batch cap 24", _texts, (52.0, 56.0), load_of=text_load_of
+    ),
     "lengths": Study("Lengths known well and badly, batch cap 24", _lengths, (26.0, 27.0)),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,15 +37,45 @@ def crossing(curve: Sequence[tuple[float, float]], slo: float) -> tuple[float, s
     return known[-1][0], ">="
 
 
-def capacities(rows: Iterable[Row], figure: str, slo: float) -> dict[str, Capacity]:
-    """By policy; the rows are of one engine and workload."""
+def crossings(rows: Iterable[Row], figure: str, slo: float) -> dict[str, dict[int, tuple[float, str]]]:
+    """By policy and seed; the rows are of one engine and workload."""
     by_seed: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_seed[row.policy][row.seed].append((row.rate_per_s, row.figures[figure]))
+    return {
+        policy: {seed: crossing(curve, slo) for seed, curve in seeds.items()}
+        for policy, seeds in by_seed.items()
+    }
+
+
+def capacities(rows: Iterable[Row], figure: str, slo: float) -> dict[str, Capacity]:
+    """By policy; the rows are of one engine and workload."""
     found = {}
-    for policy, seeds in by_seed.items():
-        points = [crossing(curve, slo) for curve in seeds.values()]
-        sides = {side for _, side in points}
+    for policy, seeds in crossings(rows, figure, slo).items():
+        sides = {side for _, side in seeds.values()}
         bound = sides.pop() if len(sides) == 1 else "~"
-        found[policy] = Capacity(Interval.of([rate for rate, _ in points]), bound)
+        found[policy] = Capacity(Interval.of([rate for rate, _ in seeds.values()]), bound)
     return found
+
+
+def gains(rows: Iterable[Row], figure: str, slo: float, baseline: str) -> dict[str, Capacity]:
+    """By policy: how much more it carries than the baseline on the same requests, seed by seed, as a share.
+
+    ``bound`` is ``>=`` or ``<=`` where a curve ended before it reached the SLO, ``~`` if both did.
+    """
+    found = crossings(rows, figure, slo)
+    theirs = found.pop(baseline)
+    return {policy: _gain(mine, theirs) for policy, mine in found.items()}
+
+
+def _gain(mine: Mapping[int, tuple[float, str]], theirs: Mapping[int, tuple[float, str]]) -> Capacity:
+    both = sorted(set(mine) & set(theirs))
+    shares = [mine[seed][0] / theirs[seed][0] - 1 for seed in both]
+    sides = {mine[seed][1] for seed in both} | {_OTHER[theirs[seed][1]] for seed in both}
+    sides.discard("")
+    bound = sides.pop() if len(sides) == 1 else "~" * bool(sides)
+    return Capacity(Interval.of(shares), bound)
+
+
+_OTHER = {"": "", "<=": ">=", ">=": "<="}
+"""What a bound of the baseline means for a gain over it."""

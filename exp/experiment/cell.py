@@ -44,6 +44,13 @@ class Cell:
     """Sigma of a guess."""
     hindsight: bool = False
     """Whether choices are ranked by what-ifs that know all lengths."""
+    pools: tuple[ClusterConfig, ...] = ()
+    """Kinds of instances where they are not all alike: each as a cluster of its own; else none."""
+
+    @property
+    def kinds(self) -> tuple[ClusterConfig, ...]:
+        """Equal instances by kind, in the order of their numbers."""
+        return self.pools or (self.cluster,)
 
     @property
     def id(self) -> str:
@@ -64,6 +71,7 @@ class Cell:
             "length_error": self.length_error,
             "hindsight": self.hindsight,
             "cluster": self.cluster.model_dump(mode="json"),
+            "pools": [pool.model_dump(mode="json") for pool in self.pools],
             "traffic": self.traffic.model_dump(mode="json"),
         }
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import uvloop
 
 from block.config import ClusterConfig
+from block.errors import ConfigError
 from deploy.cluster_file import project_of
 from deploy.local import LocalCluster
 from deploy.plan import plan_cluster
@@ -34,7 +35,15 @@ class EmulatedBackend:
         self._config: ClusterConfig | None = None
 
     def run(self, cell: Cell) -> pa.Table:
-        """Start what the cell needs, unless it is up, and send its requests."""
+        """Start what the cell needs, unless it is up, and send its requests.
+
+        Raises ConfigError for pools: a cluster of this machine has instances of one kind.
+        """
+        if cell.pools:
+            raise ConfigError(
+                f"engine {cell.engine}: pools: only --backend simulated has instances of several kinds; "
+                "start them yourself and use --backend cluster"
+            )
         config = _but_policy(cell.cluster)
         if self._cluster is None or config != self._config:
             self._stop()

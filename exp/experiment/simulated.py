@@ -44,7 +44,7 @@ class SimulatedBackend:
 def _spec(cell: Cell) -> ClusterSpec:
     config, scheduler = cell.cluster, cell.cluster.scheduler
     return ClusterSpec(
-        instances=(_instance(config),) * config.instances,
+        instances=tuple(one for kind in cell.kinds for one in (_instance(kind),) * kind.instances),
         policy=scheduler.policy,
         policy_options=scheduler.policy_options.get(scheduler.policy, {}),
         schedulers=scheduler.workers,

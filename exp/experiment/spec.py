@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from block.config import ClusterConfig, load_config
 from block.errors import ConfigError
@@ -38,6 +38,46 @@ class PolicyVariant(Variant):
     )
 
 
+class Pool(Settings):
+    """Instances of one kind, of a cluster whose instances are not all alike."""
+
+    instances: Whole = Field(ge=1, le=64, description="How many of this kind.")
+    set: dict[str, Option] = Field(
+        default_factory=dict, description="What this kind differs in: settings of engine and predictor."
+    )
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> Self:
+        for name in self.set:
+            if not name.startswith(("engine.", "predictor.")):
+                raise ValueError(
+                    f"set: {name}: belongs to the whole cluster; a pool sets engine.* and predictor.* only"
+                )
+        return self
+
+
+class EngineVariant(Variant):
+    """How the engines are: all alike, or pools of several kinds."""
+
+    pools: dict[Name, Pool] = Field(
+        default_factory=dict,
+        description="Kinds of instances by name, in place of equal ones. Simulated only.",
+    )
+
+
+class PublishedFigure(Settings):
+    """A figure that a paper gives, to stand beside ours."""
+
+    what: str = Field(min_length=1, description="Name and unit, as the results' page shows them.")
+    measure: str = Field(min_length=1, description="A name of exp.experiment.summary.MEASURES.")
+    policy: Name
+    engine: Name = "default"
+    workload: Name = "sharegpt"
+    rate_per_s: Rate
+    scale: float = Field(1.0, gt=0, description="Our measure times this has the paper's unit.")
+    value: str = Field(min_length=1, description="As the paper has it; a range may be 26-27.")
+
+
 class Quick(Settings):
     """What is smaller with --quick."""
 
@@ -54,7 +94,9 @@ class ExperimentSpec(Settings):
     set: dict[str, Option] = Field(default_factory=dict, description="Settings for all cells.")
     requests: Whole = Field(10_000, ge=2, description="Of each cell.")
     policies: dict[Name, PolicyVariant] = Field(min_length=1)
-    engines: dict[Name, Variant] = Field(default_factory=lambda: {"default": Variant()}, min_length=1)
+    engines: dict[Name, EngineVariant] = Field(
+        default_factory=lambda: {"default": EngineVariant()}, min_length=1
+    )
     workloads: dict[Name, Traffic] = Field(
         default_factory=lambda: {"sharegpt": Traffic(name="auto")}, min_length=1
     )
@@ -66,6 +108,11 @@ class ExperimentSpec(Settings):
         default_factory=dict,
         description="Capacities that a paper gives, by engine/workload/SLO and policy; shown beside ours.",
     )
+    published: tuple[PublishedFigure, ...] = Field((), description="Other figures that a paper gives.")
+    baselines: tuple[Name, ...] = Field(
+        (), description="Policies that the others are held against, seed by seed."
+    )
+    notes: str = Field("", description="What a reader of the results must know: why figures differ.")
     quick: Quick = Field(default_factory=Quick)
     hindsight: Flag = Field(
         False,
@@ -100,6 +147,7 @@ class ExperimentSpec(Settings):
             (policy, engine): self._cluster(policy, engine)
             for policy, engine in product(self.policies, self.engines)
         }
+        pools = {place: self._pools(*place) for place in clusters}
         for engine, workload, rate, seed, policy in product(
             self.engines, self.workloads, rates, self.seeds, self.policies
         ):
@@ -111,6 +159,7 @@ class ExperimentSpec(Settings):
                 seed=seed,
                 requests=self.requests,
                 cluster=clusters[policy, engine],
+                pools=pools[policy, engine],
                 traffic=self.workloads[workload],
                 lengths=self.policies[policy].lengths,
                 length_error=self.policies[policy].length_error,
@@ -118,10 +167,23 @@ class ExperimentSpec(Settings):
             )
 
     def _cluster(self, policy: str, engine: str) -> ClusterConfig:
+        """The whole fleet; where it has pools, with the settings that they share."""
+        pools = self.engines[engine].pools.values()
+        total: dict[str, Option] = {"instances": sum(pool.instances for pool in pools)} if pools else {}
+        return self._resolved(policy, engine, total)
+
+    def _pools(self, policy: str, engine: str) -> tuple[ClusterConfig, ...]:
+        """One cluster for each kind of instances; none if all are alike."""
+        return tuple(
+            self._resolved(policy, engine, {**pool.set, "instances": pool.instances}, f", pool {name}")
+            for name, pool in self.engines[engine].pools.items()
+        )
+
+    def _resolved(self, policy: str, engine: str, more: dict[str, Option], place: str = "") -> ClusterConfig:
         variant = self.policies[policy].set
         named = {} if "scheduler.policy" in variant else {"scheduler.policy": policy}
-        settings = {**self.set, **self.engines[engine].set, **named, **variant}
+        settings = {**self.set, **self.engines[engine].set, **named, **variant, **more}
         try:
             return load_config(self.cluster_file, ClusterConfig, settings)
         except ConfigError as error:
-            raise ConfigError(f"policy {policy}, engine {engine}: {error}") from error
+            raise ConfigError(f"policy {policy}, engine {engine}{place}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,17 @@ def curves(rows: Iterable[Row], figure: str) -> dict[str, list[tuple[float, Inte
         policy: [(rate, Interval.of(by_rate[rate])) for rate in sorted(by_rate)]
         for policy, by_rate in values.items()
     }
+
+
+def ratios(rows: Sequence[Row], figure: str, baseline: str) -> dict[str, dict[float, Interval]]:
+    """Policy -> rate -> logarithm of the figure over the baseline's on the same requests."""
+    theirs = {(row.rate_per_s, row.seed): row.figures[figure] for row in rows if row.policy == baseline}
+    logs: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        other = theirs.get((row.rate_per_s, row.seed), 0.0)
+        if row.policy != baseline and other > 0 and row.figures[figure] > 0:
+            logs[row.policy][row.rate_per_s].append(math.log(row.figures[figure] / other))
+    return {policy: {rate: Interval.of(one) for rate, one in by.items()} for policy, by in logs.items()}
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:

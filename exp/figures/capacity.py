@@ -28,7 +28,16 @@ def draw_capacity(rows: Sequence[Row], spec: ExperimentSpec, folder: Path) -> li
             each.bar(middles, means, width, yerr=halves, capsize=3, color=colour, label=f"SLO {slo_s:g} s")
             for middle, mean, capacity in zip(middles, means, found.values(), strict=True):
                 text = f"{capacity.bound}{mean:.1f}"
-                each.annotate(text, (middle, mean), ha="center", va="bottom", fontsize=7)
+                each.annotate(
+                    text,
+                    (middle, 0.0),
+                    xytext=(0, 4),
+                    textcoords="offset points",
+                    ha="center",
+                    color="white",
+                    fontsize=7,
+                    rotation=90 if len(spec.slo_ttft_s) > 1 else 0,
+                )
             each.set_xticks(range(len(found)), list(found), rotation=20, ha="right")
         each.set_ylabel("capacity, requests/s")
         each.set_title(f"engine {engine}, workload {workload}; P99 TTFT within the SLO", fontsize=9)

@@ -47,9 +47,9 @@ def draw_load(rows: Sequence[Row], spec: ExperimentSpec, folder: Path) -> list[P
             _draw_panel(each, panel, group)
         for slo_s in spec.slo_ttft_s:
             axes[1].axhline(slo_s, color="#7F7F7F", lw=0.8, ls=":")
-            at = (1.0, slo_s)
+            at = (0.01, slo_s)
             axes[1].annotate(
-                f"SLO {slo_s:g} s", at, xycoords=("axes fraction", "data"), fontsize=7, ha="right"
+                f"SLO {slo_s:g} s", at, xycoords=("axes fraction", "data"), fontsize=7, va="bottom"
             )
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)

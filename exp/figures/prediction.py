@@ -11,7 +11,7 @@ from exp.figures.style import draw_curve, new_figure, save
 
 _PANELS = (
     ("prediction_error", "median error of predicted E2E, %"),
-    ("best_share", "best instance chosen, % of requests"),
+    ("best_share", "truly best chosen, %"),
 )
 
 

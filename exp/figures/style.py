@@ -55,7 +55,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, dpi=160, metadata={"Software": None})
-    with mpl.rc_context({"svg.hashsalt": "block"}):
+    figure.savefig(png, dpi=110, metadata={"Software": None})
+    with mpl.rc_context({"svg.hashsalt": "block", "svg.fonttype": "none"}):
         figure.savefig(svg, metadata={"Date": None})
     return [png, svg]

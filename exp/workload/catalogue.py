@@ -9,7 +9,7 @@ from pathlib import Path
 from block.errors import ConfigError
 from exp.workload.azure import read_azure
 from exp.workload.burstgpt import read_burstgpt
-from exp.workload.generated import generated, generated_burstgpt
+from exp.workload.generated import generated, generated_burstgpt, generated_mix
 from exp.workload.lengths_csv import read_lengths
 from exp.workload.mooncake import read_mooncake
 from exp.workload.request import Workload
@@ -67,6 +67,7 @@ SOURCES: Mapping[str, Source] = {
 GENERATORS: Mapping[str, Callable[[WorkloadSpec], Workload]] = {
     "generated": generated,
     "generated-burstgpt": generated_burstgpt,
+    "generated-mix": generated_mix,
 }
 
 

@@ -36,6 +36,16 @@ def generated_burstgpt(spec: WorkloadSpec) -> Workload:
     return _workload("generated with BurstGPT's published mean lengths", _burstgpt, spec)
 
 
+def generated_mix(spec: WorkloadSpec) -> Workload:
+    """Three kinds on one fleet: chat, long documents with short answers, short tasks with long answers.
+
+    70 % are ShareGPT's; 15 % have prompts log-normal around 2,000 tokens (sigma 0.4) and Weibull answers of
+    scale 150; 15 % have prompts around 60 and answers log-normal around 1,000 tokens (sigma 0.4). No trace
+    is behind the shares.
+    """
+    return _workload("generated: chat, long documents, long answers", _mix, spec)
+
+
 def _workload(source: str, draw: Draw, spec: WorkloadSpec) -> Workload:
     random = np.random.default_rng(spec.seed)
     requests: list[TraceRequest] = []
@@ -62,3 +72,14 @@ def _burstgpt(random: np.random.Generator) -> tuple[int, int]:
     # A log-normal's mean is its median times exp(sigma^2 / 2); a Weibull's is scale times gamma(1 + 1/shape).
     prompt = round(float(random.lognormal(np.log(763.0) - 0.5, 1.0)))
     return max(1, prompt), max(1, round(348.0 / 0.9407 * float(random.weibull(1.2))))
+
+
+def _mix(random: np.random.Generator) -> tuple[int, int]:
+    kind = random.random()
+    if kind < 0.7:
+        return _sharegpt(random)
+    if kind < 0.85:
+        document = round(float(random.lognormal(np.log(2000.0), 0.4)))
+        return max(1, document), max(1, round(150.0 * float(random.weibull(1.4))))
+    task, answer = random.lognormal(np.log(60.0), 0.6), random.lognormal(np.log(1000.0), 0.4)
+    return max(1, round(float(task))), max(1, round(float(answer)))

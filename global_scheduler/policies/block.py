@@ -24,6 +24,9 @@ class Block:
     """Own completion, own first token, probability of missing the SLO, or completion and harm."""
     harm_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 1.0
     """Objective ``harm``: seconds of one's own that a second of all others' together is worth."""
+    ttft_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 0.0
+    """Objectives ``completion`` and ``harm``: how much more a second before the first token counts than one
+    after it."""
     k: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Predictors asked per request (power of k); None leaves it to the settings."""
 
@@ -46,9 +49,13 @@ _Score = Callable[[Block, RoutingRequest, Prediction, Candidate], tuple[float, .
 
 
 def _completion(
-    _policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
+    policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
 ) -> tuple[float, ...]:
-    return (prediction.e2e_s,)
+    return (_own(policy, prediction),)
+
+
+def _own(policy: Block, prediction: Prediction) -> float:
+    return prediction.e2e_s + policy.ttft_weight * prediction.ttft_s
 
 
 def _ttft(
@@ -67,7 +74,7 @@ def _slo(
 def _harm(
     policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
 ) -> tuple[float, ...]:
-    return (prediction.e2e_s + policy.harm_weight * prediction.harm_sum_s,)
+    return (_own(policy, prediction) + policy.harm_weight * prediction.harm_sum_s,)
 
 
 _OBJECTIVES: Mapping[Objective, tuple[_Score, str]] = {

@@ -28,5 +28,5 @@ def test_a_script_is_thin_and_names_files_that_are_there(path: Path) -> None:
     assert len(text.splitlines()) < 20
     for name in re.findall(r"config/exp/[a-z_]+\.yaml", text):
         assert (ROOT / name).is_file()
-    for name in re.findall(r"for name in ([a-z ]+);", text):
-        assert all((ROOT / f"config/exp/{each}.yaml").is_file() for each in name.split())
+    for names in re.findall(r"for name in ([a-z_0-9 ]+);|names=\(([a-z_0-9 ]+)\)", text):
+        assert all((ROOT / f"config/exp/{each}.yaml").is_file() for each in "".join(names).split())

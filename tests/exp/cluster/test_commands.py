@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from block.errors import ConfigError
 from block.latency.load import load_latency
 from block.types import EngineLimits
-from exp.cluster import studies
 from exp.cluster.capacity import Objective, at_rate, capacity_per_s
 from exp.cluster.command import app
 from exp.cluster.load import known_load
@@ -88,9 +87,9 @@ def test_intervals_are_students() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
-def test_the_variants_of_a_study_are_named_apart_and_can_run(name: str) -> None:
+def test_the_variants_of_a_study_are_named_apart_and_can_run(name: str, text_sets: Path) -> None:
     variants = STUDIES[name].variants()
     assert len({variant.name for variant in variants}) == len(variants)
     for variant in variants:
-        load = studies.load_of(variant, StudyScale(20, 1, Path()), seed=0)
+        load = STUDIES[name].load_of(variant, StudyScale(20, 1, text_sets), seed=0)
         assert simulate_cluster(variant.spec, at_rate(load, 20.0)).summary["answered"] == 20

@@ -7,15 +7,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from block.errors import ConfigError
 from exp.experiment.backend import Surroundings
 from exp.experiment.cell import Traffic
 from exp.experiment.emulated import EmulatedBackend
-from exp.experiment.spec import ExperimentSpec, PolicyVariant
+from exp.experiment.spec import EngineVariant, ExperimentSpec, PolicyVariant, Pool
 from exp.experiment.table import SCHEMA
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+def test_pools_of_unlike_instances_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    spec = ExperimentSpec(
+        title="test",
+        requests=2,
+        policies={"round_robin": PolicyVariant()},
+        engines={"mixed": EngineVariant(pools={"one": Pool(instances=1), "two": Pool(instances=1)})},
+        rates_per_s=(3.0,),
+    )
+    backend = EmulatedBackend(Surroundings(Path("nowhere"), scratch=tmp_path))
+    try:
+        with pytest.raises(ConfigError, match=r"engine mixed: pools: .*use --backend cluster"):
+            backend.run(next(iter(spec.cells())))
+    finally:
+        backend.close()
 
 
+@pytest.mark.engine
+@pytest.mark.slow
 def test_cells_that_differ_in_policy_and_load_share_their_servers(llama_model: Path, tmp_path: Path) -> None:
     spec = ExperimentSpec(
         title="test",

@@ -65,7 +65,7 @@ def test_figures_are_drawn_as_png_and_svg_and_the_table_is_shown(report: Report,
         "load-default-sharegpt.png",
         "load-default-sharegpt.svg",
         "capacity.png",
-        "heat-map-default-2.svg",
+        "heat-map-default.svg",
     } <= names
     assert all(file.stat().st_size > 5000 for file in report.figures)
     shown = StringIO()

@@ -100,6 +100,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was_and_leaves_no_process(
     assert list(done.glob("*.partial")) == []
 
 
+def test_what_a_report_shows_may_change_after_the_run(tmp_path: Path, scratch: Path) -> None:
+    runner(scratch).run(CELLS, folder_in(tmp_path))
+    told = SPEC.model_copy(update={"notes": "Read this.", "slo_ttft_s": (5.0,), "baselines": ("random",)})
+    folder = folder_in(tmp_path, told)
+    assert folder.spec == told
+    assert runner(scratch).run(list(told.cells()), folder) == 0
+
+
 def test_another_spec_or_a_strange_file_is_not_taken_for_this_one(tmp_path: Path, scratch: Path) -> None:
     folder = folder_in(tmp_path)
     runner(scratch).run(CELLS[:2], folder)

@@ -10,7 +10,7 @@ import pytest
 from exp.experiment.backend import Surroundings
 from exp.experiment.cell import Traffic
 from exp.experiment.simulated import SimulatedBackend
-from exp.experiment.spec import ExperimentSpec, PolicyVariant
+from exp.experiment.spec import EngineVariant, ExperimentSpec, PolicyVariant, Pool
 from exp.experiment.table import SCHEMA
 
 SPEC = ExperimentSpec(
@@ -59,3 +59,20 @@ def test_policies_and_what_they_know_make_the_difference(backend: SimulatedBacke
     }
     assert np.median(errors["block"]) < np.median(errors["guessing"]) / 2
     assert tables["random"]["predicted_e2e_s"].null_count == 150
+
+
+def test_pools_of_unlike_instances_each_run_as_their_kind(backend: SimulatedBackend) -> None:
+    small, large = {"engine.max_num_seqs": 2}, {"engine.max_num_seqs": 48}
+    mixed = {"small": Pool(instances=1, set=small), "large": Pool(instances=2, set=large)}
+    variants = {"mixed": EngineVariant(pools=mixed), "alike": EngineVariant(set=large)}
+    spec = SPEC.model_copy(update={"engines": variants, "policies": {"round_robin": PolicyVariant()}})
+    tables = {cell.engine: backend.run(cell) for cell in spec.cells()}
+    waits = {
+        engine: [
+            float(np.mean(table["ttft_s"].to_numpy()[table["instance"].to_numpy() == f"instance-{index}"]))
+            for index in range(3)
+        ]
+        for engine, table in tables.items()
+    }
+    assert waits["mixed"][0] > 10 * waits["alike"][0]
+    assert waits["mixed"][1:] == waits["alike"][1:]

@@ -80,6 +80,49 @@ def test_a_setting_that_no_cluster_has_is_told_with_its_policy(tmp_path: Path) -
         list(load(tmp_path, text).cells())
 
 
+POOLS = """
+title: t
+policies: {random: {}}
+rates_per_s: [1.0]
+engines:
+  mixed:
+    set: {engine.max_num_batched_tokens: 256}
+    pools:
+      slow: {instances: 3}
+      fast: {instances: 2, set: {engine.max_num_seqs: 64, engine.num_gpu_blocks: 5000}}
+"""
+
+
+def test_a_cluster_may_be_made_of_pools(tmp_path: Path) -> None:
+    [cell] = load(tmp_path, POOLS).cells()
+    assert cell.cluster.instances == 5
+    engines = [(kind.instances, kind.engine.max_num_seqs, kind.engine.num_gpu_blocks) for kind in cell.kinds]
+    assert engines == [(3, 48, 1053), (2, 64, 5000)]
+    assert {kind.engine.max_num_batched_tokens for kind in cell.kinds} == {256}
+
+
+def test_a_cell_of_other_pools_is_another_cell(tmp_path: Path) -> None:
+    [cell] = load(tmp_path, POOLS).cells()
+    [other] = load(tmp_path, POOLS.replace("5000", "5001")).cells()
+    assert (cell.id, cell.cluster) == (other.id, other.cluster)
+    assert cell.content != other.content
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ("{instances: 2, set: {scheduler.policy: block}}", r"scheduler.policy: belongs to the whole cluster"),
+        ("{instances: 2, set: {engine.seats: 3}}", r"engine mixed, pool fast: .*engine.seats: unknown"),
+        ("{instances: 0}", r"pools.fast.instances = 0"),
+        ("{instances: 64}", r"instances = 67"),
+    ],
+)
+def test_a_wrong_pool_is_told_by_name(tmp_path: Path, pool: str, said: str) -> None:
+    lines = [line for line in POOLS.splitlines() if "fast" not in line]
+    with pytest.raises(ConfigError, match=said):
+        list(load(tmp_path, "\n".join([*lines, f"      fast: {pool}"])).cells())
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_specs_make_cells_and_quick_ones_are_fewer(path: Path) -> None:
     spec = ExperimentSpec.load(path)

@@ -25,3 +25,12 @@ def test_burstgpt_has_its_published_means() -> None:
     requests = load_workload("generated-burstgpt", spec).requests
     assert np.mean([r.prompt_tokens for r in requests]) == pytest.approx(763, rel=0.05)
     assert np.mean([r.output_tokens for r in requests]) == pytest.approx(348, rel=0.05)
+
+
+def test_the_mix_has_long_prompts_and_long_answers_and_seldom_both() -> None:
+    requests = load_workload("generated-mix", WorkloadSpec(4000, 10.0, Path("nowhere"), seed=1)).requests
+    documents = [r for r in requests if r.prompt_tokens > 1200]
+    essays = [r for r in requests if r.output_tokens > 700]
+    assert 0.12 < len(documents) / len(requests) < 0.25
+    assert 0.1 < len(essays) / len(requests) < 0.25
+    assert len(set(documents) & set(essays)) < len(requests) / 50

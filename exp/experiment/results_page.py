@@ -1,0 +1,196 @@
+"""The page that tells what experiments came to: Markdown from run folders, figures beside it.
+
+Every number comes from a run's cells, every paper's number and every explanation from its spec.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exp.experiment.capacity_curve import Capacity, gains
+from exp.experiment.report import Report
+from exp.experiment.run_folder import RunFolder
+from exp.experiment.spec import PublishedFigure
+from exp.experiment.summary import Interval, Row, groups, ratios
+
+_P99 = "ttft_p99_s"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+HEAD = """# Results
+
+Made by `{command}` from the folders of runs; do not edit. With the back end `simulated`, GPUs are step-time
+models and time is virtual; engines, predictors and policies are as in service. ± and brackets are 95 %
+intervals over seeds (Student's t); `>=` and `<=` mean that the rates which were run end there, `~` that some
+seeds crossed and some did not.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's folder, read."""
+
+    name: str
+    folder: RunFolder
+    report: Report
+
+
+def write_page(runs: Sequence[Run], page: Path, command: str) -> None:
+    """The page, and its figures in a folder of its name beside it."""
+    figures = page.parent / page.stem
+    figures.mkdir(parents=True, exist_ok=True)
+    sections = [line for run in runs for line in _section(run, figures)]
+    page.write_text("\n".join([HEAD.format(command=command), *sections]).rstrip() + "\n", encoding="utf-8")
+
+
+def _section(run: Run, figures: Path) -> Iterator[str]:
+    spec, report = run.report.spec, run.report
+    yield f"## {spec.title}"
+    yield _made_by(run)
+    if spec.notes:
+        yield f"{spec.notes.strip()}\n"
+    yield from _capacities(report)
+    for baseline in spec.baselines:
+        yield from _gains(report, baseline)
+    yield from _published(report)
+    for drawn in report.figures:
+        name = f"{run.name}-{drawn.name}"
+        shutil.copyfile(drawn, figures / name)
+        if drawn.suffix == ".png":
+            yield f"![{spec.title}]({figures.name}/{name})\n"
+
+
+def _made_by(run: Run) -> str:
+    spec, header = run.report.spec, run.folder.header
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    machine: dict[str, Any] = header["machine"]
+    missing = f" **{run.report.missing} cells are missing.**" if run.report.missing else ""
+    return (
+        f"`block-exp run` of `{run.name}`, {header['date']}, back end {header['backend']}: "
+        f"{len(run.report.rows)} cells of {spec.requests:,} requests, {len(spec.seeds)} seed"
+        f"{'s' * (len(spec.seeds) > 1)}; Python {header['python']}, {versions}; {machine['cpus']} CPUs, "
+        f"{machine['platform']}.{missing}\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _capacities(report: Report) -> Iterator[str]:
+    """A row per policy, a column per engine, workload and SLO; the paper's figure and the difference."""
+    found = report.capacities()
+    if not found:
+        return
+    yield "Capacity, requests/s: the rate at which P99 TTFT passes the SLO.\n"
+    head = ["policy", *(f"{engine}, {workload}, {slo_s:g} s" for engine, workload, slo_s in found)]
+    rows = []
+    for policy in report.spec.policies:
+        cells = []
+        for (engine, workload, slo_s), by in found.items():
+            paper = report.spec.published_qps.get(f"{engine}/{workload}/{slo_s:g}s", {}).get(policy)
+            cells.append(_capacity(by.get(policy)) + _beside(by.get(policy), paper))
+        rows.append([policy, *cells])
+    yield from _table(head, rows)
+
+
+def _capacity(capacity: Capacity | None) -> str:
+    if capacity is None or math.isnan(capacity.rate_per_s.mean):
+        return "-"
+    return f"{capacity.bound}{_interval(capacity.rate_per_s)}"
+
+
+def _interval(interval: Interval, digits: int = 1) -> str:
+    half = "" if math.isnan(interval.half) else f" ± {interval.half:.{digits}f}"
+    return f"{interval.mean:.{digits}f}{half}"
+
+
+def _beside(capacity: Capacity | None, paper: str | None) -> str:
+    if paper is None:
+        return ""
+    difference = "" if capacity is None else _difference(capacity.rate_per_s.mean, paper)
+    return f" (paper {paper}{difference})"
+
+
+def _difference(ours: float, paper: str) -> str:
+    """Against the middle of what the paper says."""
+    numbers = [float(number) for number in _NUMBER.findall(paper)]
+    if not numbers or math.isnan(ours):
+        return ""
+    return f"; {100 * (ours / (sum(numbers) / len(numbers)) - 1):+.0f} %"
+
+
+def _gains(report: Report, baseline: str) -> Iterator[str]:
+    """Capacity and P99 TTFT against one policy, seed by seed."""
+    for (engine, workload), rows in groups(report.rows).items():
+        slos = report.spec.slo_ttft_s
+        found = [gains(rows, _P99, slo_s, baseline) for slo_s in slos]
+        tails = ratios(rows, _P99, baseline)
+        rates = sorted({row.rate_per_s for row in rows})
+        yield f"Against **{baseline}** on the same requests ({engine}, {workload}):\n"
+        head = [
+            "policy",
+            *(f"capacity at {slo_s:g} s" for slo_s in slos),
+            *(f"P99 TTFT at {rate:g}/s" for rate in rates),
+        ]
+        yield from _table(
+            head,
+            [
+                [
+                    policy,
+                    *(_share(by[policy]) for by in found),
+                    *(_ratio(tails.get(policy, {}).get(rate)) for rate in rates),
+                ]
+                for policy in found[0]
+            ],
+        )
+
+
+def _share(gain: Capacity) -> str:
+    half = "" if math.isnan(gain.rate_per_s.half) else f" ± {100 * gain.rate_per_s.half:.1f}"
+    return f"{gain.bound}{100 * gain.rate_per_s.mean:+.1f}{half} %"
+
+
+def _ratio(interval: Interval | None) -> str:
+    """Of logarithms, as a change in per cent with both ends of its interval."""
+    if interval is None or math.isnan(interval.mean):
+        return "-"
+    change = f"{100 * math.expm1(interval.mean):+.0f} %"
+    if math.isnan(interval.half):
+        return change
+    low, high = math.expm1(interval.mean - interval.half), math.expm1(interval.mean + interval.half)
+    return f"{change} ({100 * low:+.0f} to {100 * high:+.0f})"
+
+
+def _published(report: Report) -> Iterator[str]:
+    if not report.spec.published:
+        return
+    rows = []
+    for figure in report.spec.published:
+        ours = Interval.of([row.figures[figure.measure] * figure.scale for row in _of(figure, report.rows)])
+        shown = "-" if math.isnan(ours.mean) else _interval(ours, 2)
+        rows.append(
+            [
+                figure.what,
+                figure.policy,
+                f"{figure.rate_per_s:g}",
+                shown,
+                figure.value,
+                _difference(ours.mean, figure.value).removeprefix("; "),
+            ]
+        )
+    yield from _table(["figure", "policy", "load, 1/s", "ours", "paper", "difference"], rows)
+
+
+def _of(figure: PublishedFigure, rows: Sequence[Row]) -> list[Row]:
+    place = (figure.policy, figure.engine, figure.workload, figure.rate_per_s)
+    return [row for row in rows if (row.policy, row.engine, row.workload, row.rate_per_s) == place]

@@ -1,0 +1,107 @@
+"""The page of results: every number from the cells, every paper's number and explanation from the spec."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy_backend import ToyBackend
+from typer.testing import CliRunner
+
+from exp.experiment.backend import Surroundings
+from exp.experiment.capacity_curve import gains
+from exp.experiment.report import Report
+from exp.experiment.results_page import Run, write_page
+from exp.experiment.run_folder import RunFolder
+from exp.experiment.runner import Runner
+from exp.experiment.spec import ExperimentSpec, PolicyVariant, PublishedFigure
+from exp.experiment.summary import Interval, Row, ratios
+from exp.results import app
+
+SPEC = ExperimentSpec(
+    title="A toy",
+    requests=4,
+    policies={"block": PolicyVariant(), "random": PolicyVariant()},
+    rates_per_s=(2.0, 4.0, 6.0, 8.0),
+    seeds=(0, 1, 2),
+    slo_ttft_s=(0.7,),
+    published_qps={"default/sharegpt/0.7s": {"block": "4-6"}},
+    published=(
+        PublishedFigure(
+            what="P99 TTFT, ms", measure="ttft_p99_s", policy="block", rate_per_s=2.0, scale=1e3, value="100"
+        ),
+    ),
+    baselines=("random",),
+    notes="Toys differ from life.",
+    figures=("heat_map",),
+)
+
+
+def row(policy: str, rate_per_s: float, seed: int, p99_s: float) -> Row:
+    return Row(policy, "e", "w", rate_per_s, seed, {"ttft_p99_s": p99_s})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("toy")
+    opened = RunFolder(path)
+    opened.open(SPEC, "toy")
+    around = Surroundings(Path("nowhere"), scratch=path)
+    cells = [cell for cell in SPEC.cells() if (cell.policy, cell.seed) != ("random", 2)]
+    Runner(ToyBackend, around, 1, Console(quiet=True)).run(cells, opened)
+    return path
+
+
+def test_the_page_tells_runs_capacities_papers_and_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    opened = RunFolder(folder)
+    page = tmp_path / "results.md"
+    write_page([Run("toy", opened, Report.make(opened, SPEC))], page, "block-exp results toy")
+    text = page.read_text()
+    assert "## A toy" in text
+    assert "Toys differ from life." in text
+    assert "20 cells of 4 requests, 3 seeds" in text
+    assert "**4 cells are missing.**" in text
+    # TTFT is 0.1 * 2 ** (rate / 2) s and a tenth longer per seed: 5.35 requests/s, 7 % above the paper's 5.
+    assert "| block | 5.3 ± 0.7 (paper 4-6; +7 %) |" in text
+    assert "| P99 TTFT, ms | block | 2 | 220.00 ± 49.68 | 100 | +120 % |" in text
+    assert "Against **random**" in text
+    assert "+0.0 ± 0.0 % | +0 % (+0 to +0) |" in text
+    assert "![A toy](results/toy-heat-map-default.png)" in text
+    assert (tmp_path / "results/toy-heat-map-default.svg").is_file()
+
+
+def test_the_command_names_the_page_and_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "results.md"
+    done = CliRunner().invoke(app, [str(folder), "--page", str(page)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1]) == {"page": str(page), "runs": 1, "missing": 4}
+    assert page.is_file()
+
+
+def test_gains_are_taken_seed_by_seed() -> None:
+    # Seeds differ by far more than policies do: each time "mine" carries a tenth more.
+    rows = []
+    for seed, capacity in ((0, 10.0), (1, 20.0)):
+        for policy, at in (("theirs", capacity), ("mine", 1.1 * capacity)):
+            rows += [row(policy, at / 2, seed, 1.0), row(policy, at * 2, seed, 4.0)]
+    found = gains(rows, "ttft_p99_s", 2.0, "theirs")["mine"]
+    assert found.rate_per_s.mean == pytest.approx(0.1)
+    assert found.rate_per_s.half == pytest.approx(0.0, abs=1e-9)
+    assert found.bound == ""
+
+
+def test_a_gain_beyond_the_rates_says_on_which_side_it_lies() -> None:
+    ended = [row("mine", 1.0, 0, 1.0), row("mine", 2.0, 0, 1.5)]
+    crossed = [row("theirs", 1.0, 0, 1.0), row("theirs", 2.0, 0, 4.0)]
+    assert gains([*ended, *crossed], "ttft_p99_s", 2.0, "theirs")["mine"].bound == ">="
+    assert gains([*ended, *crossed], "ttft_p99_s", 2.0, "mine")["theirs"].bound == "<="
+
+
+def test_ratios_are_of_equal_requests() -> None:
+    rows = [row("theirs", 1.0, 0, 1.0), row("mine", 1.0, 0, 0.5), row("theirs", 1.0, 1, 9.0)]
+    rows.append(row("mine", 1.0, 1, 4.5))
+    found = ratios(rows, "ttft_p99_s", "theirs")["mine"][1.0]
+    assert found == Interval(pytest.approx(math.log(0.5)), pytest.approx(0.0, abs=1e-9))
