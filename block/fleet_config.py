@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from block.config import ClusterConfig
+from block.provisioning_config import ProvisioningSettings
 from block.settings import Flag, Port, Seconds, Settings, Whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -157,6 +158,10 @@ class FleetConfig(ClusterConfig):
     setup: SetupSettings = Field(default_factory=SetupSettings)
     secrets: dict[str, SecretReference] = Field(
         default_factory=dict, description="Variables for all servers, by where their values are read."
+    )
+    provisioning: ProvisioningSettings = Field(
+        default_factory=ProvisioningSettings,
+        description="How the number of instances follows the load, while `block-deploy provision` runs.",
     )
     keep_logs: Flag = Field(True, description="Whether `down` brings the logs here before it removes them.")
 

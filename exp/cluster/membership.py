@@ -21,6 +21,8 @@ class Membership:
         self._reserve = [index for index, one in enumerate(instances) if one.joins_s == math.inf]
         self._since_s = [math.inf] * count
         self._served_s = [0.0] * count
+        self._called_s: dict[int, float] = {}
+        """When those that start were called for."""
 
     @property
     def present(self) -> list[bool]:
@@ -35,7 +37,7 @@ class Membership:
         """It is there, and known to all schedulers."""
         if not self._alive[instance]:
             self._alive[instance] = True
-            self._since_s[instance] = now_s
+            self._since_s[instance] = self._called_s.pop(instance, now_s)
         self._draining.discard(instance)
         if instance not in self.eligible:
             self.eligible = sorted([*self.eligible, instance])
@@ -69,16 +71,21 @@ class Membership:
         if instance in self._draining:
             self._leave_if_idle(instance, now_s)
 
-    def reserve(self) -> int | None:
-        """One that has not been there, to be started; None if there is none."""
-        return self._reserve.pop(0) if self._reserve else None
+    def call(self, now_s: float) -> int | None:
+        """One that is not there, to be started, and paid for from now on; None if there is none."""
+        if not self._reserve:
+            return None
+        instance = self._reserve.pop(0)
+        self._called_s[instance] = now_s
+        return instance
 
     def served_s(self, now_s: float) -> list[float]:
-        """How long each was there."""
-        return [
-            served_s + (now_s - since_s if alive else 0.0)
-            for served_s, since_s, alive in zip(self._served_s, self._since_s, self._alive, strict=True)
+        """How long each was there or being started."""
+        since_s = [
+            self._called_s.get(index, since_s if alive else now_s)
+            for index, (since_s, alive) in enumerate(zip(self._since_s, self._alive, strict=True))
         ]
+        return [served_s + now_s - begun_s for served_s, begun_s in zip(self._served_s, since_s, strict=True)]
 
     def _leave_if_idle(self, instance: int, now_s: float) -> None:
         if self._busy[instance] == 0:

@@ -1,65 +1,79 @@
-"""When a cluster gets another instance, and when it gives one back: pure rules over what was seen.
-
-The two rules are Block's (arXiv 2508.03611): add one when the *predicted* latency passes a threshold, or
-when a *measured* one does.
-"""
+"""A controller over a simulated cluster: what it sees there, and what was measured since its last look."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections import deque
 
-Signal = Literal["predicted", "measured"]
+import numpy as np
 
+from block.simulation.fleet import EngineFleet
+from block.types import EngineLoad
+from exp.cluster.membership import Membership
+from exp.cluster.spec import ClusterSpec
+from global_scheduler.provisioning import Controller, Decision, EngineModel, Observation, make_controller
+from global_scheduler.provisioning.base import InstanceSeen
 
-@dataclass(frozen=True, slots=True)
-class Provisioning:
-    """The rule and its measures, in seconds."""
-
-    signal: Signal
-    """The chosen instance's predicted E2E at each decision, or each answer's real one."""
-    threshold_s: float
-    """Above it another instance is called for."""
-    cold_start_s: float = 30.0
-    """From the call to the first request that it can take."""
-    pause_s: float = 30.0
-    """No second call within so long of the first."""
-    spare_below_s: float = 0.0
-    """Below it, for ``spare_after_s`` on end, one instance is drained; 0: never."""
-    spare_after_s: float = 120.0
-    fewest: int = 1
-    """Never drained below that many."""
+_SIZES = 256
+"""Latest requests whose sizes are taken for the next ones."""
 
 
-class ProvisioningRule:
-    """Watches one signal; knows no instances and no clock."""
+class SimulatedProvisioning:
+    """Collects what a real controller would be told; decides by the real strategies."""
 
-    def __init__(self, provisioning: Provisioning) -> None:
-        self.provisioning = provisioning
-        self._called_s = -provisioning.pause_s
-        self._calm_since_s: float | None = None
+    def __init__(self, spec: ClusterSpec, fleet: EngineFleet, members: Membership) -> None:
+        assert spec.provisioning is not None
+        self.settings = spec.provisioning
+        self.decisions: list[Decision] = []
+        self._fleet, self._members = fleet, members
+        first = spec.instances[0]
+        engine = EngineModel(first.limits, first.believed or first.latency)
+        self._controller: Controller = make_controller(spec.provisioning, engine)
+        self._ready_s: dict[int, float] = {}
+        self._requests = 0
+        self._sizes: deque[tuple[int, int]] = deque(maxlen=_SIZES)
+        self._measured_e2e_s: float | None = None
+        self._predicted_e2e_s: float | None = None
 
-    def notice(self, signal: Signal, latency_s: float, now_s: float) -> int:
-        """One more latency is known: +1 calls for an instance, -1 gives one back, 0 leaves it."""
-        rule = self.provisioning
-        if signal != rule.signal:
-            return 0
-        if latency_s > rule.threshold_s:
-            self._calm_since_s = None
-            if now_s - self._called_s < rule.pause_s:
-                return 0
-            self._called_s = now_s
-            return 1
-        return -self._spare(latency_s, now_s)
+    def arrived(self, prompt_tokens: int, output_tokens: int) -> None:
+        """One more request, with the response that is expected."""
+        self._requests += 1
+        self._sizes.append((prompt_tokens, output_tokens))
 
-    def _spare(self, latency_s: float, now_s: float) -> int:
-        rule = self.provisioning
-        if latency_s >= rule.spare_below_s:
-            self._calm_since_s = None
-            return 0
-        if self._calm_since_s is None:
-            self._calm_since_s = now_s
-        if now_s - self._calm_since_s < rule.spare_after_s:
-            return 0
-        self._calm_since_s = now_s
-        return 1
+    def measured(self, e2e_s: float) -> None:
+        """A request was answered."""
+        self._measured_e2e_s = max(e2e_s, self._measured_e2e_s or 0.0)
+
+    def predicted(self, least_e2e_s: float) -> None:
+        """What a request would meet at its best instance; the worst such counts."""
+        self._predicted_e2e_s = max(least_e2e_s, self._predicted_e2e_s or 0.0)
+
+    def called(self, instance: int, ready_s: float) -> None:
+        """It will be there then."""
+        self._ready_s[instance] = ready_s
+
+    def joined(self, instance: int) -> None:
+        """It is there."""
+        self._ready_s.pop(instance, None)
+
+    def decide(self, now_s: float) -> Decision:
+        """Look, and say what is to be done; nothing in a dry run."""
+        decision = self._controller.decide(self._seen(now_s))
+        self._measured_e2e_s = self._predicted_e2e_s = None
+        self.decisions.append(decision)
+        return decision
+
+    def _seen(self, now_s: float) -> Observation:
+        eligible = list(self._members.eligible)
+        loads = self._fleet.loads(np.array(eligible, np.int64), now_s).tolist()
+        return Observation(
+            at_s=now_s,
+            instances=tuple(
+                InstanceSeen(str(index), EngineLoad(*load))
+                for index, load in zip(eligible, loads, strict=True)
+            ),
+            starting_s=tuple(max(ready_s - now_s, 0.0) for ready_s in self._ready_s.values()),
+            requests=self._requests,
+            sizes=tuple(self._sizes),
+            measured_e2e_s=self._measured_e2e_s,
+            predicted_e2e_s=self._predicted_e2e_s,
+        )

@@ -16,6 +16,7 @@ from block.simulation.memory import Floats, Ints
 from exp.cluster.load import ClusterLoad
 from exp.cluster.router import Told
 from global_scheduler.policies import Choice
+from global_scheduler.provisioning import Decision
 
 _SAMPLED = (layout.RUNNING_COUNT, layout.FREE_BLOCKS, layout.PREEMPTIONS_DONE)
 SERIES = ("running", "waiting", "free_blocks", "preemptions")
@@ -45,7 +46,9 @@ class ClusterResult:
     present: Ints
     """(samples, instances) whether the instance was there."""
     served_s: Floats
-    """(instances,) how long each was there."""
+    """(instances,) how long each was there or being started."""
+    decisions: tuple[Decision, ...] = ()
+    """Of provisioning, one per look."""
 
     def column(self, name: str) -> Floats:
         """One column of the answered requests."""
@@ -135,7 +138,7 @@ class Journal:
         """One more entry of every instance's series."""
         self._samples.append((now_s, fleet.figures(_SAMPLED), fleet.waiting(), present))
 
-    def result(self, served_s: Sequence[float]) -> ClusterResult:
+    def result(self, served_s: Sequence[float], decisions: Sequence[Decision] = ()) -> ClusterResult:
         """Everything as arrays."""
         load, times = self.load, self._times
         arrival_s = load.arrival_s
@@ -179,6 +182,7 @@ class Journal:
             series=dict(zip(SERIES, series, strict=True)),
             present=np.array([present for _, _, _, present in self._samples], np.int64),
             served_s=np.array(served_s),
+            decisions=tuple(decisions),
         )
 
 

@@ -24,7 +24,7 @@ from block.simulation.what_if_runs import E2E
 from block.types import EngineLoad
 from exp.cluster.load import ClusterLoad
 from exp.cluster.membership import Membership
-from exp.cluster.provisioning import ProvisioningRule, Signal
+from exp.cluster.provisioning import SimulatedProvisioning
 from exp.cluster.result import ClusterResult, Journal, Status
 from exp.cluster.router import Router, Told, told_by
 from exp.cluster.spec import ClusterSpec, Failure
@@ -67,7 +67,9 @@ class _ClusterSimulation:
         count = len(spec.instances)
         self._routers = [Router(self._policy, count, spec.probes) for _ in range(spec.schedulers)]
         self._members = Membership(spec.instances)
-        self._rule = None if spec.provisioning is None else ProvisioningRule(spec.provisioning)
+        self._provisioning = (
+            SimulatedProvisioning(spec, self._fleet, self._members) if spec.provisioning else None
+        )
         self._journal = Journal(load, count)
         self._dispatches: dict[int, _Dispatch] = {}
         self._truth = self._fleet.rows_of_truth if spec.hindsight else None
@@ -85,7 +87,8 @@ class _ClusterSimulation:
             self._now_s, _, act, arguments = heapq.heappop(self._events)
             self._hear()
             act(*arguments)
-        return self._journal.result(self._members.served_s(self._now_s))
+        decisions = self._provisioning.decisions if self._provisioning else ()
+        return self._journal.result(self._members.served_s(self._now_s), decisions)
 
     def _plan(self) -> None:
         """All that is known beforehand."""
@@ -98,6 +101,8 @@ class _ClusterSimulation:
         for failure in self._spec.failures:
             self._at(failure.at_s, self._fail, failure)
         self._at(0.0, self._sample)
+        if self._provisioning is not None:
+            self._at(0.0, self._provision, self._provisioning)
         for number, arrival_s in enumerate(self._load.arrival_s.tolist()):
             self._at(arrival_s, self._arrive, number, chooser.randrange(self._spec.schedulers))
 
@@ -123,7 +128,8 @@ class _ClusterSimulation:
         finish_s = float(fate[FATE_FINISH]) + self._delays.return_s
         self._journal.finish(number, first_s, finish_s, int(fate[FATE_PREEMPTIONS]))
         self._close()
-        self._consider("measured", finish_s - float(self._load.arrival_s[number]))
+        if self._provisioning is not None:
+            self._provisioning.measured(finish_s - float(self._load.arrival_s[number]))
 
     def _close(self) -> None:
         self._open -= 1
@@ -134,6 +140,8 @@ class _ClusterSimulation:
         request = self._describe(number, router)
         dispatch = self._dispatches[number] = _Dispatch(router, request)
         self._journal.router[number] = copy
+        if self._provisioning is not None:
+            self._provisioning.arrived(request.prompt_tokens, request.output_tokens)
         self._ask(number, dispatch, copy)
 
     def _ask(self, number: int, dispatch: _Dispatch, copy: int) -> None:
@@ -167,8 +175,9 @@ class _ClusterSimulation:
         dispatch.tried = 0
         self._journal.note_choice(number, self._now_s, dispatch.choice, told)
         self._send_to(number, dispatch, int(dispatch.choice.instance))
-        if dispatch.instance in told and (prediction := told[dispatch.instance].prediction) is not None:
-            self._consider("predicted", prediction.e2e_s)
+        predicted_s = [one.prediction.e2e_s for one in told.values() if one.prediction is not None]
+        if self._provisioning is not None and predicted_s:
+            self._provisioning.predicted(min(predicted_s))
 
     def _send_to(self, number: int, dispatch: _Dispatch, instance: int) -> None:
         request, now_s = dispatch.request, self._now_s
@@ -206,6 +215,8 @@ class _ClusterSimulation:
 
     def _join(self, instance: int) -> None:
         self._members.join(instance, self._now_s)
+        if self._provisioning is not None:
+            self._provisioning.joined(instance)
         if self._spec.expect_arrivals:
             self._fleet.expect_arrivals(instance, self._now_s)
 
@@ -232,17 +243,22 @@ class _ClusterSimulation:
         if failure.back_s < math.inf:
             self._at(max(failure.back_s, self._now_s + failure.noticed_s), self._join, instance)
 
-    def _consider(self, signal: Signal, latency_s: float) -> None:
-        if self._rule is None:
+    def _provision(self, provisioning: SimulatedProvisioning) -> None:
+        decision, settings = provisioning.decide(self._now_s), provisioning.settings
+        self._at(self._now_s + settings.interval_s, self._provision, provisioning)
+        if settings.dry_run:
             return
-        wish = self._rule.notice(signal, latency_s, self._now_s)
-        if wish > 0 and (instance := self._members.reserve()) is not None:
-            self._at(self._now_s + self._rule.provisioning.cold_start_s, self._join, instance)
-        if wish < 0 and len(self._members.eligible) > self._rule.provisioning.fewest:
-            self._drain(self._members.eligible[-1])
+        for _ in range(decision.add):
+            if (instance := self._members.call(self._now_s)) is not None:
+                ready_s = self._now_s + settings.cold_start_s
+                provisioning.called(instance, ready_s)
+                self._at(ready_s, self._join, instance)
+        for name in decision.drain:
+            self._drain(int(name))
 
     def _sample(self) -> None:
-        if self._open and not self._events and self._fleet.next_s == math.inf:
+        looks = int(self._provisioning is not None)
+        if self._open and len(self._events) <= looks and self._fleet.next_s == math.inf:
             raise StateError(f"{self._open} requests will never end: engines are idle and hold them")
         self._journal.sample(self._now_s, self._fleet, self._members.present)
         self._at(self._now_s + self._spec.sample_s, self._sample)

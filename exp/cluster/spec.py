@@ -12,8 +12,8 @@ from typing import Any
 
 from block.errors import ConfigError
 from block.latency.base import StepLatencyModel
+from block.provisioning_config import ProvisioningSettings
 from block.types import EngineLimits
-from exp.cluster.provisioning import Provisioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class ClusterSpec:
     """Whether predictors count on more arrivals like the latest."""
     delays: Delays = Delays()
     failures: tuple[Failure, ...] = ()
-    provisioning: Provisioning | None = None
+    provisioning: ProvisioningSettings | None = None
+    """Strategies simulate the first instance as what all of them are."""
     slo_ttft_s: float | None = None
     slo_e2e_s: float | None = None
     sample_s: float = 1.0

@@ -10,11 +10,11 @@ import pytest
 
 from block.errors import ConfigError, StateError
 from block.latency.load import load_latency
+from block.provisioning_config import ProvisioningSettings
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.types import EngineLimits
 from exp.cluster.estimates import EstimateSpec, estimate_lengths
 from exp.cluster.load import ClusterLoad
-from exp.cluster.provisioning import Provisioning
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import AT_ONCE, ClusterSpec, Delays, Failure, SimulatedInstance
@@ -135,17 +135,57 @@ def test_a_drained_instance_finishes_what_it_has_and_leaves() -> None:
     assert result.served_s[1] < result.served_s[0]
 
 
-@pytest.mark.parametrize("signal", ["predicted", "measured"])
-def test_provisioning_calls_for_an_instance_when_latency_passes_its_threshold(signal: str) -> None:
+def _provisioned(strategy: str, **settings: object) -> ClusterSpec:
     waiting = replace(INSTANCE, joins_s=float("inf"))
-    rule = Provisioning(signal, threshold_s=10.0, cold_start_s=5.0, pause_s=10.0)  # type: ignore[arg-type]
-    spec = ClusterSpec((INSTANCE, INSTANCE, waiting, waiting), provisioning=rule)
+    rule = ProvisioningSettings(
+        strategy=strategy,  # type: ignore[arg-type]
+        **{  # type: ignore[arg-type]
+            "min_instances": 2,
+            "max_instances": 4,
+            "threshold_s": 10.0,
+            "cold_start_s": 5.0,
+            "cool_down_s": 10.0,
+            "patience_s": 10.0,
+            "horizon_s": 30.0,
+            "interval_s": 1.0,
+            **settings,
+        },
+    )
+    return ClusterSpec((INSTANCE, INSTANCE, waiting, waiting), provisioning=rule)
+
+
+@pytest.mark.parametrize("strategy", ["relief", "preempt", "slo"])
+def test_provisioning_adds_instances_under_load_and_the_same_ones_again(strategy: str) -> None:
+    spec = _provisioned(strategy)
     result = simulate_cluster(spec, _load(300, 9.0))
     assert result.present[0].tolist() == [1, 1, 0, 0]
     assert result.present[-1].sum() > 2
     without = simulate_cluster(replace(spec, provisioning=None), _load(300, 9.0))
     assert result.summary["mean_e2e_s"] < without.summary["mean_e2e_s"]
     assert set(result.column("instance")) > {0, 1}
+    again = simulate_cluster(spec, _load(300, 9.0))
+    assert _bytes(again) == _bytes(result)
+    assert again.decisions == result.decisions
+
+
+def test_instances_are_paid_for_from_the_moment_they_are_called_for() -> None:
+    result = simulate_cluster(_provisioned("preempt"), _load(300, 9.0))
+    [called_s, *_] = [decision.at_s for decision in result.decisions if decision.add]
+    [ready_s, *_] = result.sampled_s[result.present.sum(axis=1) > 2]
+    assert ready_s - called_s == pytest.approx(5.0, abs=1.0)
+    assert result.served_s[2] == pytest.approx(result.served_s[0] - called_s, abs=1e-6)
+
+
+def test_a_quiet_cluster_drains_to_its_minimum_and_a_dry_run_only_says_so() -> None:
+    spec = _provisioned("slo", min_instances=1)
+    result = simulate_cluster(spec, _load(60, 0.8))
+    assert result.present[-1].sum() == 1
+    assert result.summary["answered"] == 60
+    assert spec.provisioning is not None
+    dry = replace(spec, provisioning=spec.provisioning.model_copy(update={"dry_run": True}))
+    shown = simulate_cluster(dry, _load(60, 0.8))
+    assert any(decision.drain and decision.dry_run for decision in shown.decisions)
+    assert shown.present[-1].sum() == 2
 
 
 def test_reservations_keep_simultaneous_requests_apart() -> None:
