@@ -41,7 +41,7 @@ class ProvisioningSettings(Settings):
     )
     window_s: Seconds = Field(120.0, description="Of slo: arrivals of so long are taken for the next ones.")
     headroom: Annotated[float, Field(strict=True, ge=0, le=10)] = Field(
-        0.1, description="Of slo: one is drained only if the others also hold so much more load."
+        0.05, description="Of slo: one is drained only if the others also hold so much more load."
     )
     dry_run: Flag = Field(False, description="Decide and log, but change nothing.")
     log: Path | None = Field(

@@ -146,6 +146,7 @@ for _verb, _example in (
     (fleet.install, "install config/cluster/ssh.yaml"),
     (fleet.scale, "scale 6"),
     (fleet.drain, "drain instance-2"),
+    (fleet.provision, "provision config/cluster/ssh.yaml --dry-run"),
     (fleet.restart, "restart instance-2"),
     (fleet.doctor, "doctor config/cluster/ssh.yaml"),
     (fleet.init, "init lab.yaml --name lab --backend ssh --host me@gpu1 --host me@gpu2 --gpus 1"),

@@ -39,6 +39,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "data": Experiment("exp.data", "Public traces: fetch them, see which are at hand."),
     "capacity": Experiment("exp.capacity", "How many instances a trace needs, and under which policy."),
+    "provision": Experiment(
+        "exp.provisioning.command", "Strategies of provisioning: GPU-hours against SLO misses."
+    ),
     "run": Experiment("exp.run", "An experiment by its spec: runs, resumes, results in a folder."),
     "results": Experiment("exp.results", "The page of results, made from the folders of runs."),
 }

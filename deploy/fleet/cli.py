@@ -104,6 +104,27 @@ def restart(
     run(commands.restart(one_fleet(run_dir, fleet), group, console))
 
 
+def provision(
+    file: File,
+    settings: Sets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and log, but change nothing.")] = False,
+    looks: Annotated[int | None, typer.Option(min=1, help="End after so many; None: never.")] = None,
+) -> None:
+    """Let a running fleet follow its load, as the file's `provisioning` says, until Ctrl-C.
+
+    Every decision is a line of JSON in the log, with its reason and predicted effect.
+    """
+    # Only this verb loads the simulation.
+    from deploy.fleet.provision import provision_fleet
+
+    config = load_settings(file, settings or [], None)
+    if dry_run:
+        chosen = config.provisioning.model_copy(update={"dry_run": True})
+        config = config.model_copy(update={"provisioning": chosen})
+    root = project_of(file)
+    run(provision_fleet(config, root, FleetFolder(root / config.run_dir / config.name), console, looks))
+
+
 def doctor(file: File, settings: Sets = None, as_json: AsJson = False) -> None:
     """Examine every host and say what to fix. Exits with 1 if something is wrong."""
     prepared = _prepared(file, settings or [], None)

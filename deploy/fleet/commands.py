@@ -58,6 +58,24 @@ async def scale(folder: FleetFolder, instances: int, console: Console) -> None:
         await _converge(record, console)
 
 
+async def grow(folder: FleetFolder, count: int, console: Console) -> None:
+    """Start so many further instances."""
+    with folder.changing():
+        record = recorded(folder).grown(count)
+        folder.write(record)
+        await _converge(record, console)
+
+
+async def retire(folder: FleetFolder, name: str, console: Console) -> None:
+    """Drain one instance and end it; the others stay as they are."""
+    with folder.changing():
+        record = recorded(folder)
+        _groups(record, name, "instance")
+        record = record.without(name)
+        folder.write(record)
+        await _converge(record, console)
+
+
 async def drain(folder: FleetFolder, name: str, console: Console) -> bool:
     """Send an instance nothing more until the next ``up`` or ``restart``; whether it came to be idle."""
     outcome = Outcome()

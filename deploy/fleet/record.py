@@ -34,6 +34,8 @@ class FleetRecord(msgspec.Struct, frozen=True):
     requirements: str
     drained: tuple[str, ...] = ()
     """Instances that get no requests."""
+    retired: tuple[str, ...] = ()
+    """Instances that were taken away, of those that the settings count; the last to go is the first back."""
 
     @property
     def settings(self) -> FleetConfig:
@@ -49,12 +51,27 @@ class FleetRecord(msgspec.Struct, frozen=True):
             self,
             config=msgspec.Raw(settings.model_dump_json().encode()),
             drained=tuple(name for name in self.drained if name in groups),
+            retired=(),
         )
+
+    def grown(self, count: int) -> FleetRecord:
+        """The same with so many more instances. Raises ConfigError when there is no room."""
+        back = min(count, len(self.retired))
+        left = self.retired[: len(self.retired) - back]
+        if back == count:
+            return msgspec.structs.replace(self, retired=left)
+        grown = self.scaled(self.settings.instances + count - back)
+        return msgspec.structs.replace(grown, retired=left)
+
+    def without(self, name: str) -> FleetRecord:
+        """The same without one instance."""
+        return msgspec.structs.replace(self, retired=(*self.retired, name))
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """Everything that should run."""
-        return place(self.settings, self.bundle)
+        placed = place(self.settings, self.bundle)
+        return tuple(group for group in placed if group.name not in self.retired)
 
     @property
     def layout(self) -> Layout:

@@ -1,0 +1,1 @@
+"""Strategies of provisioning compared on simulated clusters."""

@@ -1,0 +1,47 @@
+"""Strategies of provisioning by a spec: loads along a curve, runs that are the same again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from block.config import load_config
+from block.errors import ConfigError
+from exp.provisioning.load import arrivals
+from exp.provisioning.run import run_strategy
+from exp.provisioning.spec import ProvisionSpec
+
+ROOT = Path(__file__).parents[3]
+SPEC = ROOT / "config/exp/auto_provision.yaml"
+
+
+def _spec() -> ProvisionSpec:
+    spec = load_config(SPEC, ProvisionSpec).quickened()
+    loads = {name: load.model_copy(update={"duration_s": 40.0}) for name, load in spec.loads.items()}
+    return spec.model_copy(update={"loads": loads})
+
+
+def test_arrivals_follow_the_curve() -> None:
+    times_s = arrivals(np.array([5.0, 20.0]), 400.0, seed=1)
+    first = int((times_s < 200.0).sum())
+    assert 850 < first < 1150
+    assert 3700 < len(times_s) - first < 4300
+    assert (np.diff(times_s) >= 0).all()
+
+
+@pytest.mark.parametrize("strategy", ["static 10", "slo"])
+def test_a_run_is_the_same_again(strategy: str, tmp_path: Path) -> None:
+    first, again = (run_strategy(_spec(), "paper", strategy, 0, tmp_path) for _ in range(2))
+    assert first == again
+    assert first.failed == 0
+    assert first.requests > 500
+    assert max(first.instances) == (10 if strategy == "static 10" else max(first.instances))
+    assert max(first.instances) <= 12
+
+
+def test_more_instances_at_first_than_there_could_be_are_refused() -> None:
+    spec = _spec().model_copy(update={"most_instances": 4})
+    with pytest.raises(ConfigError, match="start = 6 is above most_instances = 4"):
+        spec.start("paper", "slo")
