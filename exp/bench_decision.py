@@ -24,7 +24,7 @@ from exp import paced_engine
 from exp.decision_load import DecisionLoad, Decisions, send_decisions
 from exp.other_work import OtherWork
 from exp.paced_engine import Pace
-from exp.predictor_process import running_predictor
+from exp.predictor_process import RunningPredictor, running_predictor
 from exp.router_process import RouterCommand, RunningRouter, running
 
 LATENCY = Path(__file__).resolve().parent.parent / "config" / "latency" / "a30-llama-2-7b.yaml"
@@ -106,12 +106,7 @@ class DecisionBench:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             place = Path(folder)
             engines, urls, feeds = stack.enter_context(_engines(self.predictors, self.pace, place))
-            sidecars = [
-                stack.enter_context(running_predictor(f"mock-{index}", feed, LATENCY, place))
-                for index, feed in enumerate(feeds)
-            ]
-            for sidecar in sidecars:
-                sidecar.until_ready()
+            sidecars = _sidecars(stack, feeds, place)
             command = RouterCommand.ours(self.policy, [sidecar.url for sidecar in sidecars])
             router = stack.enter_context(running(command, urls, place))
             return self._measure(router, engines, [sidecar.process.pid for sidecar in sidecars])
@@ -145,6 +140,18 @@ class _Group:
     def _cpu_s(self) -> float:
         times = [process.cpu_times() for process in self._processes]
         return sum(each.user + each.system for each in times)
+
+
+def _sidecars(stack: ExitStack, feeds: Sequence[str], folder: Path) -> list[RunningPredictor]:
+    """A predictor for each feed. The first one compiles, if that is due: all at once would take too long."""
+    sidecars: list[RunningPredictor] = []
+    for index, feed in enumerate(feeds):
+        sidecars.append(stack.enter_context(running_predictor(f"mock-{index}", feed, LATENCY, folder)))
+        if index == 0:
+            sidecars[0].until_ready()
+    for sidecar in sidecars:
+        sidecar.until_ready()
+    return sidecars
 
 
 @contextmanager
