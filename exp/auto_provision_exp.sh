@@ -3,4 +3,4 @@
 # Arguments go to block-exp provision: --quick, --out DIR, --data DIR
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec .venv/bin/block-exp provision config/exp/auto_provision.yaml --out run/exp/auto_provision "$@"
+exec .venv/bin/block-exp provision config/provisioning/auto_provision.yaml --out run/exp/auto_provision "$@"

@@ -26,7 +26,9 @@ from exp.provisioning.spec import ProvisionSpec
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Example: block-exp provision config/exp/auto_provision.yaml --out run/prov --quick")
+@app.command(
+    epilog="Example: block-exp provision config/provisioning/auto_provision.yaml --out run/prov --quick"
+)
 def provision(
     *,
     spec: Annotated[Path, typer.Argument(help="The experiment's file.")],

@@ -14,7 +14,7 @@ from exp.provisioning.run import run_strategy
 from exp.provisioning.spec import ProvisionSpec
 
 ROOT = Path(__file__).parents[3]
-SPEC = ROOT / "config/exp/auto_provision.yaml"
+SPEC = ROOT / "config/provisioning/auto_provision.yaml"
 
 
 def _spec() -> ProvisionSpec:
