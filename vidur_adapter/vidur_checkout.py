@@ -27,7 +27,7 @@ class VidurCheckout:
     def load(cls, folder: Path) -> Self:
         """Raises ConfigError if it is no checkout, or lacks its own dependencies."""
         if not (folder / "vidur" / "scheduler").is_dir():
-            raise ConfigError(f"--vidur {folder}: no Vidur checkout; it must contain vidur/scheduler")
+            raise ConfigError(f"{folder}: no Vidur checkout; it must contain vidur/scheduler")
         sys.path.insert(0, str(folder.resolve()))
         try:
             return cls(
@@ -37,7 +37,7 @@ class VidurCheckout:
             )
         except ImportError as error:
             raise ConfigError(
-                f"--vidur {folder}: cannot be imported ({error}); "
+                f"{folder}: Vidur cannot be imported ({error}); "
                 f"install {folder / 'requirements.txt'} beside it"
             ) from error
         finally:

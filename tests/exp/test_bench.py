@@ -40,7 +40,7 @@ def test_a_folder_that_is_no_working_checkout_is_one_line(
         (tmp_path / "vidur" / "__init__.py").write_text(content)
     assert run("what-if", "--calls", "20", "--vidur", str(tmp_path)) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"--vidur {tmp_path}: " in line
+    assert line.startswith(f"block-exp: {tmp_path}: ")
 
 
 def test_bench_states_are_possible_and_as_full_as_asked() -> None:
