@@ -46,8 +46,8 @@ class MixedAttention:
             return seconds, covered
         longest = max(batch.contexts)
         share = self.skew.share(batch, max(before, 0.0))
-        at_longest, _ = self._at(batch, chunk, before, longest)
-        return seconds + max(share * (at_longest - seconds), 0.0), covered
+        at_longest, longest_covered = self._at(batch, chunk, before, longest)
+        return seconds + max(share * (at_longest - seconds), 0.0), covered and longest_covered
 
     def _at(self, batch: StepBatch, chunk: float, before: float, context: float) -> tuple[float, bool]:
         """With all decodes at one context; several short chunks cost less than one long one."""

@@ -55,6 +55,12 @@ def test_many_short_prompts_cost_less_attention_than_one_long_one(tmp_path: Path
     assert saved_us == pytest.approx(LAYERS * pairs - heads, rel=0.05)
 
 
+def test_a_context_longer_than_measured_is_flagged_though_the_mean_is_within(tmp_path: Path) -> None:
+    model = LayerProfile(layer_profile(tmp_path), LAYERS, HIDDEN).model()
+    within, beyond = StepBatch((), (100.0, 16000.0)), StepBatch((), (100.0, 20000.0))
+    assert model.time([within, beyond]).covered.tolist() == [True, False]
+
+
 def test_captured_graphs_run_at_padded_sizes(tmp_path: Path) -> None:
     profile = LayerProfile(layer_profile(tmp_path), LAYERS, HIDDEN, captured_tokens=64)
     padded = [profile.model().padded(tokens) for tokens in (1, 3, 9, 64, 65)]
