@@ -92,10 +92,11 @@ class OperatorModel:
         return Timings(operators.seconds * self.constants.factor + constant, operators.covered)
 
     def padded(self, tokens: float) -> float:
-        """The captured size that a batch runs at: 1, 2, 4, then every eighth, as vLLM captures them."""
+        """The captured size that a batch runs at, as vLLM captures: 1, 2, 4, every 8th, from 256 every 16th."""
         if tokens > self.captured_tokens:
             return tokens
-        return next((float(size) for size in (1, 2, 4) if tokens <= size), float(-(-tokens // 8) * 8))
+        step = 8 if tokens <= 256 else 16
+        return next((float(size) for size in (1, 2, 4) if tokens <= size), float(-(-tokens // step) * step))
 
     def shares(self, batch: StepBatch) -> list[tuple[str, float, Origin, str]]:
         """Name, seconds, origin and note of everything in one step, the constants last."""

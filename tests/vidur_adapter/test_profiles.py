@@ -62,9 +62,9 @@ def test_a_context_longer_than_measured_is_flagged_though_the_mean_is_within(tmp
 
 
 def test_captured_graphs_run_at_padded_sizes(tmp_path: Path) -> None:
-    profile = LayerProfile(layer_profile(tmp_path), LAYERS, HIDDEN, captured_tokens=64)
-    padded = [profile.model().padded(tokens) for tokens in (1, 3, 9, 64, 65)]
-    assert padded == [1, 4, 16, 64, 65]
+    profile = LayerProfile(layer_profile(tmp_path), LAYERS, HIDDEN, captured_tokens=512)
+    padded = [profile.model().padded(tokens) for tokens in (1, 3, 9, 64, 250, 256, 257, 512, 513)]
+    assert padded == [1, 4, 16, 64, 256, 256, 272, 512, 513]
 
 
 def test_devices_without_all_reduce_times_need_a_link(tmp_path: Path) -> None:
