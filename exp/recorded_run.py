@@ -9,6 +9,7 @@ config.json      (optional) the hardware as its recorders describe it, the link 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ _NOT_FOLLOWED: Mapping[str, tuple[object, ...]] = {
     "enable_lora": (False, None),
     "kv_cache_dtype": ("auto", "bfloat16", "float16", None),
     "quantization": (None,),
+    "dtype": ("bfloat16", "float16", "auto", None),
 }
 """Flags that the simulation or the profiles know only one way of, and the values that mean it."""
 
@@ -131,6 +133,9 @@ class RecordedRun:
         ]
         if not lines:
             raise ConfigError(f"{path}: no requests; was the run cut short?")
+        twice = next((name for name, n in Counter(line.request_id for line in lines).items() if n > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{path}: request_id {twice!r} comes twice; leave one of its lines out")
         return cls(folder, meta, tuple(sorted(lines, key=lambda line: line.queued_ts)), _link(folder))
 
     @property

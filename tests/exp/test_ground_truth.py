@@ -136,7 +136,9 @@ def test_unevenness_is_never_taken_to_save_time(tmp_path: Path) -> None:
         ),
         ("meta.json", META % ("llama-3.1-8b", '"kv_cache_dtype": "fp8"'), "runs with 'auto' can be judged"),
         ("meta.json", META % ("qwen3-32b", '"max_num_seqs": 16'), "their step times differ"),
+        ("meta.json", META % ("llama-3.1-8b", '"dtype": "float32"'), "runs with 'bfloat16' can be judged"),
         ("requests.jsonl", LINE % ("a-0", 3.0, 2.5), "must not fall"),
+        ("requests.jsonl", "\n".join([LINE % ("a-0", 3.0, 4.0)] * 2), "request_id 'a-0' comes twice"),
     ],
 )
 def test_a_damaged_run_is_one_line(
