@@ -92,7 +92,7 @@ class OperatorModel:
         return Timings(operators.seconds * self.constants.factor + constant, operators.covered)
 
     def padded(self, tokens: float) -> float:
-        """The captured size that a batch runs at, as vLLM captures: 1, 2, 4, every 8th, from 256 every 16th."""
+        """The captured size that a batch runs at: 1, 2, 4, every 8th, from 256 on every 16th, as in vLLM."""
         if tokens > self.captured_tokens:
             return tokens
         step = 8 if tokens <= 256 else 16
