@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ from exp.cli import main
 
 if TYPE_CHECKING:
     from exp.ground_truth_run import GroundTruth
+    from exp.recorded_run import RecordedRun
+    from vidur_adapter.llmservingsim import LayerProfile
 
 MODELS = Path(__file__).resolve().parent.parent / "config" / "models"
 _LARGEST_GRAPH = 512
@@ -36,24 +39,31 @@ def ground_truth(
     num_gpu_blocks: Annotated[
         int | None, typer.Option(min=2, help="KV blocks, where meta.json has none; else memory never binds.")
     ] = None,
+    fit: Annotated[
+        bool, typer.Option(help="Fit two constants to each half too: some 20 simulations more.")
+    ] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
 ) -> None:
     """Simulate the recorded arrivals from the profile and compare queueing, TTFT, TPOT and E2E.
 
     The last line is JSON: signed fractions, of the simulation in which nothing was fitted to the run.
     """
+    from exp.figure_file import check_figure
     from exp.ground_truth_report import GroundTruthReport
 
-    truth = truth_of(profile, run, workload, model_config, num_gpu_blocks)
-    console = Console()
-    with console.status("simulating"):
-        report = GroundTruthReport(truth, tuple(truth.variants()))
-    console.print(report.summary_line(), highlight=False)
-    for table in report.tables():
-        console.print(table)
     if plot is not None:
-        report.plot(plot)
-    print(json.dumps(report.variants[0].errors.summary()), flush=True)
+        check_figure(plot)
+    truth = truth_of(profile, run, workload, model_config, num_gpu_blocks)
+    console, report = Console(), GroundTruthReport(truth)
+    with console.status("simulating"):
+        variants = truth.variants(fit=fit)
+        first = next(variants)
+        console.print(report.summary_line(first), highlight=False)
+        for variant in chain([first], variants):
+            console.print(report.table(variant))
+    if plot is not None:
+        report.plot(first, plot)
+    print(json.dumps(first.errors.summary()), flush=True)
 
 
 def truth_of(
@@ -66,8 +76,6 @@ def truth_of(
     """Read profile and run; raises ConfigError or PackError that names file and remedy."""
     from exp.ground_truth_run import GroundTruth
     from exp.recorded_run import RecordedRun
-    from vidur_adapter.experts import Experts
-    from vidur_adapter.llmservingsim import LayerProfile
 
     recorded = RecordedRun.load(run)
     flags = recorded.meta.engine_kwargs
@@ -75,19 +83,8 @@ def truth_of(
     if model_config is None:
         _refuse_another_model(profiled, recorded.meta.model)
     sizes = _model_sizes(model_config or MODELS / profiled.lower() / "config.json")
+    layers = _layers(profile, sizes, recorded)
     engines = flags.data_parallel_size
-    experts = None
-    if "num_experts" in sizes:
-        experts = Experts(sizes["num_experts"], sizes["num_experts_per_tok"], engines, engines)
-    layers = LayerProfile(
-        profile,
-        sizes["num_hidden_layers"],
-        sizes["hidden_size"],
-        flags.tensor_parallel_size,
-        recorded.link,
-        experts,
-        captured_tokens=0 if flags.enforce_eager else min(2 * flags.max_num_seqs, _LARGEST_GRAPH),
-    )
     limits = recorded.limits(blocks)
     if workload is None:
         limits = replace(limits, prefix_caching=False)
@@ -97,7 +94,27 @@ def truth_of(
         limits,
         tuple(recorded.arrivals(workload)),
         engines,
-        lockstep=engines > 1 and experts is not None,
+        lockstep=engines > 1 and layers.experts is not None,
+    )
+
+
+def _layers(profile: Path, sizes: dict[str, int], recorded: RecordedRun) -> LayerProfile:
+    """The profile of a model of these sizes, spread as the run's engine spread it."""
+    from vidur_adapter.experts import Experts
+    from vidur_adapter.llmservingsim import LayerProfile
+
+    flags = recorded.meta.engine_kwargs
+    engines, experts = flags.data_parallel_size, None
+    if "num_experts" in sizes:
+        experts = Experts(sizes["num_experts"], sizes["num_experts_per_tok"], engines, engines)
+    return LayerProfile(
+        profile,
+        sizes["num_hidden_layers"],
+        sizes["hidden_size"],
+        flags.tensor_parallel_size,
+        recorded.link,
+        experts,
+        captured_tokens=0 if flags.enforce_eager else min(2 * flags.max_num_seqs, _LARGEST_GRAPH),
     )
 
 
@@ -135,9 +152,14 @@ def _model_sizes(path: Path) -> dict[str, int]:
         raise ConfigError(f"{path}: no model's config.json ({error}); name --model-config") from error
     if wrong is not None:
         raise ConfigError(f"{path}: {wrong} = {sizes[wrong]}: must be at least 1")
-    missing = {"num_hidden_layers", "hidden_size"} - set(sizes)
+    needed = {
+        "num_hidden_layers",
+        "hidden_size",
+        *(("num_experts_per_tok",) if "num_experts" in sizes else ()),
+    }
+    missing = needed - set(sizes)
     if missing:
-        raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}")
+        raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}; name the model's own config.json")
     return sizes
 
 

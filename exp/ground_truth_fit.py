@@ -19,6 +19,8 @@ from vidur_adapter.model import OperatorModel
 _ROUNDS = 4
 _OUTLIER = 0.03
 """Relative errors beyond this count for less."""
+_MOST_UNEVENNESS = 10.0
+"""Beyond this, what is fitted is not unevenness but a run that the simulation does not describe."""
 _CHANGES: Mapping[str, float] = {"step_s": 2e-4, "unevenness": 0.2}
 """By which each is varied to see what it does."""
 
@@ -29,7 +31,7 @@ class RunConstants:
 
     step_s: float = 0.0
     unevenness: float = 1.0
-    """Factor on what the profile says that unequal contexts cost; never negative."""
+    """Factor on what the profile says that unequal contexts cost; 0 to 10."""
 
     def of(self, model: OperatorModel) -> OperatorModel:
         """The model with these constants."""
@@ -66,8 +68,9 @@ def fit_constants(
         ]
         values = {name: getattr(found, name) + step for name, step in zip(free, steps.tolist(), strict=True)}
         found = replace(found, **values)
-        if found.unevenness < 0:  # at its bound, the other is fitted alone
-            found, free = replace(found, unevenness=0.0), ["step_s"]
+        bounded = min(max(found.unevenness, 0.0), _MOST_UNEVENNESS)
+        if bounded != found.unevenness:  # at its bound, the other is fitted alone
+            found, free = replace(found, unevenness=bounded), ["step_s"]
     return found
 
 

@@ -17,14 +17,13 @@ from exp.latency_errors import METRICS, STATISTICS
 
 @dataclass(frozen=True)
 class GroundTruthReport:
-    """All variants of one run; the first has nothing fitted."""
+    """One run, told variant by variant as they come."""
 
     truth: GroundTruth
-    variants: tuple[Simulated, ...]
 
-    def summary_line(self) -> str:
+    def summary_line(self, first: Simulated) -> str:
         """What was run, on how many engines, and how much of it the profile covers."""
-        run, first = self.truth.run, self.variants[0]
+        run = self.truth.run
         flags = run.meta.engine_kwargs
         return (
             f"{run.meta.model}, vLLM {run.meta.vllm_version}, tensor parallel {flags.tensor_parallel_size}, "
@@ -32,16 +31,15 @@ class GroundTruthReport:
             f"{first.wall_s:.2f} s; {first.covered_share:.1%} of the steps lie within the profile"
         )
 
-    def tables(self) -> Iterator[Table]:
-        """One per variant: recorded value and signed error of each statistic, errors of single requests."""
-        for variant in self.variants:
-            constants = variant.constants
-            fitted = f"{constants.step_s * 1e6:+.0f} us per step, unevenness x {constants.unevenness:.2f}"
-            title = f"{variant.name} ({fitted}), judged on {variant.judged}"
-            table = Table("", *STATISTICS, "single requests: p50", "p90", title=title)
-            for metric in METRICS:
-                table.add_row(metric, *self._row(variant, metric))
-            yield table
+    def table(self, variant: Simulated) -> Table:
+        """Recorded value and signed error of each statistic, errors of single requests."""
+        constants = variant.constants
+        fitted = f"{constants.step_s * 1e6:+.0f} us per step, unevenness x {constants.unevenness:.2f}"
+        title = f"{variant.name} ({fitted}), judged on {variant.judged}"
+        table = Table("", *STATISTICS, "single requests: p50", "p90", title=title)
+        for metric in METRICS:
+            table.add_row(metric, *self._row(variant, metric))
+        return table
 
     def _row(self, variant: Simulated, metric: str) -> Iterator[str]:
         errors = variant.errors
@@ -55,11 +53,11 @@ class GroundTruthReport:
             error = errors.per_request(metric, level)
             yield "-" if isnan(error) else f"{error:.1%}"
 
-    def plot(self, path: Path) -> None:
+    def plot(self, first: Simulated, path: Path) -> None:
         """Single requests, simulated over recorded; a PNG or SVG file."""
         from matplotlib.figure import Figure
 
-        errors = self.variants[0].errors
+        errors = first.errors
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         for axes, metric in zip(figure.subplots(1, 3), ("ttft", "tpot", "e2e"), strict=True):
             recorded, simulated = errors.recorded.values[metric], errors.simulated.values[metric]

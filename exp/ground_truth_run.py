@@ -18,6 +18,7 @@ from block.types import EngineLimits
 from exp.ground_truth_fit import RunConstants, fit_constants
 from exp.latency_errors import LatencyErrors, RequestTimes
 from exp.recorded_run import RecordedRun
+from vidur_adapter.batch import StepBatch
 from vidur_adapter.lockstep import run_in_lockstep
 from vidur_adapter.model import OperatorModel
 from vidur_adapter.replay import Replay
@@ -42,6 +43,25 @@ class Simulated:
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """One simulation of all arrivals."""
+
+    times: RequestTimes
+    replays: tuple[Replay, ...]
+    wall_s: float
+
+    @property
+    def batches(self) -> list[StepBatch]:
+        """Of all engines."""
+        return [batch for replay in self.replays for batch in replay.batches]
+
+    @property
+    def covered_share(self) -> float:
+        """Of the steps: within what was measured."""
+        return float(np.mean([flag for replay in self.replays for flag in replay.covered]))
+
+
+@dataclass(frozen=True)
 class GroundTruth:
     """A run and a profile's model for it."""
 
@@ -54,12 +74,15 @@ class GroundTruth:
     lockstep: bool = False
     """Whether the engines share layers of experts, and so step together."""
 
-    def variants(self) -> Iterator[Simulated]:
-        """Nothing fitted, by the operators and by their table; then with constants from each half."""
+    def variants(self, *, fit: bool = True) -> Iterator[Simulated]:
+        """Nothing fitted, by the operators and by their table; with ``fit``, constants from each half too.
+
+        Each half is fitted to by some ten simulations of the whole run.
+        """
         everything = np.ones(len(self.arrivals), dtype=bool)
         yield self._judged("profile alone", "all", RunConstants(), everything)
         yield self._tabulated(everything)
-        for name, fitted_on, judged_on in self._halves():
+        for name, fitted_on, judged_on in self._halves() if fit else ():
             yield self._judged("profile alone", f"{name[1]} half", RunConstants(), judged_on)
             constants = self._fitted_on(fitted_on)
             yield self._judged(f"fitted on the {name[0]} half", f"{name[1]} half", constants, judged_on)
@@ -85,36 +108,33 @@ class GroundTruth:
 
     def _fitted_on(self, rows: npt.NDArray[np.bool_]) -> RunConstants:
         def tpot_of(model: OperatorModel) -> Floats:
-            return self._replay(_ANY_KERNEL, model)[0].values["tpot"]
+            return self._replay(_ANY_KERNEL, model).times.values["tpot"]
 
         return fit_constants(self.model, tpot_of, self.recorded.values["tpot"], rows)
 
     def _judged(
         self, name: str, judged: str, constants: RunConstants, rows: npt.NDArray[np.bool_]
     ) -> Simulated:
-        started_s = time.perf_counter()
-        simulated, replays = self._replay(_ANY_KERNEL, constants.of(self.model))
-        wall_s = time.perf_counter() - started_s
-        errors = LatencyErrors(self.recorded.only(rows), simulated.only(rows))
-        steps = sum(len(replay.batches) for replay in replays)
-        covered = float(np.mean([flag for replay in replays for flag in replay.covered]))
-        return Simulated(name, judged, constants, errors, wall_s, steps, covered)
+        plain = constants == RunConstants()
+        found = self._unfitted if plain else self._replay(_ANY_KERNEL, constants.of(self.model))
+        errors = LatencyErrors(self.recorded.only(rows), found.times.only(rows))
+        steps, covered = len(found.batches), found.covered_share
+        return Simulated(name, judged, constants, errors, found.wall_s, steps, covered)
+
+    @cached_property
+    def _unfitted(self) -> Replayed:
+        return self._replay(_ANY_KERNEL, RunConstants().of(self.model))
 
     def _tabulated(self, rows: npt.NDArray[np.bool_]) -> Simulated:
         """The form that predictors evaluate, fitted to the batches of a simulation of these arrivals."""
-        _, replays = self._replay(_ANY_KERNEL, self.model)
-        batches = [batch for replay in replays for batch in replay.batches]
-        table = OperatorLatency.of(self.model, batches, of_a_run=True)
-        started_s = time.perf_counter()
-        simulated, replays = self._replay(table.kernel, None)
-        wall_s = time.perf_counter() - started_s
-        errors = LatencyErrors(self.recorded.only(rows), simulated.only(rows))
-        steps = sum(len(replay.batches) for replay in replays)
-        return Simulated("as a table", "all", RunConstants(), errors, wall_s, steps, table.covered_share)
+        table = OperatorLatency.of(self.model, self._unfitted.batches, of_a_run=True)
+        found = self._replay(table.kernel, None)
+        errors = LatencyErrors(self.recorded.only(rows), found.times.only(rows))
+        steps, covered = len(found.batches), table.covered_share
+        return Simulated("as a table", "all", RunConstants(), errors, found.wall_s, steps, covered)
 
-    def _replay(
-        self, kernel: KernelLatency, model: OperatorModel | None
-    ) -> tuple[RequestTimes, list[Replay]]:
+    def _replay(self, kernel: KernelLatency, model: OperatorModel | None) -> Replayed:
+        started_s = time.perf_counter()
         replays = [
             Replay(EngineSimulation(self.limits, kernel, self.arrivals[first :: self.engines]), model)
             for first in range(self.engines)
@@ -127,7 +147,8 @@ class GroundTruth:
             raise PackError(
                 f"{self.run.folder}: some requests never ended in the simulation; check meta.json"
             )
-        return RequestTimes.of(times, self._output_tokens), replays
+        simulated = RequestTimes.of(times, self._output_tokens)
+        return Replayed(simulated, tuple(replays), time.perf_counter() - started_s)
 
 
 def _times(replay: Replay, outcomes: list[Outcome]) -> list[tuple[float, float, float, float]]:

@@ -100,9 +100,12 @@ def silicon(
     """Predict the TTFT and TPOT of measured servers from kernel tables; the last line is JSON."""
     from itertools import islice
 
+    from exp.figure_file import check_figure
     from exp.silicon import Silicon
     from exp.silicon_report import SiliconReport
 
+    if plot is not None:
+        check_figure(plot)
     collection = Silicon(data / "profiles" / "aiconfigurator")
     console = Console(width=_WIDTH)
     with console.status(f"{len(collection.points)} points"):

@@ -232,6 +232,42 @@ def test_a_run_of_one_request_has_no_halves_to_fit_to(
     assert json.loads(output.splitlines()[-1])["requests"] == 1
 
 
+@pytest.mark.parametrize(("slope", "most"), [(1e-9, 10.0), (-1e-9, 0.0)])
+def test_unevenness_never_explains_what_is_something_else(tmp_path: Path, slope: float, most: float) -> None:
+    """A run far slower than simulated, on which unevenness has next to no effect."""
+    model = LayerProfile(layer_profile(tmp_path), 32, 4096).model()
+
+    def tpot_of(tried: OperatorModel) -> npt.NDArray[np.float64]:
+        assert isinstance(tried.attention, MixedAttention)
+        assert tried.attention.skew is not None
+        return 0.02 + tried.constants.step_s + slope * np.arange(8.0) * tried.attention.skew.factor
+
+    recorded = np.linspace(0.03, 0.06, 8)
+    assert fit_constants(model, tpot_of, recorded, np.ones(8, dtype=bool)).unevenness == most
+
+
+def test_without_fitting_only_the_profile_alone_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    folder = record(tmp_path / "run", profile, RunConstants())
+    with pytest.raises(SystemExit) as caught:
+        run(capsys, "--profile", str(profile), "--run", str(folder), "--no-fit")
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
+    assert "fitted on" not in output
+    assert list(json.loads(output.splitlines()[-1])) == KEYS
+
+
+def test_a_mixture_of_experts_needs_to_say_how_many_a_token_takes(tmp_path: Path) -> None:
+    profile = layer_profile(tmp_path / "profile")
+    folder = record(tmp_path / "run", profile, RunConstants())
+    config = tmp_path / "config.json"
+    config.write_text('{"num_hidden_layers": 2, "hidden_size": 64, "num_experts": 8}')
+    with pytest.raises(ConfigError, match="lacks num_experts_per_tok"):
+        truth_of(profile, folder, model_config=config)
+
+
 @pytest.mark.parametrize("name", ["x.nonsense", "nowhere/x.png"])
 def test_a_figure_that_cannot_be_written_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -242,8 +278,10 @@ def test_a_figure_that_cannot_be_written_is_one_line(
     with pytest.raises(SystemExit) as caught:
         main(["ground-truth", *arguments])
     assert caught.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
     assert "--plot" in line
+    assert not told.out  # before anything is simulated
 
 
 def test_sizes_that_no_model_has_are_refused(tmp_path: Path) -> None:
