@@ -76,7 +76,7 @@ class Forecaster:
         members = self._mirror.members
         if members is not self._members:
             known, self._members = self._members, members
-            self.ledger.observe((facts.id for facts in members.values()), now_s)
+            self.ledger.observe(facts.id for facts in members.values())
             new = [members[handle] for handle in members.keys() - known.keys()]
             for facts in new:
                 self.outside.arrived(router_id(facts.id), facts.arrival_s)
@@ -98,7 +98,7 @@ class Forecaster:
         """As much as is wanted; raises as ``predict``."""
         self._in_vain, self._scenarios = 0, 0 if wanted == "load" else scenarios
         if wanted == "load":
-            return PredictResponse(self.instance, None, None, self.load(now_s), self._mirror.columns().step)
+            return PredictResponse(self.instance, None, None, self.load(), self._mirror.columns().step)
         return self.predict(candidate, now_s, scenarios, harm=wanted == "harm")
 
     def predict(
@@ -116,7 +116,7 @@ class Forecaster:
             instance=self.instance,
             prediction=prediction,
             spread=spread,
-            load=self.load(now_s),
+            load=self.load(),
             state_step=self._mirror.columns().step,
         )
 
@@ -126,7 +126,7 @@ class Forecaster:
             return
         self._in_vain += 1
         try:
-            self.load(now_s)
+            self.load()
             if self._scenarios:
                 self._current_what_if(now_s, self._scenarios)
         except StateError:
@@ -140,19 +140,19 @@ class Forecaster:
             ready=ready,
             state_step=columns.step,
             state_age_s=max(now_s - columns.time_s, 0.0),
-            load=self.load(now_s),
+            load=self.load(),
             model_version=self._model.version,
             problem=problem,
             outside_s=self.outside.seconds,
         )
 
-    def load(self, now_s: float) -> EngineLoad:
+    def load(self) -> EngineLoad:
         """Counters for heuristics, choices under way included."""
-        return self._current_scene(now_s).load
+        return self._current_scene().load
 
     def _current_what_if(self, now_s: float, scenarios: int, sequences: int = 1) -> BackEnd:
         """Laid out once per state, ledger, scenarios and sequences; shared by all questions on them."""
-        scene = self._current_scene(now_s)
+        scene = self._current_scene()
         if self._what_if is not None and self._what_if[0] is scene:
             what_if = self._what_if[1]
             if what_if.scenarios == scenarios and what_if.sequences == sequences:
@@ -162,9 +162,9 @@ class Forecaster:
         self._what_if = (scene, what_if)
         return what_if
 
-    def _current_scene(self, now_s: float) -> Scene:
+    def _current_scene(self) -> Scene:
         columns = self._mirror.columns()
-        self.ledger.expire(now_s)
+        self.ledger.expire()
         if self._scene is None or not self._scene.is_current(columns, self.ledger):
             self._scene = Scene.of(columns, self.ledger, self.ledger.arrivals(), self._scene)
         return self._scene

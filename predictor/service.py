@@ -100,7 +100,7 @@ class PredictorService:
 
     def release(self, body: bytes) -> Response:
         """``POST /v1/release``: a committed request will not arrive after all."""
-        self._forecaster.ledger.release(_decode(body, ReleaseRequest).id, time.time())
+        self._forecaster.ledger.release(_decode(body, ReleaseRequest).id)
         return Response(204)
 
     def state(self, _: bytes) -> Response:

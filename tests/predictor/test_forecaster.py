@@ -56,16 +56,16 @@ def test_several_sequences_cost_what_as_many_requests_do() -> None:
     assert four.prediction.harm_sum_s > one.prediction.harm_sum_s
     assert four.prediction.e2e_s > one.prediction.e2e_s
     forecaster.ledger.commit(CandidateRequest("other", 50, 30, 30, sequences=4, samples=2), 100.0)
-    assert forecaster.load(100.0).committed == 4
-    assert forecaster.load(100.0).unprocessed_tokens == one.load.unprocessed_tokens + 4 * 80
+    assert forecaster.load().committed == 4
+    assert forecaster.load().unprocessed_tokens == one.load.unprocessed_tokens + 4 * 80
     assert forecaster.predict(NEW, 100.0).prediction.e2e_s > one.prediction.e2e_s
 
 
 def test_what_the_router_said_of_a_length_is_used() -> None:
     forecaster = _forecaster(["chatcmpl-a-00000000"])
-    free = forecaster.load(100.0).unprocessed_tokens
+    free = forecaster.load().unprocessed_tokens
     forecaster.ledger.commit(CandidateRequest("a", 20, 31, 100), 100.0)
-    assert forecaster.load(100.0).unprocessed_tokens == free - 100 + 31
+    assert forecaster.load().unprocessed_tokens == free - 100 + 31
 
 
 def test_a_prompt_beyond_the_model_is_refused_by_name() -> None:
@@ -77,7 +77,7 @@ def test_an_outlived_estimate_leaves_its_conditional_expectation() -> None:
     forecaster = _forecaster(["chatcmpl-a-00000000"])
     forecaster.ledger.commit(CandidateRequest("a", 20, 1, 100), 100.0)
     # One token generated, one expected: some more are still to come, but not the limit.
-    left = forecaster.load(100.0).unprocessed_tokens
+    left = forecaster.load().unprocessed_tokens
     assert 1 < left < 20
 
 

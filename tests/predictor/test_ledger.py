@@ -19,8 +19,17 @@ def _candidate(name: str, sequences: int = 1, samples: int = 1) -> CandidateRequ
     return CandidateRequest(name, 10, 7, 20, sequences=sequences, samples=samples)
 
 
-def _waiting(ledger: Ledger, now_s: float) -> list[str]:
-    ledger.expire(now_s)
+class _Clock:
+    """A steady clock that a test sets."""
+
+    now_s = 1.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _waiting(ledger: Ledger) -> list[str]:
+    ledger.expire()
     return [arrival.id for arrival in ledger.arrivals()]
 
 
@@ -36,33 +45,35 @@ def test_router_ids_are_read_out_of_vllms_request_ids() -> None:
 def test_a_choice_counts_until_the_feed_shows_it() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a"), 1.0)
-    assert _waiting(ledger, 1.1) == ["a"]
-    ledger.observe(["chatcmpl-a-00000000"], 1.2)
-    assert _waiting(ledger, 1.2) == []
+    assert _waiting(ledger) == ["a"]
+    ledger.observe(["chatcmpl-a-00000000"])
+    assert _waiting(ledger) == []
     assert ledger.length("chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
 def test_a_choice_of_several_sequences_is_known_by_any_of_them() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a"), 1.0)
-    ledger.observe(["0_chatcmpl-a-00000000", "1_chatcmpl-a-00000000"], 1.2)
-    assert _waiting(ledger, 1.2) == []
-    ledger.observe(["1_chatcmpl-a-00000000"], 1.3)
+    ledger.observe(["0_chatcmpl-a-00000000", "1_chatcmpl-a-00000000"])
+    assert _waiting(ledger) == []
+    ledger.observe(["1_chatcmpl-a-00000000"])
     assert ledger.length("1_chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
 def test_sequences_that_the_feed_has_not_shown_still_count() -> None:
-    ledger = Ledger(TTL_S)
+    clock = _Clock()
+    ledger = Ledger(TTL_S, clock)
     ledger.commit(_candidate("a", sequences=3), 1.0)
-    assert _waiting(ledger, 1.0) == ["a"] * 3
-    ledger.observe(["0_chatcmpl-a-00000000"], 1.1)
-    assert _waiting(ledger, 1.1) == ["a"] * 2
-    ledger.observe([], 1.2)  # the first has ended
-    assert _waiting(ledger, 1.2) == ["a"] * 2
-    ledger.observe(["2_chatcmpl-a-00000000"], 1.3)
-    assert _waiting(ledger, 1.3) == ["a"]
+    assert _waiting(ledger) == ["a"] * 3
+    ledger.observe(["0_chatcmpl-a-00000000"])
+    assert _waiting(ledger) == ["a"] * 2
+    ledger.observe([])  # the first has ended
+    assert _waiting(ledger) == ["a"] * 2
+    ledger.observe(["2_chatcmpl-a-00000000"])
+    assert _waiting(ledger) == ["a"]
     assert ledger.length("2_chatcmpl-a-00000000") == LengthDistribution.point(7)
-    assert _waiting(ledger, 1.1 + TTL_S) == []
+    clock.now_s += TTL_S + 0.1
+    assert _waiting(ledger) == []
     assert ledger.length("2_chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
@@ -74,51 +85,78 @@ def test_only_the_first_response_to_a_prompt_has_it_to_compute() -> None:
 
 def test_a_choice_told_after_the_feed_showed_it_is_not_counted() -> None:
     ledger = Ledger(TTL_S)
-    ledger.observe(["chatcmpl-a-00000000"], 1.0)
+    ledger.observe(["chatcmpl-a-00000000"])
     ledger.commit(_candidate("a"), 1.1)
-    assert _waiting(ledger, 1.1) == []
+    assert _waiting(ledger) == []
     assert ledger.length("chatcmpl-a-00000000") == LengthDistribution.point(7)
 
 
 def test_a_choice_told_after_its_request_has_left_is_not_counted() -> None:
     ledger = Ledger(TTL_S)
-    ledger.observe(["chatcmpl-a-00000000"], 1.0)
-    ledger.observe([], 1.1)
+    ledger.observe(["chatcmpl-a-00000000"])
+    ledger.observe([])
     ledger.commit(_candidate("a"), 1.2)
-    assert _waiting(ledger, 1.2) == []
+    assert _waiting(ledger) == []
+
+
+def test_a_sequence_that_left_before_the_choice_was_told_is_not_counted_but_the_others_are() -> None:
+    ledger = Ledger(TTL_S)
+    ledger.observe(["0_chatcmpl-a-00000000"])
+    ledger.observe([])
+    ledger.commit(_candidate("a", sequences=3), 1.2)
+    assert _waiting(ledger) == ["a"] * 2
+    ledger.observe(["2_chatcmpl-a-00000000"])
+    assert _waiting(ledger) == ["a"]
+    ledger.observe(["1_chatcmpl-a-00000000"])
+    assert _waiting(ledger) == []
+    assert ledger.length("1_chatcmpl-a-00000000") == LengthDistribution.point(7)
+
+
+def test_sequences_that_come_one_after_the_other_are_known_when_the_choice_is_told() -> None:
+    ledger = Ledger(TTL_S)
+    for number in range(2):
+        ledger.observe([f"{number}_chatcmpl-a-00000000"])
+        ledger.observe([])
+    ledger.commit(_candidate("a", sequences=2), 1.2)
+    assert _waiting(ledger) == []
 
 
 def test_a_choice_that_never_arrives_expires() -> None:
-    ledger = Ledger(TTL_S)
+    clock = _Clock()
+    ledger = Ledger(TTL_S, clock)
     ledger.commit(_candidate("a"), 1.0)
-    assert _waiting(ledger, 1.0 + TTL_S) == ["a"]
-    assert _waiting(ledger, 1.1 + TTL_S) == []
+    clock.now_s += TTL_S
+    assert _waiting(ledger) == ["a"]
+    clock.now_s += 0.1
+    assert _waiting(ledger) == []
 
 
-def test_choices_expire_though_the_clock_is_set_back() -> None:
-    ledger = Ledger(TTL_S)
-    ledger.commit(_candidate("a"), 5000.0)
-    ledger.commit(_candidate("b"), 1000.0)
-    assert _waiting(ledger, 1000.0) == ["b"]
-    assert _waiting(ledger, 1000.1 + TTL_S) == []
+def test_setting_the_time_of_day_neither_loses_nor_keeps_choices() -> None:
+    clock = _Clock()
+    ledger = Ledger(TTL_S, clock)
+    for number, now_s in enumerate((5000.0, 1000.0, 9000.0)):
+        ledger.commit(_candidate(f"r{number}"), now_s)
+    assert _waiting(ledger) == ["r0", "r1", "r2"]
+    clock.now_s += TTL_S + 0.1
+    assert _waiting(ledger) == []
 
 
 def test_a_second_word_of_fewer_sequences_leaves_nothing_behind() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a", sequences=2), 1.0)
-    ledger.observe(["0_chatcmpl-a-00000000"], 1.1)
-    ledger.observe([], 1.2)
+    ledger.observe(["0_chatcmpl-a-00000000"])
+    ledger.observe([])
     ledger.commit(_candidate("a"), 1.3)
-    assert _waiting(ledger, 1.3) == []
+    assert _waiting(ledger) == []
     assert ledger.length("a") is None
 
 
 def test_a_released_choice_is_forgotten() -> None:
     ledger = Ledger(TTL_S)
     ledger.commit(_candidate("a"), 1.0)
-    ledger.release("a", 1.0)
-    ledger.release("never heard of", 1.0)
-    assert _waiting(ledger, 1.0) == []
+    ledger.release("a")
+    ledger.release("never heard of")
+    assert _waiting(ledger) == []
 
 
 def test_late_word_of_a_released_choice_does_not_bring_it_back() -> None:
@@ -127,9 +165,9 @@ def test_late_word_of_a_released_choice_does_not_bring_it_back() -> None:
     for name in ("known", "unknown"):
         if name == "known":
             ledger.commit(_candidate(name), 1.0)
-        ledger.release(name, 1.1)
+        ledger.release(name)
         ledger.commit(_candidate(name), 1.2)
-        assert _waiting(ledger, 1.2) == []
+        assert _waiting(ledger) == []
         assert ledger.length(name) is None
 
 
@@ -138,12 +176,12 @@ def test_versions_change_when_answers_would() -> None:
     seen = [ledger.version]
     ledger.commit(_candidate("a"), 1.0)
     seen.append(ledger.version)
-    ledger.observe(["chatcmpl-a-00000000"], 1.1)
+    ledger.observe(["chatcmpl-a-00000000"])
     seen.append(ledger.version)
-    ledger.observe([], 1.2)
+    ledger.observe([])
     seen.append(ledger.version)
     assert len(set(seen)) == 4
-    ledger.observe([], 1.3)
+    ledger.observe([])
     assert ledger.version == seen[-1]
 
 
@@ -152,11 +190,13 @@ class LedgerAgainstTruth(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(TTL_S)
-        self.now_s = 0.0
+        self.clock = _Clock()
+        self.ledger = Ledger(TTL_S, self.clock)
         self.sequences: list[int] = []
         """By the number of the request."""
         self.told_s: dict[int, float] = {}
+        self.left_s: dict[int, float] = {}
+        """When none of its sequences was there any more."""
         self.wire: list[tuple[int, int]] = []
         """(request, sequence)."""
         self.engine: list[tuple[int, int]] = []
@@ -180,9 +220,8 @@ class LedgerAgainstTruth(RuleBasedStateMachine):
         if not self.engine:
             return
         number, _ = self.engine.pop(data.draw(st.integers(0, len(self.engine) - 1)))
-        if self._present(number) == 0 and not self._fresh(number):
-            # What comes of it later is another request to the ledger, as it has forgotten this one.
-            self.wire = [each for each in self.wire if each[0] != number]
+        if self._present(number) == 0:
+            self.left_s[number] = self.clock.now_s
         self._show()
 
     @rule(data=st.data())
@@ -190,28 +229,28 @@ class LedgerAgainstTruth(RuleBasedStateMachine):
         if self.sequences:
             number = data.draw(st.integers(0, len(self.sequences) - 1))
             # One that left more than a TTL ago may be counted again until it expires.
-            if (
-                self._fresh(number)
-                or self._present(number)
-                or self._under_way(number) == self.sequences[number]
-            ):
+            if self._remembered(number) or self._under_way(number) == self.sequences[number]:
                 self._tell(number)
 
     @rule(seconds=st.floats(0.0, 2.0))
     def wait(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.ledger.expire(self.now_s)
-        for number in [each for each in self.told_s if not self._fresh(each)]:
-            del self.told_s[number]
-            if self._present(number) == 0 and self._under_way(number) < self.sequences[number]:
+        self.clock.now_s += seconds
+        self.ledger.expire()
+        for number, sequences in enumerate(self.sequences):
+            if self._under_way(number) < sequences and not self._remembered(number):
+                # What comes of it later is another request to the ledger, as it has forgotten this one.
                 self.wire = [each for each in self.wire if each[0] != number]
 
     def _tell(self, number: int) -> None:
-        self.ledger.commit(_candidate(f"r{number}", self.sequences[number]), self.now_s)
-        self.told_s[number] = self.now_s
+        self.ledger.commit(_candidate(f"r{number}", self.sequences[number]), self.clock.now_s)
+        self.told_s[number] = self.clock.now_s
 
     def _fresh(self, number: int) -> bool:
-        return self._under_way(number) > 0 and self.told_s.get(number, -math.inf) >= self.now_s - TTL_S
+        return self._under_way(number) > 0 and self.told_s.get(number, -math.inf) >= self.clock.now_s - TTL_S
+
+    def _remembered(self, number: int) -> bool:
+        recently = self.left_s.get(number, -math.inf) >= self.clock.now_s - TTL_S
+        return self._fresh(number) or self._present(number) > 0 or recently
 
     def _present(self, number: int) -> int:
         return sum(each == number for each, _ in self.engine)
@@ -221,12 +260,12 @@ class LedgerAgainstTruth(RuleBasedStateMachine):
 
     def _show(self) -> None:
         names = [f"{sequence}_chatcmpl-r{number}-0123abcd" for number, sequence in self.engine]
-        self.ledger.observe(names, self.now_s)
+        self.ledger.observe(names)
 
     @invariant()
     def every_told_sequence_under_way_counts_exactly_once(self) -> None:
         fresh = [f"r{number}" for number, _ in self.wire if self._fresh(number)]
-        assert sorted(_waiting(self.ledger, self.now_s)) == sorted(fresh)
+        assert sorted(_waiting(self.ledger)) == sorted(fresh)
 
 
 TestLedgerAgainstTruth = LedgerAgainstTruth.TestCase
