@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError
+from block.once import OnceLoader
 from block.operation import (
     AccessSettings,
     ReceiptSettings,
@@ -306,19 +307,6 @@ _UNSHOWN = frozenset({"model_type", "secret"})
 """Errors that show no value: where a group should stand, somebody may have written a secret."""
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, which YAML forbids and PyYAML lets pass."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, count in keys.items():
-            if count > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
@@ -347,7 +335,7 @@ def load_instances(path: Path) -> tuple[InstanceConfig, ...]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), OnceLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

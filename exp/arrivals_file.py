@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError, StateError
+from block.once import fields_once
 from block.settings import Settings
 from block.simulation.engine import SimulatedRequest, check_request
 from block.types import EngineLimits
@@ -129,22 +130,13 @@ def _lines(path: Path) -> Iterator[tuple[int, ArrivalLine]]:
 
 def _parse(source: str, text: bytes) -> ArrivalLine:
     try:
-        raw = json.loads(text, object_pairs_hook=_fields_once)
+        raw = json.loads(text, object_pairs_hook=fields_once)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not a line of JSON ({error}); write one object per line") from error
     try:
         return ArrivalLine.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{source}: {_explain(_clearest(error.errors()))}") from error
-
-
-def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is given twice")
-    return fields
 
 
 def _clearest(errors: Sequence[Any]) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from block.config import parse_config
 from block.errors import ConfigError
 from block.latency.base import KernelLatency
+from block.once import GivenTwiceError, OnceLoader, fields_once
 from block.settings import Settings
 from block.types import EngineLimits, SchedulingPolicy
 
@@ -100,11 +101,13 @@ class EngineFile(Settings):
 def _parse(path: Path, text: str) -> Any:
     """JSON if it is, else YAML: JSON indented with tabs is no YAML."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=fields_once)
+    except GivenTwiceError as error:
+        raise ConfigError(f"{path}: {error}; leave one of them") from error
     except (ValueError, RecursionError):
         pass
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, OnceLoader)
     except (yaml.YAMLError, RecursionError) as error:
         place = " ".join(str(error).split())
         raise ConfigError(f"{path}: neither JSON nor YAML ({place}); mend the syntax") from error

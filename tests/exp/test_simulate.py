@@ -241,6 +241,23 @@ def test_a_wrong_engine_is_one_line_and_exit_status_1(
     assert f"engine.json: {named}" in line
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(ENGINE)[:-1] + ', "base_s": 1}',
+        json.dumps(ENGINE, indent="\t")[:-1] + ',"base_s": 1}',
+        "\n".join(f"{name}: {value}" for name, value in (*ENGINE.items(), ("base_s", 1))),
+    ],
+    ids=["json", "json with tabs", "yaml"],
+)
+def test_an_engine_setting_is_given_once(text: str, files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    files.arrivals = [request()]
+    files.run(capsys)
+    (files.folder / "engine.yaml").write_text(text)
+    assert files.call("engine.yaml") == 1
+    assert "'base_s' is given twice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ENGINE)
 def test_every_engine_setting_is_needed(name: str, files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     del files.engine[name]
