@@ -118,6 +118,29 @@ def silicon(
     print(json.dumps(report.summary()), flush=True)
 
 
+@app.command(
+    epilog="Example: block-exp latency replay engine-0.npz --base config/latency/a30-llama-2-7b.yaml"
+)
+def replay(
+    pack: Annotated[Path, typer.Argument(help="Recorded steps, in the order in which they ran.")],
+    base: Annotated[Path, typer.Option(help="The step times that a predictor would start with.")],
+    warm_up: Annotated[int, typer.Option(min=0, help="Steps that are not judged yet.")] = 1500,
+) -> None:
+    """Replay recorded steps through the online calibration, and say how well it foresaw the next ones.
+
+    The last line is JSON.
+    """
+    from block.latency.load import load_latency
+    from block.latency.pack import load_pack
+    from exp.latency_replay import LatencyReplay
+
+    console = Console(width=_WIDTH)
+    with console.status("replaying"):
+        judged = LatencyReplay(load_pack(pack), load_latency(base), warm_up).run()
+    console.print(judged.table())
+    print(json.dumps(judged.summary()), flush=True)
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
