@@ -80,16 +80,11 @@ def prediction(
     errors of predicted TTFT and E2E by load beside the noise floor: how far the two runs of the same
     requests lie apart. The last line is JSON. Exits with 1 if a request failed.
     """
-    if backend not in BACKENDS:
-        raise ConfigError(f"--backend {backend}: unknown; known here: {', '.join(BACKENDS)}")
-    chosen, console = BACKENDS[backend], Console()
-    models = model or list(chosen.models)
-    if strangers := [name for name in models if name not in chosen.models]:
-        raise ConfigError(f"--model {strangers[0]}: {backend} has {', '.join(chosen.models)}")
+    models = _chosen_models(backend, model)
     if out is not None:
         _empty(out)
+    chosen, console, reports = BACKENDS[backend], Console(), []
     traffic = Traffic(data, seed, chosen.prompt_scale, chosen.output_scale, chosen.most_tokens)
-    reports = []
     for name in models:
         with _Progress(name, console) as progress:
             if backend == "simulated":
@@ -103,6 +98,15 @@ def prediction(
     result = report_json(backend, reports)
     print(json.dumps(result), flush=True)
     raise typer.Exit(1 if result["failed"] else 0)
+
+
+def _chosen_models(backend: str, model: list[str] | None) -> list[str]:
+    if backend not in BACKENDS:
+        raise ConfigError(f"--backend {backend}: unknown; known here: {', '.join(BACKENDS)}")
+    known = BACKENDS[backend].models
+    if strangers := [name for name in model or () if name not in known]:
+        raise ConfigError(f"--model {strangers[0]}: {backend} has {', '.join(known)}")
+    return model or list(known)
 
 
 def _empty(out: Path) -> None:

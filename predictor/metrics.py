@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -39,43 +40,25 @@ class PredictorMetrics:
     def __init__(self, instance: str) -> None:
         """``instance`` labels every series."""
         self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"labelnames": ["instance"], "registry": self._registry}
         self.prediction_seconds = Histogram(
-            "block_prediction_seconds",
-            "Time to simulate one what-if.",
-            ["instance"],
-            buckets=_SECONDS,
-            registry=self._registry,
+            "block_prediction_seconds", "Time to simulate one what-if.", buckets=_SECONDS, **own
         ).labels(instance)
-        self.commits = Counter(
-            "block_commits", "Choices committed to this instance.", ["instance"], registry=self._registry
-        ).labels(instance)
+        self.commits = Counter("block_commits", "Choices committed to this instance.", **own).labels(instance)
         self.messages = Counter(
-            "block_feed_messages",
-            "Messages of the engine's state feed applied.",
-            ["instance"],
-            registry=self._registry,
+            "block_feed_messages", "Messages of the engine's state feed applied.", **own
         ).labels(instance)
-        self.ready = Gauge(
-            "block_predictor_ready", "1 while questions are answered.", ["instance"], registry=self._registry
-        ).labels(instance)
+        self.ready = Gauge("block_predictor_ready", "1 while questions are answered.", **own).labels(instance)
         self.feed_age_seconds = Gauge(
-            "block_feed_age_seconds",
-            "Since the last message of the engine's state feed.",
-            ["instance"],
-            registry=self._registry,
+            "block_feed_age_seconds", "Since the last message of the engine's state feed.", **own
         ).labels(instance)
         self._calibration = {
-            name: Gauge(
-                f"block_calibration_{_SECONDS_SUFFIX.sub('_seconds', name)}",
-                text,
-                ["instance"],
-                registry=self._registry,
-            ).labels(instance)
+            name: Gauge(f"block_calibration_{_SECONDS_SUFFIX.sub('_seconds', name)}", text, **own).labels(
+                instance
+            )
             for name, text in _CALIBRATION.items()
         }
-        self._model = Info(
-            "block_model", "Step-latency model in force.", ["instance"], registry=self._registry
-        ).labels(instance)
+        self._model = Info("block_model", "Step-latency model in force.", **own).labels(instance)
 
     def show_calibration(self, status: CalibrationStatus) -> None:
         """Set the gauges that tell how the step times have been corrected."""

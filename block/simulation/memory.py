@@ -114,10 +114,24 @@ class MemoryPlan:
         return memory
 
     def _integers(self) -> Ints:
+        sizes = self._sizes()
+        s = np.zeros(layout.HEADER + sum(sizes.values()), np.int64)
+        at = layout.HEADER
+        for region, size in sizes.items():
+            s[region] = at
+            at += size
+        _write_limits(s, self.limits)
+        self._write_beginning(s)
+        _write_free_queue(s, sizes[layout.REFERENCES])
+        for region in (layout.BLOCK_HASH, layout.HASH_FIRST, layout.HASH_LAST):
+            s[s[region] : s[region] + sizes[region]] = -1
+        return s
+
+    def _sizes(self) -> dict[int, int]:
+        """Of all regions, by the entries that say where they start."""
         n, blocks = self.count, self.limits.total_blocks if self.limits.prefix_caching else 0
-        seats = max(1, min(n, self.limits.max_num_seqs))
         hashes = self.shared_hashes + self.table_entries
-        sizes = {
+        return {
             layout.RECORDS: n * layout.RECORD,
             layout.RUNNING_QUEUE: n + 1,
             # Preempted requests go to the front: room for every one that ever ran.
@@ -126,7 +140,7 @@ class MemoryPlan:
             layout.PREEMPTED_LIST: n + 1,
             layout.NEXT_ARRIVAL: n,
             layout.NEXT_ABORT: n,
-            layout.BATCH_SEATS: 6 * seats,
+            layout.BATCH_SEATS: 6 * self._seats,
             layout.BUCKETS: self.limits.block_size,
             layout.BUCKET_NEXT: n,
             layout.HEAP: n + 1,
@@ -142,28 +156,23 @@ class MemoryPlan:
             layout.HASH_FIRST: hashes,
             layout.HASH_LAST: hashes,
         }
-        s = np.zeros(layout.HEADER + sum(sizes.values()), np.int64)
-        at = layout.HEADER
-        for region, size in sizes.items():
-            s[region] = at
-            at += size
-        s[layout.WAITING_HEAD] = s[layout.WAITING_TAIL]
-        s[layout.LAST_ARRIVAL] = s[layout.NEXT_ARRIVAL]
+
+    @property
+    def _seats(self) -> int:
+        return max(1, min(self.count, self.limits.max_num_seqs))
+
+    def _write_beginning(self, s: Ints) -> None:
+        """Nobody has come yet, and a run goes on to the end unless told otherwise."""
+        n = self.count
+        s[layout.WAITING_HEAD] = s[layout.WAITING_MIDDLE] = s[layout.WAITING_TAIL]
+        s[layout.ARRIVALS] = s[layout.LAST_ARRIVAL] = s[layout.NEXT_ARRIVAL]
         s[layout.LAST_ABORT] = s[layout.NEXT_ABORT]
-        s[layout.SEATS] = seats
-        # More than can finish: a run goes on to the end unless told otherwise.
-        s[layout.AWAITED] = n + 1
-        s[layout.FOREGROUND] = s[layout.RECORDS]
-        s[layout.MOST_STEPS] = UNBOUNDED
-        s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
-        s[layout.WAITING_MIDDLE] = s[layout.WAITING_TAIL]
-        s[layout.ARRIVALS] = s[layout.NEXT_ARRIVAL]
+        s[layout.SEATS] = self._seats
         s[layout.COUNT] = n
-        _write_limits(s, self.limits)
-        _write_free_queue(s, blocks)
-        s[s[layout.BLOCK_HASH] : s[layout.BLOCK_HASH] + blocks] = -1
-        s[s[layout.HASH_FIRST] : s[layout.HASH_FIRST] + 2 * hashes] = -1
-        return s
+        s[layout.AWAITED] = n + 1  # more than can finish
+        s[layout.MOST_STEPS] = UNBOUNDED
+        s[layout.FOREGROUND] = s[layout.RECORDS]
+        s[layout.BACKGROUND] = s[layout.RECORDS] + n * layout.RECORD
 
     def _reals(self) -> Floats:
         curve = (*self.latency.token_knots, *self.latency.token_seconds)

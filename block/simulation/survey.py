@@ -117,12 +117,8 @@ def survey(
         coming = _coming(s, known, now_s, asker, told)
         _sum_up(s, numbers, who, coming, known, loads[place])
         rate_per_s = _rate(seen, engine, now_s)
-        expected = expected_count(rate_per_s)
-        others = who.size + coming.size
-        kind = engines.kinds[engine]
-        size = _size_for(engines.headers[kind], others + 1 + expected)
-        header, curve = engines.headers[kind, size], engines.curves[kind]
-        t, g = template(s, f, numbers, arrival_s, header, curve, engines.widths[kind, size])
+        expected, others = expected_count(rate_per_s), who.size + coming.size
+        t, g = _laid_out(engines, engine, numbers, arrival_s, others + 1 + expected)
         for r in range(coming.size):
             _announce_coming(t, g, who.size + r, known, coming[r], f[layout.NOW], now_s)
         everybody = np.concatenate((who, coming))
@@ -135,6 +131,24 @@ def survey(
         answers[place] = _ask(t, g, stops, newcomer, since_s, rate_per_s, harm)
         figures[place] = summary(answers[place], 0.0)
     return figures, answers, loads
+
+
+@compiled_allocating
+def _laid_out(
+    engines: Engines, engine: int, numbers: Ints, arrival_s: Floats, records: int
+) -> tuple[Ints, Floats]:
+    """A template of one engine's requests, with so many records or more."""
+    kind = engines.kinds[engine]
+    size = _size_for(engines.headers[kind], records)
+    return template(
+        engines.integers[engine],
+        engines.reals[engine],
+        numbers,
+        arrival_s,
+        engines.headers[kind, size],
+        engines.curves[kind],
+        engines.widths[kind, size],
+    )
 
 
 @compiled
