@@ -61,7 +61,7 @@ from block.simulation.layout import (
 )
 from block.simulation.loop import curve_seconds, let_in, next_arrival_s, outside_curve, step_seconds, submit
 from block.simulation.memory import Floats, Ints
-from block.simulation.queues import compact_running, leave
+from block.simulation.queues import leave, remove_running, running_place
 
 _WORTHWHILE = 2  # members; below, stepping costs no more
 
@@ -172,8 +172,7 @@ def _process_oldest(s: Ints, f: Floats, ending: int) -> None:
     s[DRIFT] += 1
     for i in range(s[ENDING], s[ENDING] + ending):
         _end(s, f, s[i], scheduled_ahead, now_s)
-    if ending > 0:
-        compact_running(s)
+        remove_running(s, running_place(s, s[i]))
 
 
 @compiled

@@ -89,6 +89,16 @@ def victim_place(s: Ints, f: Floats) -> int:
 
 
 @compiled
+def running_place(s: Ints, q: int) -> int:
+    """Where a running request stands in its queue."""
+    first = s[RUNNING_QUEUE]
+    i = first
+    while s[i] != q:
+        i += 1
+    return i - first
+
+
+@compiled
 def remove_running(s: Ints, place: int) -> None:
     """Take one request out of the running queue."""
     first = s[RUNNING_QUEUE]

@@ -24,6 +24,8 @@ def run(s: Ints, f: Floats) -> int:
             glide(s, f)
         else:
             leap(s, f)
+        if s[AWAITED] <= 0:
+            break
         outcome = advance(s, f)
         if outcome <= STUCK:
             return outcome

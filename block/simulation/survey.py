@@ -15,10 +15,11 @@ from block.simulation import columns, layout
 from block.simulation.compiled import compiled, compiled_allocating
 from block.simulation.drawing import announce, expect, longest_request, shown, template
 from block.simulation.expectation import GRID_SHARE, arrival_rate, expected_as_of_s, expected_count
+from block.simulation.head_start import head_starts
 from block.simulation.length_rows import mean_tokens, total_tokens
 from block.simulation.memory import Floats, Ints
 from block.simulation.turnover import SENT_MAX_TOKENS, SENT_PRIORITY, SENT_PROMPT
-from block.simulation.what_if_runs import ENTRIES, FIGURES, ask_template, overdue, run_alone, summary
+from block.simulation.what_if_runs import ENTRIES, FIGURES, About, ask_about, overdue, run_alone, summary
 
 # Columns of the loads: the fields of ``EngineLoad`` in their order.
 (
@@ -175,12 +176,14 @@ def _ask(
     Not a number where some run has no end.
     """
     as_of_s = expected_as_of_s(since_s, GRID_SHARE / rate_per_s) if rate_per_s > 0.0 else 0.0
-    moments = np.array([since_s, overdue(t, g, since_s), as_of_s])
+    overdue_s = overdue(t, g, since_s)
+    heads, head_times = head_starts(t, g, stops, overdue_s, as_of_s)
     finishes, preemptions, culprit = np.empty((0, 0)), np.empty(0, np.int64), -1
     if harm:
-        finishes, preemptions, culprit = run_alone(t, g, stops, moments[1], moments[2])
+        finishes, preemptions, culprit = run_alone(heads, head_times, stops.shape[1])
     if culprit < 0:
-        answers, culprit = ask_template(t, g, stops, newcomer, moments, finishes, preemptions)
+        about = About(t, g, stops, overdue_s, as_of_s, heads, head_times)
+        answers, culprit = ask_about(about, newcomer, since_s, finishes, preemptions)
         if culprit < 0:
             return answers
     return np.full((len(stops), ENTRIES), np.nan)

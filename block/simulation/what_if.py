@@ -1,9 +1,10 @@
 """What would happen if this engine got one more request?
 
-A state is laid out once. For each scenario of response lengths one run without the newcomer is the
-baseline, shared by all questions; each question copies the state and runs it to the end with the
-newcomer behind all other arrivals. The difference is the harm to the others. Requests that are only
-expected (see ``background``) come behind the newcomer in both, and a run ends without waiting for them.
+A state is laid out once. For each scenario of response lengths it is run as far as no newcomer could matter
+yet (see ``head_start``). From there one run without the newcomer is the baseline, shared by all questions;
+each question runs on to the end with the newcomer behind all other arrivals. The difference is the harm to
+the others. Requests that are only expected (see ``background``) come behind the newcomer in both, and a run
+ends without waiting for them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from block.simulation.columns import MAX_TOKENS, EngineColumns
 from block.simulation.compiled import spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.expectation import arrival_rate, expected_as_of_s, expected_count, mixed_lengths
+from block.simulation.head_start import head_starts
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import check_arrival, likely_hits, resume
 from block.simulation.what_if_runs import (
@@ -38,7 +40,8 @@ from block.simulation.what_if_runs import (
     TTFT,
     TTFT_MAX,
     TTFT_STD,
-    ask_template,
+    About,
+    ask_about,
     overdue,
     run_alone,
     summary,
@@ -104,7 +107,9 @@ class WhatIf:
         self._memory.s[layout.MOST_STEPS] = MOST_STEPS
         background.announce(self._memory, columns.limits)
         self._stops = self._stop_tokens(output_tokens)
-        self._baseline: tuple[tuple[float, float], Floats, Ints] | None = None
+        self._about: About | None = None
+        self._baseline: tuple[Floats, Ints] | None = None
+        """Of what ``_about`` is."""
         self.baselines = 0
         """How often the others were simulated alone."""
 
@@ -117,15 +122,10 @@ class WhatIf:
         arrival = newcomer.arrival
         records = self._records(newcomer)
         asked_s = max(arrival.arrival_s - self._state.time_s, 0.0)
-        # That nobody has come until a question is known, so what is expected moves with its time.
-        as_of_s = self._background.as_of_s(asked_s) if len(self._background) else 0.0
-        memory = self._memory
-        overdue_s = overdue(memory.s, memory.f, asked_s)
-        finishes, preemptions = self._baseline_at(overdue_s, as_of_s) if harm else _NO_BASELINE
-        times = np.array([asked_s + newcomer.there_s, overdue_s, as_of_s])
-        answers, culprit = ask_template(
-            memory.s, memory.f, self._stops, records, times, finishes, preemptions
-        )
+        about = self._about_at(asked_s)
+        finishes, preemptions = self._baseline_of(about) if harm else _NO_BASELINE
+        arrival_s = asked_s + newcomer.there_s
+        answers, culprit = ask_about(about, records, arrival_s, finishes, preemptions)
         if culprit >= 0:
             raise self._endless(culprit, arrival.id)
         figures = summary(answers, newcomer.outside_s).tolist()
@@ -172,17 +172,28 @@ class WhatIf:
         # Arrays in another order would have the compiled functions compiled anew.
         return np.ascontiguousarray(stops)
 
-    def _baseline_at(self, overdue_s: float, as_of_s: float) -> tuple[Floats, Ints]:
+    def _about_at(self, asked_s: float) -> About:
+        """The same for questions at about the same time."""
+        # That nobody has come until a question is known, so what is expected moves with its time.
+        as_of_s = self._background.as_of_s(asked_s) if len(self._background) else 0.0
+        s, f = self._memory.s, self._memory.f
+        overdue_s = overdue(s, f, asked_s)
+        known = self._about
+        if known is None or (known.overdue_s, known.as_of_s) != (overdue_s, as_of_s):
+            heads, head_times = head_starts(s, f, self._stops, overdue_s, as_of_s)
+            known = About(s, f, self._stops, overdue_s, as_of_s, heads, head_times)
+            self._about, self._baseline = known, None
+        return known
+
+    def _baseline_of(self, about: About) -> tuple[Floats, Ints]:
         """Finish times and preemptions without a newcomer."""
-        moment = (overdue_s, as_of_s)
-        if self._baseline is None or self._baseline[0] != moment:
-            memory = self._memory
-            finishes, preemptions, culprit = run_alone(memory.s, memory.f, self._stops, *moment)
+        if self._baseline is None:
+            finishes, preemptions, culprit = run_alone(about.heads, about.head_times, self._others)
             if culprit >= 0:
                 raise self._endless(culprit)
-            self._baseline = (moment, finishes, preemptions)
+            self._baseline = finishes, preemptions
             self.baselines += 1
-        return self._baseline[1:]
+        return self._baseline
 
     def _endless(self, row: int, newcomer: str = "") -> StateError:
         limits, known = self._state.limits, (*self._ids, *[newcomer] * self.sequences)

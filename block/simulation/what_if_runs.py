@@ -8,12 +8,13 @@ texts: what keeps a run from its end is named by its row.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from block.simulation import layout
 from block.simulation.compiled import compiled, compiled_allocating
+from block.simulation.head_start import can_join, join, stage
 from block.simulation.loop import IDLE
 from block.simulation.memory import Floats, Ints
 from block.simulation.run import run
@@ -66,45 +67,6 @@ def overdue(template: Ints, times: Floats, now_s: float) -> float:
 
 
 @compiled
-def _set_stage(s: Ints, f: Floats, stops: Ints, overdue_s: float, as_of_s: float) -> None:
-    """Lengths of one scenario; no step that is under way ends before ``overdue_s``.
-
-    The run is for the requests whose lengths these are. Others are expected from ``as_of_s`` on: that none
-    has come until then is known.
-    """
-    s[layout.AWAITED] = stops.size
-    q = s[layout.RECORDS]
-    for r in range(stops.size):
-        s[q + layout.STOP_TOKENS] = stops[r]
-        s[q + layout.MAX_TOKENS] = max(s[q + layout.MAX_TOKENS], stops[r])
-        q += layout.RECORD
-    for slot in range(s[layout.BATCHES]):
-        if f[layout.BATCH_END + slot] > f[layout.BATCH_START + slot]:  # not one that only preempts
-            f[layout.BATCH_END + slot] = max(f[layout.BATCH_END + slot], overdue_s)
-            f[layout.GPU_FREE] = max(f[layout.GPU_FREE], overdue_s)
-    for i in range(s[layout.NEXT_ARRIVAL], s[layout.LAST_ARRIVAL]):
-        if s[i] >= s[layout.BACKGROUND]:
-            f[s[s[i] + layout.TIMES] + layout.ARRIVAL] += as_of_s
-
-
-@compiled
-def _join(s: Ints, f: Floats, row: int, head: Ints, arrival_s: float) -> None:
-    """Put one sequence into its spare record, behind all arrivals but those only expected."""
-    q = s[layout.RECORDS] + row * layout.RECORD
-    for field in range(head.size):
-        s[q + field] = head[field]
-    f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s
-    i = s[layout.LAST_ARRIVAL]
-    while i > s[layout.NEXT_ARRIVAL] and s[i - 1] >= s[layout.BACKGROUND]:
-        s[i] = s[i - 1]
-        s[s[i] + layout.PRIORITY] = max(s[s[i] + layout.PRIORITY], s[q + layout.PRIORITY])
-        i -= 1
-    s[i] = q
-    s[layout.LAST_ARRIVAL] += 1
-    s[layout.AWAITED] += 1
-
-
-@compiled
 def _culprit(s: Ints) -> int:
     """Row of the request that keeps a run from its end: the first that runs, else the first that waits."""
     first = s[layout.RUNNING_QUEUE] if s[layout.RUNNING_COUNT] > 0 else s[layout.WAITING_HEAD]
@@ -121,19 +83,16 @@ def _preemptions(s: Ints, count: int) -> int:
 
 
 @compiled_allocating
-def run_alone(
-    template: Ints, times: Floats, stops: Ints, overdue_s: float, as_of_s: float
-) -> tuple[Floats, Ints, int]:
+def run_alone(heads: Ints, head_times: Floats, others: int) -> tuple[Floats, Ints, int]:
     """(scenarios, others) finish times and (scenarios,) preemptions without a newcomer; the row of a request
-    that keeps a run from its end, -1 if all end.
+    that keeps a run from its end, -1 if all end. ``heads``: see ``head_starts``.
     """
-    scenarios, others = stops.shape
+    scenarios = len(heads)
     finishes = np.empty((scenarios, others))
     preemptions = np.empty(scenarios, np.int64)
-    s, f = np.empty_like(template), np.empty_like(times)
+    s, f = np.empty_like(heads[0]), np.empty_like(head_times[0])
     for scenario in range(scenarios):
-        s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], overdue_s, as_of_s)
+        s[:], f[:] = heads[scenario], head_times[scenario]
         if run(s, f) != IDLE:
             return finishes, preemptions, _culprit(s)
         for r in range(others):
@@ -143,37 +102,47 @@ def run_alone(
     return finishes, preemptions, -1
 
 
-@compiled_allocating
-def ask_template(
-    template: Ints,
-    times: Floats,
-    stops: Ints,
-    newcomer: Ints,
-    moments: Floats,
-    finishes: Floats,
-    preemptions: Ints,
-) -> tuple[Floats, int]:
-    """(scenarios, entries) answers; ``newcomer``: (scenarios, sequences, fields) heads of its records;
-    ``moments``: when it arrives, a late step ends, and others are expected from. And the row of a request
-    that keeps a run from its end, -1 if all end.
+class About(NamedTuple):
+    """What questions are about: a state, and how far each scenario is the same for all of them."""
 
+    template: Ints
+    times: Floats
+    stops: Ints
+    """(scenarios, others) where the responses end."""
+    overdue_s: float
+    """When a late step ends."""
+    as_of_s: float
+    """From when on others are expected."""
+    heads: Ints
+    head_times: Floats
+
+
+@compiled_allocating
+def ask_about(
+    about: About, newcomer: Ints, arrival_s: float, finishes: Floats, preemptions: Ints
+) -> tuple[Floats, int]:
+    """(scenarios, entries) answers, and the row of a request that keeps a run from its end, -1 if all end.
+
+    ``newcomer``: (scenarios, sequences, fields) heads of its records.
     Without a baseline (no ``finishes``) the entries on the others stay zero.
     """
-    scenarios, others = stops.shape
+    scenarios, others = about.stops.shape
     sequences = newcomer.shape[1]
     answers = np.zeros((scenarios, ENTRIES))
-    s, f = np.empty_like(template), np.empty_like(times)
+    s, f = np.empty_like(about.template), np.empty_like(about.times)
     for scenario in range(scenarios):
-        s[:], f[:] = template, times
-        _set_stage(s, f, stops[scenario], moments[1], moments[2])
+        s[:], f[:] = about.heads[scenario], about.head_times[scenario]
+        if not can_join(s, f, arrival_s):
+            s[:], f[:] = about.template, about.times
+            stage(s, f, about.stops[scenario], about.overdue_s, about.as_of_s)
         for number in range(sequences):
-            _join(s, f, others + number, newcomer[scenario, number], moments[0])
+            join(s, f, others + number, newcomer[scenario, number], arrival_s)
         if len(preemptions) == 0:  # what becomes of the others later is not asked
             s[layout.FOREGROUND] = s[layout.RECORDS] + others * layout.RECORD
             s[layout.AWAITED] = sequences
         if run(s, f) != IDLE:
             return answers, _culprit(s)
-        _note_fate(s, f, others, sequences, moments[0], answers[scenario])
+        _note_fate(s, f, others, sequences, arrival_s, answers[scenario])
         if len(preemptions) > 0:
             _note_harm(s, f, finishes[scenario], answers[scenario])
             answers[scenario, PREEMPTIONS] = _preemptions(s, others + sequences) - preemptions[scenario]

@@ -287,13 +287,13 @@ def test_lengths_for_other_requests_than_the_states_are_refused(latency: KernelL
 COUNT_COMPILED = """
 import numpy as np
 from block.latency.table import TableLatency
-from block.simulation import expectation, placing, what_if, what_if_runs
+from block.simulation import expectation, head_start, placing, what_if, what_if_runs
 from block.types import Arrival
 from exp.bench_state import NEWCOMER, BenchState
 from exp.bench_what_if import LATENCY
 
 def compiled():
-    made = {**vars(placing), **vars(what_if), **vars(what_if_runs), **vars(expectation)}
+    made = {**vars(placing), **vars(what_if), **vars(what_if_runs), **vars(head_start), **vars(expectation)}
     return {name: len(f.signatures) for name, f in made.items() if hasattr(f, "signatures")}
 
 model = TableLatency.load(LATENCY)
@@ -303,7 +303,7 @@ lengths = np.asfortranarray(np.full((4, 21), 300))
 asked = what_if.WhatIf(BenchState(10, 10, 30).build(), model, lengths, [Arrival("c", 0.0, 9, 9, 9)])
 asked.ask(what_if.Newcomer(NEWCOMER, (5, 50, 100, 300)))
 assert compiled() == before, (before, compiled())
-print(before["ask_template"], before["place"], len(before))
+print(before["ask_about"], before["place"], len(before))
 """
 
 
