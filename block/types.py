@@ -99,6 +99,7 @@ class InFlightStep:
 
     step: int
     submit_s: float
+    """Of the oldest one, its predecessor's end if that was later: only then it began."""
     shape: BatchShape
 
 

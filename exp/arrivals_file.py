@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from block.errors import ConfigError, StateError
@@ -24,14 +24,16 @@ Time = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 
 
-def _written(text: str) -> str:
+def _identity(value: Any) -> int | str:
     """JSON can name halves of characters, which no file can hold."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("identity", "must be a text or a whole number")
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         raise PydanticCustomError("half_character", "must be text that UTF-8 can write")
-    return text
+    return value
 
 
-Identity = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True), AfterValidator(_written)]
+Identity = Annotated[int | str, PlainValidator(_identity)]
 
 
 class ArrivalLine(Settings):
@@ -41,7 +43,7 @@ class ArrivalLine(Settings):
     arrival_s: Time = Field(description="When it arrives, on the simulation's clock.")
     prompt_tokens: Tokens
     output_tokens: Tokens = Field(description="Where its response ends; the engine knows it as max_tokens.")
-    priority: Annotated[int, Field(strict=True, ge=-(2**31), le=2**31 - 1)] = Field(
+    priority: Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)] = Field(
         0, description="Lower is more urgent; counts under the priority policy."
     )
     block_hashes: tuple[Identity, ...] = Field(
@@ -136,12 +138,7 @@ def _parse(source: str, text: bytes) -> ArrivalLine:
     try:
         return ArrivalLine.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(_clearest(error.errors()))}") from error
-
-
-def _clearest(errors: Sequence[Any]) -> Any:
-    """Of a value that may be a number or a text, the error of what it is."""
-    return next((error for error in errors if error["type"] == "half_character"), errors[0])
+        raise ConfigError(f"{source}: {_explain(error.errors()[0])}") from error
 
 
 def _explain(item: Any) -> str:

@@ -6,6 +6,7 @@ Knows no sockets and no clock: the time comes in by call.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from block.messages import CandidateRequest, PredictResponse, RequestFacts, Stat
 from block.simulation.background import Background
 from block.simulation.memory import Ints
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import EngineLoad, EngineState, Prediction, PredictionSpread
+from block.types import Arrival, EngineLoad, EngineState, Prediction, PredictionSpread
 from predictor.arrival_process import ArrivalProcess
 from predictor.ledger import Ledger, length_of, router_id
 from predictor.mirror import Mirror
@@ -158,7 +159,8 @@ class Forecaster:
             if what_if.scenarios == scenarios and what_if.sequences == sequences:
                 return what_if
         lengths, background = scene.scenarios(scenarios), self._background(now_s)
-        what_if = self._back_end(scene.columns, self._model, lengths, scene.coming, background, sequences)
+        coming = _come_by(now_s, scene.coming)
+        what_if = self._back_end(scene.columns, self._model, lengths, coming, background, sequences)
         self._what_if = (scene, what_if)
         return what_if
 
@@ -171,6 +173,11 @@ class Forecaster:
 
     def _background(self, now_s: float) -> Background | None:
         return None if self._arrivals is None else self._arrivals.expected(now_s)
+
+
+def _come_by(now_s: float, committed: tuple[Arrival, ...]) -> tuple[Arrival, ...]:
+    """Choices are made before the question, even where the time of day has been set back since."""
+    return tuple(each if each.arrival_s <= now_s else replace(each, arrival_s=now_s) for each in committed)
 
 
 def _scenario_lengths(

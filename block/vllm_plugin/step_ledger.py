@@ -8,6 +8,7 @@ predecessor ended, whichever was later.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from block.errors import StateError
 from block.types import BatchShape, InFlightStep, StepRecord
@@ -25,8 +26,11 @@ class StepLedger:
 
     @property
     def in_flight(self) -> tuple[InFlightStep, ...]:
-        """Submitted and not ended, oldest first."""
-        return tuple(self._in_flight)
+        """Submitted and not ended, oldest first; see ``InFlightStep``."""
+        if not self._in_flight:
+            return ()
+        oldest, *newer = self._in_flight
+        return replace(oldest, submit_s=max(oldest.submit_s, self._previous_end_s)), *newer
 
     def advance(self, capture: Capture) -> tuple[StepRecord, ...]:
         """Take in the ends and then the new step of a capture; returns the steps that ended.

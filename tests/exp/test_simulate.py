@@ -286,7 +286,9 @@ def test_every_engine_setting_is_needed(name: str, files: Files, capsys: pytest.
         (request("b", arrival_s=2.0, abort_s=1.0), "abort_s = 1.0"),
         (request("b", length=3), "length: unknown"),
         ({"id": "b"}, "arrival_s: missing"),
-        (request("\ud800"), "must be text that UTF-8 can write"),
+        (request(True), "id = True: must be a text or a whole number"),
+        (request("b", block_hashes=["x", 1.5]), "block_hashes.1 = 1.5: must be a text or a whole number"),
+        (request("\ud800"), "id = '\\ud800': must be text that UTF-8 can write"),
         ('{"id": "b", "arrival_s": 0, "arrival_s": 1}', "'arrival_s' is given twice"),
     ],
 )

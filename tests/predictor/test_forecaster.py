@@ -50,6 +50,15 @@ def test_committed_choices_delay_and_are_counted() -> None:
     assert after.load.unprocessed_tokens == before.load.unprocessed_tokens + 2300
 
 
+def test_choices_made_before_the_time_of_day_was_set_back_delay_as_before() -> None:
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    forecaster.ledger.commit(CandidateRequest("other", 2000, 300, 300), 1100.0)
+    answer = forecaster.predict(NEW, 100.0)
+    forecaster = _forecaster(["chatcmpl-a-00000000"])
+    forecaster.ledger.commit(CandidateRequest("other", 2000, 300, 300), 100.0)
+    assert answer.prediction == forecaster.predict(NEW, 100.0).prediction
+
+
 def test_several_sequences_cost_what_as_many_requests_do() -> None:
     forecaster = _forecaster(["chatcmpl-a-00000000"])
     one, four = (forecaster.predict(replace(NEW, sequences=count, samples=count), 100.0) for count in (1, 4))

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from vllm import SamplingParams
 
 from block.errors import FeedError
-from block.types import BatchShape, EngineState, InFlightStep, RequestState, RequestStatus, StepRecord
+from block.latency.base import KernelLatency
+from block.latency.calibration import CalibratedLatency
+from block.simulation.what_if import Newcomer, WhatIf
+from block.types import (
+    Arrival,
+    BatchShape,
+    EngineState,
+    InFlightStep,
+    RequestState,
+    RequestStatus,
+    StepRecord,
+)
 from block.vllm_plugin.capture import Capturer
 from block.vllm_plugin.feed_state import FeedState
 from block.vllm_plugin.limits import engine_limits
@@ -48,6 +59,7 @@ ABORT = st.tuples(st.just("abort"), st.integers(0, 10))
 TURNS = st.tuples(st.just("turns"), st.integers(1, 12))
 WORKLOAD = st.lists(st.one_of(ARRIVAL, ARRIVAL, ABORT, TURNS), max_size=40)
 REQUEST_NUMBERS = itertools.count()
+STEPS_OF_10_MS = CalibratedLatency("steps of 10 ms", KernelLatency((0.0, 1000.0), (0.01, 0.01)))
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
@@ -61,6 +73,7 @@ class Witness:
 
     engine: VirtualEngine
     on_capture: Callable[[bytes | None], None] = lambda frame: None
+    step_s: Callable[[int], float] = lambda step: 0.01 + 0.001 * (step % 7)
     now_s: float = 1_000.0
     preemptions: int = 0
     steps: int = 0
@@ -108,7 +121,7 @@ class Witness:
         output = self.engine.under_way[0][0]
         if output.num_scheduled_tokens:
             oldest = self.under_way.pop(0)
-            latency_s = 0.01 + 0.001 * (oldest.step % 7)
+            latency_s = self.step_s(oldest.step)
             self.gpu_free_s = max(oldest.submit_s, self.gpu_free_s) + latency_s
             self.now_s = self.gpu_free_s
             record = StepRecord(oldest.step, oldest.submit_s, self.now_s, latency_s, oldest.shape)
@@ -135,7 +148,10 @@ class Witness:
             waiting=tuple(self._request(request) for request in waiting),
             free_blocks=scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
             preemptions=self.preemptions,
-            in_flight=tuple(self.under_way),
+            # None of them has begun before the end of the latest step that is over.
+            in_flight=tuple(
+                replace(step, submit_s=max(step.submit_s, self.gpu_free_s)) for step in self.under_way
+            ),
         )
 
     def _request(self, request: Any) -> RequestState:
@@ -242,6 +258,23 @@ def test_mirror_recovers_from_lost_messages_by_a_snapshot(
 
     witness.on_capture = lose_or_compare
     witness.play(workload)
+
+
+@pytest.mark.parametrize("variant", ["sync", "async"])
+def test_a_what_if_foresees_when_vllm_gives_the_newcomers_first_token(variant: str) -> None:
+    witness = Witness(VirtualEngine(VARIANTS[variant]), step_s=lambda _: 0.01)
+    mirror = snapshot_mirror(witness)
+    witness.on_capture = lambda frame: None if frame is None else mirror.apply_bytes(frame)
+    witness._add(20, 60, 0, 0)
+    for _ in range(9):
+        witness.turn()
+    asked_s = witness.now_s - 0.004  # while the step was under way that has ended since
+    arrival = Arrival("new", asked_s, 30, 5, 5)
+    foreseen, _ = WhatIf(mirror.columns(), STEPS_OF_10_MS).ask(Newcomer.certain(arrival))
+    newcomer = witness.engine.scheduler.requests[witness._add(30, 5, 1, 0)]
+    while newcomer.num_output_tokens == 0:
+        witness.turn()
+    assert foreseen.ttft_s == pytest.approx(witness.now_s - asked_s)
 
 
 def test_the_workloads_reach_preemption_and_cache_hits() -> None:
