@@ -85,6 +85,7 @@ class LatencyReport:
             "form_median_error": round(self.table.median_error, 4),
             "form_p90_error": round(self.table.p90_error, 4),
             "covered_share": round(self.table.covered_share, 4),
+            "assumed_share": round(self.table.assumed_share, 4),
         }
 
     def file(self) -> str:
@@ -140,6 +141,7 @@ class LatencyReport:
             "off on unseen batches", f"{self.table.median_error:.1%} median, {self.table.p90_error:.1%} p90"
         )
         table.add_row("batches within the profile", f"{self.table.covered_share:.0%}")
+        table.add_row("assumed of a batch's time", f"{self.table.assumed_share:.1%} on average")
         table.add_row("covers one decode", str(self.table.covers(BatchShape(0, 1, 16, 0, 1))))
         table.add_row("built in", f"{self.build_s:.1f} s, {self.build_mb:.0f} MB")
         return table

@@ -40,7 +40,7 @@ class Forest:
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, axes)."""
-        return Timings(np.exp(self._trees.predict(np.log1p(shapes))), _inside(self.samples, shapes))
+        return Timings.measured(np.exp(self._trees.predict(np.log1p(shapes))), _inside(self.samples, shapes))
 
     @cached_property
     def _trees(self) -> Any:
@@ -68,7 +68,7 @@ class Rising:
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, axes)."""
-        return Timings(self._rows(shapes) @ self._terms, _inside(self.samples, shapes))
+        return Timings.measured(self._rows(shapes) @ self._terms, _inside(self.samples, shapes))
 
     @cached_property
     def _terms(self) -> Floats:

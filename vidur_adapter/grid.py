@@ -45,7 +45,8 @@ class Grid:
         """``shapes`` is (shapes, axes)."""
         found = [_look_up(self._root, tuple(shape)) for shape in shapes.tolist()]
         seconds = np.array([seconds for seconds, _ in found])
-        return Timings(np.maximum(seconds, 0.0), np.array([covered for _, covered in found], dtype=bool))
+        covered = np.array([covered for _, covered in found], dtype=bool)
+        return Timings.measured(np.maximum(seconds, 0.0), covered)
 
     @cached_property
     def _root(self) -> _Axis:

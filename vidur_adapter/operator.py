@@ -1,4 +1,4 @@
-"""The operator contract: shapes in, seconds out, and whether the measurements cover the shape.
+"""The operator contract: shapes in, seconds out, and how far measurements stand behind them.
 
 An operator is one kernel or one group of kernels of one layer: a projection, attention, an all-reduce.
 Where its figures come from is its reader's matter.
@@ -24,14 +24,32 @@ class Timings:
 
     seconds: Floats
     covered: Flags
-    """False where the figure was extrapolated."""
+    """False where measurements had to be extrapolated."""
+    assumed_s: Floats
+    """Of the seconds: from datasheets and stand-ins, where nothing was measured."""
+
+    @classmethod
+    def measured(cls, seconds: Floats, covered: Flags) -> Self:
+        """From measurements alone."""
+        return cls(seconds, covered, np.zeros(len(seconds)))
+
+    @classmethod
+    def assumed(cls, seconds: Floats) -> Self:
+        """From no measurement, so that none is left behind either."""
+        return cls(seconds, np.ones(len(seconds), dtype=bool), seconds)
 
     def __add__(self, other: Timings) -> Timings:
-        return Timings(self.seconds + other.seconds, self.covered & other.covered)
+        return Timings(
+            self.seconds + other.seconds, self.covered & other.covered, self.assumed_s + other.assumed_s
+        )
 
     def scaled(self, factor: float) -> Timings:
         """The same, ``factor`` times."""
-        return Timings(self.seconds * factor, self.covered)
+        return Timings(self.seconds * factor, self.covered, self.assumed_s * factor)
+
+    def if_covered(self, also: Flags) -> Timings:
+        """The same, covered only where ``also`` holds."""
+        return Timings(self.seconds, self.covered & also, self.assumed_s)
 
 
 class Operator(Protocol):

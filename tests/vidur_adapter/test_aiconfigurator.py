@@ -66,6 +66,16 @@ def test_what_the_tables_lack_is_marked_as_assumed(tmp_path: Path) -> None:
     }
 
 
+def test_what_datasheets_say_of_a_step_is_told_batch_by_batch(tmp_path: Path) -> None:
+    model = KernelTables(kernel_tables(tmp_path), MODEL).build("h100")
+    batch = StepBatch((), (1024.0,) * 64)
+    assumed = sum(seconds for _, seconds, origin, _ in model.shares(batch) if origin == "assumed")
+    timing = model.time([batch])
+    assert timing.covered[0]  # no measurement was left behind
+    assert timing.assumed_s[0] == pytest.approx(assumed)
+    assert 0 < timing.assumed_s[0] < timing.seconds[0] / 2
+
+
 def test_devices_and_precisions_without_tables_are_refused_by_name(tmp_path: Path) -> None:
     system = kernel_tables(tmp_path)
     with pytest.raises(PackError, match="num_gpus = 4: not measured; has 2"):
