@@ -90,6 +90,10 @@ class Samples:
         told = np.isfinite(seconds) & np.all([np.isfinite(column) for column in columns], axis=0)
         return cls(name, axes, np.column_stack(columns)[told], seconds[told])
 
+    def only(self, rows: Flags) -> Self:
+        """Some of them."""
+        return type(self)(self.name, self.axes, self.shapes[rows], self.seconds[rows])
+
     def merged(self) -> Self:
         """Repeated measurements of one shape become their median; sorted by shape."""
         shapes, group = np.unique(self.shapes, axis=0, return_inverse=True)
@@ -97,3 +101,9 @@ class Samples:
         parts = np.split(self.seconds[order], np.cumsum(np.bincount(group))[:-1])
         medians = np.array([np.median(part) for part in parts])
         return type(self)(self.name, self.axes, shapes, medians)
+
+
+def within(samples: Samples, shapes: Floats) -> Flags:
+    """Which shapes lie between the smallest and the largest measured along every axis."""
+    low, high = samples.shapes.min(axis=0), samples.shapes.max(axis=0)
+    return np.asarray(np.all((shapes >= low) & (shapes <= high), axis=1))

@@ -13,7 +13,7 @@ from block.errors import PackError
 from block.latency.dimensions import ModelDimensions
 from vidur_adapter.aiconfigurator import ContinuedPrompt, KernelTables, Product
 from vidur_adapter.batch import StepBatch
-from vidur_adapter.estimators import ESTIMATORS
+from vidur_adapter.estimators import ESTIMATORS, estimator
 from vidur_adapter.grid import Grid
 from vidur_adapter.operator import Samples
 from vidur_adapter.parquet_file import ParquetFile
@@ -52,9 +52,9 @@ def test_products_beyond_the_table_are_extrapolated_with_a_flag(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_can_be_chosen_for_kernel_tables(tmp_path: Path, name: str) -> None:
-    model = KernelTables(kernel_tables(tmp_path), MODEL, make=ESTIMATORS[name]).build("h100")
+    model = KernelTables(kernel_tables(tmp_path), MODEL, make=estimator(name)).build("h100")
     kinds = {type(part.operator.by_tokens) for part in model.parts if isinstance(part.operator, Product)}
-    assert kinds == {ESTIMATORS[name]}
+    assert {kind.__name__.lower() for kind in kinds} == {name}
     assert model.time([StepBatch(((64.0, 0.0),), (1024.0,) * 8)]).seconds[0] > 0
 
 

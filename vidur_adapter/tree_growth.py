@@ -1,0 +1,56 @@
+"""Grows forests with scikit-learn, in a process of its own: nothing of that library stays behind.
+
+    python -m vidur_adapter.tree_growth < SAMPLES > TREES
+
+Arrays in and out (``array_list``): shapes and values of each forest to grow, then the four of its ``Trees``.
+Importing scikit-learn alone takes 105 MB, ten times as much as all the trees of a model.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from block.latency.least_squares import Floats
+from vidur_adapter.array_list import packed, unpacked
+from vidur_adapter.trees import LEAF, Trees
+
+_TREES = 30
+
+
+def grown(shapes: Floats, values: Floats) -> Trees:
+    """A random forest: every tree from as many samples as there are, drawn with repetition."""
+    source = np.random.default_rng(0)
+    return Trees.joined([_tree(shapes, values, source) for _ in range(_TREES)])
+
+
+def _tree(shapes: Floats, values: Floats, source: np.random.Generator) -> Trees:
+    from sklearn.tree import DecisionTreeRegressor
+
+    count = len(values)
+    drawn = np.bincount(source.integers(count, size=count), minlength=count)
+    tree = DecisionTreeRegressor(random_state=0).fit(shapes, values, sample_weight=drawn).tree_
+    return Trees(
+        np.where(tree.feature < 0, LEAF, tree.feature).astype(np.int8),
+        np.where(tree.feature < 0, tree.value[:, 0, 0], _rounded_down(tree.threshold)).astype(np.float32),
+        tree.children_right.astype(np.int32),
+        np.zeros(1, dtype=np.int32),
+    )
+
+
+def _rounded_down(thresholds: Floats) -> Floats:
+    """To 32 bits, in which shapes are compared: they lie on the same sides as before."""
+    rounded = thresholds.astype(np.float32)
+    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def main() -> None:
+    """Standard input to standard output."""
+    samples = unpacked(sys.stdin.buffer.read())
+    forests = [grown(*pair) for pair in zip(samples[::2], samples[1::2], strict=True)]
+    sys.stdout.buffer.write(packed(array for trees in forests for array in trees.arrays))
+
+
+if __name__ == "__main__":
+    main()
