@@ -9,6 +9,7 @@ Importing scikit-learn alone takes 105 MB, ten times as much as all the trees of
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -20,20 +21,18 @@ _TREES = 30
 
 
 def grown(shapes: Floats, values: Floats) -> Trees:
-    """A random forest: every tree from as many samples as there are, drawn with repetition."""
-    source = np.random.default_rng(0)
-    return Trees.joined([_tree(shapes, values, source) for _ in range(_TREES)])
+    """scikit-learn's random forest, in the form that is kept."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(n_estimators=_TREES, random_state=0).fit(shapes, values)
+    return Trees.joined([_kept(tree.tree_) for tree in forest.estimators_])
 
 
-def _tree(shapes: Floats, values: Floats, source: np.random.Generator) -> Trees:
-    from sklearn.tree import DecisionTreeRegressor
-
-    count = len(values)
-    drawn = np.bincount(source.integers(count, size=count), minlength=count)
-    tree = DecisionTreeRegressor(random_state=0).fit(shapes, values, sample_weight=drawn).tree_
+def _kept(tree: Any) -> Trees:
+    leaf = tree.feature < 0
     return Trees(
-        np.where(tree.feature < 0, LEAF, tree.feature).astype(np.int8),
-        np.where(tree.feature < 0, tree.value[:, 0, 0], _rounded_down(tree.threshold)).astype(np.float32),
+        np.where(leaf, LEAF, tree.feature).astype(np.int8),
+        np.where(leaf, tree.value[:, 0, 0], _rounded_down(tree.threshold)).astype(np.float32),
         tree.children_right.astype(np.int32),
         np.zeros(1, dtype=np.int32),
     )

@@ -24,19 +24,15 @@ def samples(count: int = 400) -> Samples:
 
 
 def test_trees_answer_as_those_that_they_were_made_of() -> None:
-    """One draw of scikit-learn's own forest after the other, on shapes that lie on thresholds, too."""
-    from sklearn.tree import DecisionTreeRegressor
+    """Also for shapes that lie on the very bounds of splits."""
+    from sklearn.ensemble import RandomForestRegressor
 
     measured = samples()
     x, y = np.log1p(measured.shapes), np.log(measured.seconds)
-    source, theirs = np.random.default_rng(0), []
-    for _ in range(30):
-        drawn = np.bincount(source.integers(len(y), size=len(y)), minlength=len(y))
-        theirs.append(DecisionTreeRegressor(random_state=0).fit(x, y, sample_weight=drawn))
-    edges = [(bound, bound) for tree in theirs for bound in tree.tree_.threshold[:4]]
+    theirs = RandomForestRegressor(n_estimators=30, random_state=0).fit(x, y)
+    edges = [(bound, bound) for tree in theirs.estimators_ for bound in tree.tree_.threshold[:4]]
     asked = np.vstack([x, x[:200] / 2 + x[200:] / 2, edges])
-    expected = np.mean([tree.predict(asked) for tree in theirs], axis=0)
-    assert grown(x, y).mean(asked).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    assert grown(x, y).mean(asked).tolist() == pytest.approx(theirs.predict(asked).tolist(), rel=1e-6)
 
 
 def test_a_forest_is_close_to_what_it_was_measured_on() -> None:
