@@ -38,27 +38,26 @@ class MixedAttention:
     def time(self, batches: Iterable[StepBatch]) -> Timings:
         """One entry per batch; without a table of unevenness, contexts count by their mean alone."""
         every = list(batches)
-        at_mean, at_longest = self._at(every, _means(every)), self._at(every, _longest(every))
-        extra_s, measured = self._unevenness(every, at_longest.seconds - at_mean.seconds)
-        return Timings(
-            at_mean.seconds + extra_s,
-            at_mean.covered & at_longest.covered,
-            np.where(measured, 0.0, extra_s),
-        )
+        before = [_tokens_before(batch) for batch in every]
+        at_both = self._at([*every, *every], np.array([*before, *before]), [*_means(every), *_longest(every)])
+        (at_mean_s, at_longest_s), covered = np.split(at_both.seconds, 2), np.split(at_both.covered, 2)
+        extra_s, measured = self._unevenness(every, before, at_longest_s - at_mean_s)
+        return Timings(at_mean_s + extra_s, covered[0] & covered[1], np.where(measured, 0.0, extra_s))
 
-    def _unevenness(self, batches: list[StepBatch], way_s: Floats) -> tuple[Floats, Flags]:
+    def _unevenness(
+        self, batches: list[StepBatch], before: list[float], way_s: Floats
+    ) -> tuple[Floats, Flags]:
         """What it costs of the way to all contexts at the longest, and where that was measured."""
         if self.skew is None:
             return np.zeros(len(batches)), np.ones(len(batches), dtype=bool)
-        found = [self.skew.share(batch, max(_tokens_before(batch), 0.0)) for batch in batches]
+        found = [self.skew.share(*facts) for facts in zip(batches, before, strict=True)]
         shares = np.array([share for share, _ in found])
         return np.maximum(shares * way_s, 0.0), np.array([measured for _, measured in found], dtype=bool)
 
-    def _at(self, batches: list[StepBatch], contexts: list[float]) -> Timings:
+    def _at(self, batches: list[StepBatch], before: Floats, contexts: list[float]) -> Timings:
         """With all decodes at one context; several short chunks cost less than one long one."""
-        before = np.array([_tokens_before(batch) for batch in batches])
-        facts = zip(batches, before.tolist(), contexts, strict=True)
-        rows = np.array([(each.prefill_tokens, len(each.contexts), abs(b), c) for each, b, c in facts])
+        chunks, decodes = [each.prefill_tokens for each in batches], [len(each.contexts) for each in batches]
+        rows = np.column_stack([chunks, decodes, np.abs(before), contexts])
         timing, short = self.table.time(rows), np.flatnonzero(before < 0)
         if not len(short):
             return timing

@@ -115,19 +115,20 @@ class OperatorModel:
 
     def _by(self, basis: Basis, counts: Floats) -> Timings:
         """Of all operators that depend on one count; each count is worked out once."""
-        new = np.array([count for count in np.unique(counts).tolist() if (basis, count) not in self._known])
-        parts = [part for part in self.parts if part.basis == basis]
-        if len(new):
-            total = Timings.assumed(np.zeros(len(new)))
-            for part in parts:
-                total = total + _time_part(part, new)
-            facts = zip(total.seconds.tolist(), total.covered.tolist(), total.assumed_s.tolist(), strict=True)
-            self._known.update(
-                {(basis, count): fact for count, fact in zip(new.tolist(), facts, strict=True)}
-            )
-        found = [self._known[basis, count] for count in counts.tolist()]
+        asked = counts.tolist()
+        if new := sorted({count for count in asked if (basis, count) not in self._known}):
+            self._learn(basis, new)
+        found = [self._known[basis, count] for count in asked]
         covered = np.array([covered for _, covered, _ in found], dtype=bool)
         return Timings(np.array([s for s, _, _ in found]), covered, np.array([a for _, _, a in found]))
+
+    def _learn(self, basis: Basis, counts: list[float]) -> None:
+        total = Timings.assumed(np.zeros(len(counts)))
+        for part in self.parts:
+            if part.basis == basis:
+                total = total + _time_part(part, np.array(counts))
+        facts = zip(total.seconds.tolist(), total.covered.tolist(), total.assumed_s.tolist(), strict=True)
+        self._known.update({(basis, count): fact for count, fact in zip(counts, facts, strict=True)})
 
     def _constant(self, requests: Floats) -> Timings:
         seconds = self.constants.step_s + self.constants.request_s * requests

@@ -48,14 +48,15 @@ class SkewTable:
         )
 
     def share(self, batch: StepBatch, before: float) -> tuple[float, bool]:
-        """For a batch, and whether its bin was measured; ``before`` are the tokens before its chunk."""
+        """For a batch, and whether its bin was measured; ``before``: tokens before its chunk, if positive."""
         longest, shortest = max(batch.contexts, default=0.0), min(batch.contexts, default=0.0)
         if longest <= shortest:  # one decode, none, or all alike
             return 0.0, True
         long_share = (batch.mean_context - shortest) / (longest - shortest)
-        asked = (len(batch.contexts), long_share, longest, before)
+        asked = (len(batch.contexts), long_share, longest, max(before, 0.0))
         chunks, *bins = self.bounds
-        chunk = min(chunks, key=lambda measured: abs(measured - batch.prefill_tokens))
+        tokens = batch.prefill_tokens
+        chunk = min(chunks, key=lambda measured: abs(measured - tokens))
         key = tuple(
             ends[min(bisect_left(ends, value), len(ends) - 1)]
             for ends, value in zip(bins, asked, strict=True)
