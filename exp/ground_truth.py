@@ -33,7 +33,12 @@ ModelConfig = Annotated[
 Blocks = Annotated[
     int | None, typer.Option(min=2, help="KV blocks, where meta.json has none; else memory never binds.")
 ]
-Fit = Annotated[bool, typer.Option(help="Fit two constants to each half too: some 20 simulations more.")]
+Fit = Annotated[
+    bool,
+    typer.Option(
+        help="Fit two constants to each half too: some 20 simulations more, 5 s per 50,000 steps each."
+    ),
+]
 Plot = Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
