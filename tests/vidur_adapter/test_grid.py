@@ -36,6 +36,13 @@ def test_beyond_the_measurements_the_last_line_goes_on_and_says_so() -> None:
     assert not timing.covered.any()
 
 
+def test_beyond_measurements_that_end_with_a_fall_nothing_gets_quicker() -> None:
+    noisy = Samples("x", ("n",), np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 2.5]))
+    timing = Grid(noisy).time(np.array([[3.0], [8.0], [100.0]]))
+    assert timing.seconds.tolist() == [2.75, 2.5, 2.5]
+    assert timing.covered.tolist() == [True, False, False]
+
+
 def test_a_ragged_grid_uses_what_each_slice_has() -> None:
     coarse, fine = samples((1, 64), (16, 4096)), samples((8,), (16, 64, 256, 1024, 4096))
     both = Samples(
