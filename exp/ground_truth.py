@@ -23,26 +23,36 @@ if TYPE_CHECKING:
 
 MODELS = Path(__file__).resolve().parent.parent / "config" / "models"
 _LARGEST_GRAPH = 512
+
+Profile = Annotated[Path, typer.Option(help="Layer profile of the GPU and model (meta.yaml, tp1/...).")]
+Run = Annotated[Path, typer.Option(help="Recorded run (meta.json, requests.jsonl).")]
+Workload = Annotated[Path | None, typer.Option(help="With the token ids sent, to follow the prefix cache.")]
+ModelConfig = Annotated[
+    Path | None, typer.Option(help="The model's config.json; by its name in config/models if not given.")
+]
+Blocks = Annotated[
+    int | None, typer.Option(min=2, help="KV blocks, where meta.json has none; else memory never binds.")
+]
+Fit = Annotated[
+    bool,
+    typer.Option(
+        help="Fit two constants to each half too: some 20 simulations more, 5 s per 50,000 steps each."
+    ),
+]
+Plot = Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")]
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(epilog="Example: block-exp ground-truth --profile PROFILES/RTXPRO6000/Llama-3.1-8B --run RUN")
 def ground_truth(
-    profile: Annotated[Path, typer.Option(help="Layer profile of the GPU and model (meta.yaml, tp1/...).")],
-    run: Annotated[Path, typer.Option(help="Recorded run (meta.json, requests.jsonl).")],
-    workload: Annotated[
-        Path | None, typer.Option(help="Its workload with token ids, to follow the prefix cache.")
-    ] = None,
-    model_config: Annotated[
-        Path | None, typer.Option(help="The model's config.json; by its name in config/models if not given.")
-    ] = None,
-    num_gpu_blocks: Annotated[
-        int | None, typer.Option(min=2, help="KV blocks, where meta.json has none; else memory never binds.")
-    ] = None,
-    fit: Annotated[
-        bool, typer.Option(help="Fit two constants to each half too: some 20 simulations more.")
-    ] = True,
-    plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
+    profile: Profile,
+    run: Run,
+    workload: Workload = None,
+    model_config: ModelConfig = None,
+    num_gpu_blocks: Blocks = None,
+    fit: Fit = True,
+    plot: Plot = None,
 ) -> None:
     """Simulate the recorded arrivals from the profile and compare queueing, TTFT, TPOT and E2E.
 

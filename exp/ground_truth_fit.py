@@ -21,6 +21,8 @@ _OUTLIER = 0.03
 """Relative errors beyond this count for less."""
 _MOST_UNEVENNESS = 10.0
 """Beyond this, what is fitted is not unevenness but a run that the simulation does not describe."""
+_ENOUGH: Mapping[str, float] = {"step_s": 2e-6, "unevenness": 0.01}
+"""Once a round moves both by less, they are found."""
 _CHANGES: Mapping[str, float] = {"step_s": 2e-4, "unevenness": 0.2}
 """By which each is varied to see what it does."""
 
@@ -71,6 +73,8 @@ def fit_constants(
         bounded = min(max(found.unevenness, 0.0), _MOST_UNEVENNESS)
         if bounded != found.unevenness:  # at its bound, the other is fitted alone
             found, free = replace(found, unevenness=bounded), ["step_s"]
+        elif all(abs(step) < _ENOUGH[name] for name, step in zip(free, steps.tolist(), strict=True)):
+            break
     return found
 
 

@@ -28,7 +28,8 @@ class GroundTruthReport:
         return (
             f"{run.meta.model}, vLLM {run.meta.vllm_version}, tensor parallel {flags.tensor_parallel_size}, "
             f"{self.truth.engines} engine(s): {len(run.requests)} requests, {first.steps} steps simulated in "
-            f"{first.wall_s:.2f} s; {first.covered_share:.1%} of the steps lie within the profile"
+            f"{first.wall_s:.2f} s; {first.covered_share:.1%} of the steps lie within the profile, "
+            f"{first.assumed_share:.1%} of their time is assumed"
         )
 
     def table(self, variant: Simulated) -> Table:

@@ -40,6 +40,8 @@ class Simulated:
     steps: int
     covered_share: float
     """Of the steps: within what was measured."""
+    assumed_share: float
+    """Of their time: from datasheets and stand-ins."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Replayed:
     def covered_share(self) -> float:
         """Of the steps: within what was measured."""
         return float(np.mean([flag for replay in self.replays for flag in replay.covered]))
+
+    @property
+    def assumed_share(self) -> float:
+        """Of their time: from datasheets and stand-ins."""
+        assumed_s = sum(sum(replay.assumed_s) for replay in self.replays)
+        return assumed_s / sum(sum(replay.step_s) for replay in self.replays)
 
 
 @dataclass(frozen=True)
@@ -118,8 +126,8 @@ class GroundTruth:
         plain = constants == RunConstants()
         found = self._unfitted if plain else self._replay(_ANY_KERNEL, constants.of(self.model))
         errors = LatencyErrors(self.recorded.only(rows), found.times.only(rows))
-        steps, covered = len(found.batches), found.covered_share
-        return Simulated(name, judged, constants, errors, found.wall_s, steps, covered)
+        shares = (found.covered_share, found.assumed_share)
+        return Simulated(name, judged, constants, errors, found.wall_s, len(found.batches), *shares)
 
     @cached_property
     def _unfitted(self) -> Replayed:
@@ -130,8 +138,10 @@ class GroundTruth:
         table = OperatorLatency.of(self.model, self._unfitted.batches, of_a_run=True)
         found = self._replay(table.kernel, None)
         errors = LatencyErrors(self.recorded.only(rows), found.times.only(rows))
-        steps, covered = len(found.batches), table.covered_share
-        return Simulated("as a table", "all", RunConstants(), errors, found.wall_s, steps, covered)
+        shares = (table.covered_share, table.assumed_share)
+        return Simulated(
+            "as a table", "all", RunConstants(), errors, found.wall_s, len(found.batches), *shares
+        )
 
     def _replay(self, kernel: KernelLatency, model: OperatorModel | None) -> Replayed:
         started_s = time.perf_counter()

@@ -29,6 +29,13 @@ Gpu = Annotated[str, typer.Argument(help="A file of config/gpus, by name.")]
 Model = Annotated[str, typer.Argument(help="A folder of config/models, by name.")]
 Source = Annotated[str, typer.Option(help="llmservingsim, vidur or aiconfigurator; the first that has it.")]
 Devices = Annotated[int, typer.Option("--tp", min=1, help="Devices over which tensors are spread.")]
+Stages = Annotated[int, typer.Option("--pp", min=1, help="Stages of a pipeline.")]
+Estimator = Annotated[str, typer.Option(help="grid, rising or forest.")]
+Pack = Annotated[Path | None, typer.Option(help="Recorded steps of such an engine, to fit the constants to.")]
+Seats = Annotated[int, typer.Option("--max-num-seqs", min=1, help="Most requests in one batch.")]
+Budget = Annotated[int, typer.Option("--max-num-batched-tokens", min=2, help="Token budget of one step.")]
+Out = Annotated[Path | None, typer.Option(help="Write it as a latency file for predictors.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")]
 
 
 @app.callback()
@@ -43,15 +50,13 @@ def show(
     source: Source = "",
     data: Data = DATA,
     devices: Devices = 1,
-    stages: Annotated[int, typer.Option("--pp", min=1, help="Stages of a pipeline.")] = 1,
-    estimator: Annotated[str, typer.Option(help="grid, rising or forest.")] = "grid",
-    pack: Annotated[
-        Path | None, typer.Option(help="Recorded steps of such an engine, to fit the constants to.")
-    ] = None,
-    max_num_seqs: Annotated[int, typer.Option(min=1, help="Most requests in one batch.")] = 256,
-    max_num_batched_tokens: Annotated[int, typer.Option(min=2, help="Token budget of one step.")] = 2048,
-    out: Annotated[Path | None, typer.Option(help="Write it as a latency file for predictors.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
+    stages: Stages = 1,
+    estimator: Estimator = "grid",
+    pack: Pack = None,
+    max_num_seqs: Seats = 256,
+    max_num_batched_tokens: Budget = 2048,
+    out: Out = None,
+    plot: Plot = None,
 ) -> None:
     """Print a GPU's step times for a model, and which parts of them are measured, fitted or assumed.
 
@@ -62,9 +67,7 @@ def show(
     from vidur_adapter.sources import Choice
     from vidur_adapter.tabulated import EngineRange
 
-    choice = Choice(
-        gpu, model, data / "profiles", _ROOT / "config", devices=devices, stages=stages, estimator=estimator
-    )
+    choice = Choice(gpu, model, data / "profiles", _ROOT / "config", devices, stages, estimator)
     engine = EngineRange(max_num_seqs, max_num_batched_tokens)
     report = LatencyReport.build(choice, source, engine, None if pack is None else load_pack(pack))
     console = Console(width=_WIDTH)
@@ -95,7 +98,7 @@ def compare(gpu: Gpu, model: Model, source: Source = "", data: Data = DATA, devi
 def silicon(
     data: Data = DATA,
     limit: Annotated[int | None, typer.Option(min=1, help="Judge only the first so many points.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw it into this PNG or SVG file.")] = None,
+    plot: Plot = None,
 ) -> None:
     """Predict the TTFT and TPOT of measured servers from kernel tables; the last line is JSON."""
     from itertools import islice

@@ -19,7 +19,7 @@ from exp.figure_file import save_figure
 from vidur_adapter.attention import MixedAttention, SplitAttention
 from vidur_adapter.batch import StepBatch
 from vidur_adapter.constants import fitted_constants
-from vidur_adapter.estimators import ESTIMATORS, held_out_error
+from vidur_adapter.estimators import ESTIMATORS, estimator, held_out_errors
 from vidur_adapter.model import OperatorModel
 from vidur_adapter.operator import Operator, Samples
 from vidur_adapter.sources import Choice, operator_model
@@ -85,6 +85,7 @@ class LatencyReport:
             "form_median_error": round(self.table.median_error, 4),
             "form_p90_error": round(self.table.p90_error, 4),
             "covered_share": round(self.table.covered_share, 4),
+            "assumed_share": round(self.table.assumed_share, 4),
         }
 
     def file(self) -> str:
@@ -140,6 +141,7 @@ class LatencyReport:
             "off on unseen batches", f"{self.table.median_error:.1%} median, {self.table.p90_error:.1%} p90"
         )
         table.add_row("batches within the profile", f"{self.table.covered_share:.0%}")
+        table.add_row("assumed of a batch's time", f"{self.table.assumed_share:.1%} on average")
         table.add_row("covers one decode", str(self.table.covers(BatchShape(0, 1, 16, 0, 1))))
         table.add_row("built in", f"{self.build_s:.1f} s, {self.build_mb:.0f} MB")
         return table
@@ -147,13 +149,16 @@ class LatencyReport:
 
 def estimator_errors(model: OperatorModel) -> dict[str, dict[str, float]]:
     """Operator -> estimator -> median error on shapes held out."""
-    found = {}
-    for operator in _measured(model):
-        samples: Samples | None = getattr(operator, "samples", None)
-        if samples is not None:
-            errors = {name: held_out_error(samples, make) for name, make in ESTIMATORS.items()}
-            found[operator.name] = {name: round(error, 4) for name, error in errors.items()}
-    return found
+    samples: dict[str, Samples] = {
+        operator.name: each
+        for operator in _measured(model)
+        if (each := getattr(operator, "samples", None)) is not None
+    }
+    errors = [held_out_errors(list(samples.values()), estimator(name)) for name in ESTIMATORS]
+    return {
+        name: {each: round(error, 4) for each, error in zip(ESTIMATORS, row, strict=True)}
+        for name, *row in zip(samples, *errors, strict=True)
+    }
 
 
 def estimator_table(errors: dict[str, dict[str, float]]) -> Table:

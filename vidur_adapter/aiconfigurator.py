@@ -205,8 +205,7 @@ class Product:
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, 1)."""
-        timing = self.by_tokens.time(shapes)
-        return Timings(timing.seconds, timing.covered & self.covered)
+        return self.by_tokens.time(shapes).if_covered(np.full(len(shapes), self.covered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +227,7 @@ class ContinuedPrompt:
         alone, up_to_end = self.whole.time(chunk[:, None]), self.whole.time((chunk + before)[:, None])
         earlier = self.whole.time(before[:, None])
         more = np.where(before > 0, up_to_end.seconds - earlier.seconds, alone.seconds)
-        return Timings(np.maximum(more, alone.seconds), up_to_end.covered)
+        return Timings.measured(np.maximum(more, alone.seconds), up_to_end.covered)
 
 
 def _version(path: Path) -> tuple[int, ...]:

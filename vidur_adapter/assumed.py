@@ -32,7 +32,7 @@ class RooflineProduct:
         reading = weights * self.value_bytes / (self.gpu.memory_bandwidth_gb_s * 1e9)
         computing = 2 * weights * shapes[:, 0] / (self.gpu.dense_tflops * 1e12 * EFFICIENCY.compute)
         seconds = np.maximum(reading / EFFICIENCY.weights_bandwidth, computing) + LAUNCH_S
-        return Timings(seconds, np.ones(len(shapes), dtype=bool))
+        return Timings.assumed(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Streaming:
         """Bytes through memory, and a launch per kernel."""
         per_byte = 1 / (self.gpu.memory_bandwidth_gb_s * 1e9 * EFFICIENCY.weights_bandwidth)
         seconds = shapes[:, 0] * self.bytes_per_row * per_byte + self.kernels * LAUNCH_S
-        return Timings(seconds, np.ones(len(shapes), dtype=bool))
+        return Timings.assumed(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,4 @@ class LinkAllReduce:
         """Bytes through the link, and its latency per hop."""
         hops, share = (1, 1.0) if self.devices == 2 else (2 * (self.devices - 1), 1 / self.devices)
         per_hop = shapes[:, 0] * share / (self.link_gb_s * 1e9) + self.link_latency_s
-        return Timings(hops * per_hop, np.ones(len(shapes), dtype=bool))
+        return Timings.assumed(hops * per_hop)

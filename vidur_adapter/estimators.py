@@ -1,53 +1,24 @@
-"""Operators fitted to their measurements, beside the one that reads them off (``grid``).
+"""How operators are made of measurements: read off (``grid``), or fitted, for few, noisy or scattered ones.
 
-For measurements that are few, noisy or scattered. A forest is what Vidur uses; it knows no trend beyond its
-measurements, where it stays flat. The linear form never falls in any axis and goes on straight.
+A forest is what Vidur uses. The linear form never falls in any axis and goes on straight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from block.errors import ConfigError
 from block.latency.least_squares import Bounds, Floats, fit_relative
+from vidur_adapter.forest import Woodland
 from vidur_adapter.grid import Grid
-from vidur_adapter.operator import Flags, Operator, Samples, Timings
+from vidur_adapter.operator import Operator, Samples, Timings, within
 
 _HELD_OUT_EVERY = 5
 _FIRST_KNOT, _KNOT_RATIO = 8.0, 4.0
-
-
-@dataclass(frozen=True)
-class Forest:
-    """An ``Operator``: scikit-learn's random forest on logarithms."""
-
-    samples: Samples
-
-    @property
-    def name(self) -> str:
-        """The samples'."""
-        return self.samples.name
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The samples'."""
-        return self.samples.axes
-
-    def time(self, shapes: Floats) -> Timings:
-        """``shapes`` is (shapes, axes)."""
-        return Timings(np.exp(self._trees.predict(np.log1p(shapes))), _inside(self.samples, shapes))
-
-    @cached_property
-    def _trees(self) -> Any:
-        from sklearn.ensemble import RandomForestRegressor
-
-        forest = RandomForestRegressor(n_estimators=30, random_state=0)
-        return forest.fit(np.log1p(self.samples.shapes), np.log(np.maximum(self.samples.seconds, 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +39,7 @@ class Rising:
 
     def time(self, shapes: Floats) -> Timings:
         """``shapes`` is (shapes, axes)."""
-        return Timings(self._rows(shapes) @ self._terms, _inside(self.samples, shapes))
+        return Timings.measured(self._rows(shapes) @ self._terms, within(self.samples, shapes))
 
     @cached_property
     def _terms(self) -> Floats:
@@ -90,25 +61,41 @@ class Rising:
         return np.column_stack(columns)
 
 
-ESTIMATORS: Mapping[str, Callable[[Samples], Operator]] = {"grid": Grid, "rising": Rising, "forest": Forest}
+Make = Callable[[Samples], Operator]
+ESTIMATORS: Mapping[str, Callable[[], Make]] = {
+    "grid": lambda: Grid,
+    "rising": lambda: Rising,
+    "forest": lambda: Woodland().plant,
+}
+"""Makers of the operators of one model."""
 
 
-def estimator(name: str) -> Callable[[Samples], Operator]:
-    """By name; raises ConfigError that lists the names."""
+def estimator(name: str) -> Make:
+    """By name, for the operators of one model; raises ConfigError that lists the names."""
     if name not in ESTIMATORS:
         raise ConfigError(f"estimator {name!r}: unknown; known are {', '.join(ESTIMATORS)}")
-    return ESTIMATORS[name]
+    return ESTIMATORS[name]()
 
 
-def held_out_error(samples: Samples, make: Callable[[Samples], Operator]) -> float:
-    """Median relative error on every fifth measured shape, when the others alone are known."""
+def held_out_errors(measured: Sequence[Samples], make: Make) -> list[float]:
+    """Of each: the median relative error on every fifth measured shape, when the others alone are known."""
+    parts = [_parted(samples) for samples in measured]
+    operators = [make(known) for known, _ in parts]
+    return [_median_error(operator, unseen) for operator, (_, unseen) in zip(operators, parts, strict=True)]
+
+
+def _parted(samples: Samples) -> tuple[Samples, Samples | None]:
+    """What is known and what is not; few shapes are all known."""
     merged = samples.merged()
     unseen = np.arange(len(merged.seconds)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY // 2
-    if not unseen.any():
+    return merged.only(~unseen), merged.only(unseen) if unseen.any() else None
+
+
+def _median_error(operator: Operator, unseen: Samples | None) -> float:
+    if unseen is None:
         return float("nan")
-    seen = Samples(samples.name, samples.axes, merged.shapes[~unseen], merged.seconds[~unseen])
-    predicted = make(seen).time(merged.shapes[unseen]).seconds
-    return float(np.median(np.abs(predicted / np.maximum(merged.seconds[unseen], 1e-12) - 1)))
+    predicted = operator.time(unseen.shapes).seconds
+    return float(np.median(np.abs(predicted / np.maximum(unseen.seconds, 1e-12) - 1)))
 
 
 def _knots(most: float) -> list[float]:
@@ -116,8 +103,3 @@ def _knots(most: float) -> list[float]:
     while knots[-1] * _KNOT_RATIO < most:
         knots.append(knots[-1] * _KNOT_RATIO)
     return knots
-
-
-def _inside(samples: Samples, shapes: Floats) -> Flags:
-    low, high = samples.shapes.min(axis=0), samples.shapes.max(axis=0)
-    return np.asarray(np.all((shapes >= low) & (shapes <= high), axis=1))

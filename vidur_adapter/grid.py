@@ -2,7 +2,7 @@
 
 Axis after axis: along the first, the two measured values around the asked one are found; each has its own
 measurements along the second, and so on. So a grid may be ragged, as grids of several profiling runs are.
-Above the last value the last line goes on; below the first, its value holds.
+Above the last value the last line goes on, unless it falls; below the first, its value holds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Grid:
         """``shapes`` is (shapes, axes)."""
         found = [_look_up(self._root, tuple(shape)) for shape in shapes.tolist()]
         seconds = np.array([seconds for seconds, _ in found])
-        return Timings(np.maximum(seconds, 0.0), np.array([covered for _, covered in found], dtype=bool))
+        covered = np.array([covered for _, covered in found], dtype=bool)
+        return Timings.measured(np.maximum(seconds, 0.0), covered)
 
     @cached_property
     def _root(self) -> _Axis:
@@ -77,4 +78,6 @@ def _look_up(axis: _Axis | float, shape: tuple[float, ...]) -> tuple[float, bool
     low_s, low_covered = _look_up(axis.below[above - 1], rest)
     high_s, high_covered = _look_up(axis.below[above], rest)
     share = (asked - low) / (high - low)
-    return low_s + share * (high_s - low_s), low_covered and high_covered and asked <= high
+    if asked > high:  # more work is never quicker; that the last line falls is noise
+        return high_s + (share - 1) * max(high_s - low_s, 0.0), False
+    return low_s + share * (high_s - low_s), low_covered and high_covered

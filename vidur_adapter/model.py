@@ -66,12 +66,12 @@ class OperatorModel:
     constants: Constants = field(default_factory=Constants)
     captured_tokens: int = 0
     """Largest batch that runs as a captured graph, padded to a captured size; 0 for none."""
-    _known: dict[tuple[Basis, float], tuple[float, bool]] = field(
+    _known: dict[tuple[Basis, float], tuple[float, bool, float]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def time(self, batches: Iterable[StepBatch], beside: float | None = None) -> Timings:
-        """One entry per batch; never raises, says what was extrapolated.
+        """One entry per batch; never raises, says what was extrapolated and what assumed.
 
         ``beside``: tokens that an engine in lockstep computes at the same time; as many if None.
         """
@@ -85,11 +85,8 @@ class OperatorModel:
         tokens = self._by("tokens", own) + self._by("shared", shared)
         requests = self._by("requests", np.array([batch.requests for batch in every], dtype=float))
         attention = self.attention.time(every).scaled(self.layers)
-        operators = tokens + requests + attention
-        constant = self.constants.step_s + self.constants.request_s * np.array(
-            [batch.requests for batch in every]
-        )
-        return Timings(operators.seconds * self.constants.factor + constant, operators.covered)
+        operators = (tokens + requests + attention).scaled(self.constants.factor)
+        return operators + self._constant(np.array([batch.requests for batch in every], dtype=float))
 
     def padded(self, tokens: float) -> float:
         """The captured size that a batch runs at: 1, 2, 4, every 8th, from 256 on every 16th, as in vLLM."""
@@ -118,18 +115,26 @@ class OperatorModel:
 
     def _by(self, basis: Basis, counts: Floats) -> Timings:
         """Of all operators that depend on one count; each count is worked out once."""
-        new = np.array([count for count in np.unique(counts).tolist() if (basis, count) not in self._known])
-        parts = [part for part in self.parts if part.basis == basis]
-        if len(new):
-            total = Timings(np.zeros(len(new)), np.ones(len(new), dtype=bool))
-            for part in parts:
-                total = total + _time_part(part, new)
-            facts = zip(total.seconds.tolist(), total.covered.tolist(), strict=True)
-            self._known.update(
-                {(basis, count): fact for count, fact in zip(new.tolist(), facts, strict=True)}
-            )
-        found = [self._known[basis, count] for count in counts.tolist()]
-        return Timings(np.array([s for s, _ in found]), np.array([c for _, c in found], dtype=bool))
+        asked = counts.tolist()
+        if new := sorted({count for count in asked if (basis, count) not in self._known}):
+            self._learn(basis, new)
+        found = [self._known[basis, count] for count in asked]
+        covered = np.array([covered for _, covered, _ in found], dtype=bool)
+        return Timings(np.array([s for s, _, _ in found]), covered, np.array([a for _, _, a in found]))
+
+    def _learn(self, basis: Basis, counts: list[float]) -> None:
+        total = Timings.assumed(np.zeros(len(counts)))
+        for part in self.parts:
+            if part.basis == basis:
+                total = total + _time_part(part, np.array(counts))
+        facts = zip(total.seconds.tolist(), total.covered.tolist(), total.assumed_s.tolist(), strict=True)
+        self._known.update({(basis, count): fact for count, fact in zip(counts, facts, strict=True)})
+
+    def _constant(self, requests: Floats) -> Timings:
+        seconds = self.constants.step_s + self.constants.request_s * requests
+        if self.constants.origin == "assumed":
+            return Timings.assumed(seconds)
+        return Timings.measured(seconds, np.ones(len(seconds), dtype=bool))
 
 
 def _time_part(part: Part, counts: Floats) -> Timings:

@@ -1,4 +1,4 @@
-"""The operator contract: shapes in, seconds out, and whether the measurements cover the shape.
+"""The operator contract: shapes in, seconds out, and how far measurements stand behind them.
 
 An operator is one kernel or one group of kernels of one layer: a projection, attention, an all-reduce.
 Where its figures come from is its reader's matter.
@@ -24,14 +24,32 @@ class Timings:
 
     seconds: Floats
     covered: Flags
-    """False where the figure was extrapolated."""
+    """False where measurements had to be extrapolated."""
+    assumed_s: Floats
+    """Of the seconds: from datasheets and stand-ins, where nothing was measured."""
+
+    @classmethod
+    def measured(cls, seconds: Floats, covered: Flags) -> Self:
+        """From measurements alone."""
+        return cls(seconds, covered, np.zeros(len(seconds)))
+
+    @classmethod
+    def assumed(cls, seconds: Floats) -> Self:
+        """From no measurement, so that none is left behind either."""
+        return cls(seconds, np.ones(len(seconds), dtype=bool), seconds)
 
     def __add__(self, other: Timings) -> Timings:
-        return Timings(self.seconds + other.seconds, self.covered & other.covered)
+        return Timings(
+            self.seconds + other.seconds, self.covered & other.covered, self.assumed_s + other.assumed_s
+        )
 
     def scaled(self, factor: float) -> Timings:
         """The same, ``factor`` times."""
-        return Timings(self.seconds * factor, self.covered)
+        return Timings(self.seconds * factor, self.covered, self.assumed_s * factor)
+
+    def if_covered(self, also: Flags) -> Timings:
+        """The same, covered only where ``also`` holds."""
+        return Timings(self.seconds, self.covered & also, self.assumed_s)
 
 
 class Operator(Protocol):
@@ -72,6 +90,10 @@ class Samples:
         told = np.isfinite(seconds) & np.all([np.isfinite(column) for column in columns], axis=0)
         return cls(name, axes, np.column_stack(columns)[told], seconds[told])
 
+    def only(self, rows: Flags) -> Self:
+        """Some of them."""
+        return type(self)(self.name, self.axes, self.shapes[rows], self.seconds[rows])
+
     def merged(self) -> Self:
         """Repeated measurements of one shape become their median; sorted by shape."""
         shapes, group = np.unique(self.shapes, axis=0, return_inverse=True)
@@ -79,3 +101,9 @@ class Samples:
         parts = np.split(self.seconds[order], np.cumsum(np.bincount(group))[:-1])
         medians = np.array([np.median(part) for part in parts])
         return type(self)(self.name, self.axes, shapes, medians)
+
+
+def within(samples: Samples, shapes: Floats) -> Flags:
+    """Which shapes lie between the smallest and the largest measured along every axis."""
+    low, high = samples.shapes.min(axis=0), samples.shapes.max(axis=0)
+    return np.asarray(np.all((shapes >= low) & (shapes <= high), axis=1))

@@ -29,6 +29,8 @@ class Replay:
     """When each request was first in a batch that the engine scheduled."""
     covered: list[bool] = field(default_factory=list)
     """Whether the operators' measurements cover the batch."""
+    assumed_s: list[float] = field(default_factory=list)
+    """Of its duration: what no measurement stands behind."""
 
     def run(self) -> list[Outcome]:
         """To the end; raises StateError if requests are left that can never run."""
@@ -56,6 +58,7 @@ class Replay:
         if self.operators is not None:
             timing = self.operators.time([batch], beside)
             self.covered.append(bool(timing.covered[0]))
+            self.assumed_s.append(float(timing.assumed_s[0]))
             self.last_until(self.start_s, self.start_s + float(timing.seconds[0]))
         self.batches.append(batch)
         self.step_s.append(float(self.simulation.memory.f[layout.BATCH_END + self._slot]) - self.start_s)

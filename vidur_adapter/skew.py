@@ -25,7 +25,7 @@ _UNITS = {None: 1.0, "k": 1024.0, "%": 0.01}
 
 @dataclass(frozen=True)
 class SkewTable:
-    """Shares by bins; bins never measured get the mean over all that were, by their samples."""
+    """Shares by bins; bins never measured get the mean over all that were, by their samples, and say so."""
 
     shares: dict[tuple[float, ...], float]
     bounds: tuple[tuple[float, ...], ...]
@@ -47,20 +47,23 @@ class SkewTable:
             float(np.average(shares, weights=weights)),
         )
 
-    def share(self, batch: StepBatch, before: float) -> float:
-        """For a batch with decodes; ``before`` are the tokens before its chunk."""
-        longest, shortest = max(batch.contexts), min(batch.contexts)
-        if longest <= shortest:
-            return 0.0
+    def share(self, batch: StepBatch, before: float) -> tuple[float, bool]:
+        """For a batch, and whether its bin was measured; ``before``: tokens before its chunk, if positive."""
+        longest, shortest = max(batch.contexts, default=0.0), min(batch.contexts, default=0.0)
+        if longest <= shortest:  # one decode, none, or all alike
+            return 0.0, True
         long_share = (batch.mean_context - shortest) / (longest - shortest)
-        asked = (len(batch.contexts), long_share, longest, before)
+        asked = (len(batch.contexts), long_share, longest, max(before, 0.0))
         chunks, *bins = self.bounds
-        chunk = min(chunks, key=lambda measured: abs(measured - batch.prefill_tokens))
+        tokens = batch.prefill_tokens
+        chunk = min(chunks, key=lambda measured: abs(measured - tokens))
         key = tuple(
             ends[min(bisect_left(ends, value), len(ends) - 1)]
             for ends, value in zip(bins, asked, strict=True)
         )
-        return self.factor * self.shares.get((chunk, *key), self.usual)
+        share = self.shares.get((chunk, *key))
+        within = all(value <= ends[-1] for ends, value in zip(bins, asked, strict=True))
+        return self.factor * (self.usual if share is None else share), share is not None and within
 
 
 def _bounds(path: Path, labels: list[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

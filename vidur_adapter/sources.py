@@ -16,7 +16,8 @@ from block.latency.dimensions import ModelDimensions
 from block.latency.roofline import Gpu
 from vidur_adapter.aiconfigurator import KernelTables
 from vidur_adapter.assumed import RooflineProduct
-from vidur_adapter.estimators import estimator
+from vidur_adapter.attention import SplitAttention
+from vidur_adapter.estimators import Make, estimator
 from vidur_adapter.llmservingsim import LayerProfile
 from vidur_adapter.model import Constants, OperatorModel, Part
 from vidur_adapter.vidur_profiles import VidurProfiles
@@ -123,24 +124,16 @@ def from_vidur(choice: Choice) -> OperatorModel:
     make = estimator(choice.estimator)
     profiles = VidurProfiles(choice.profiles / "vidur", make)
     folder = profiles.compute_folder(gpu, _vidur_name(profiles, gpu, choice.model))
-    parts = list(profiles.linear_parts(folder, dimensions.layers, choice.devices))
-    attention, note = profiles.attention(folder, choice.devices), f"{folder.name}/attention.csv"
-    if attention is None:
-        system = (
-            choice.profiles
-            / "aiconfigurator"
-            / choice.folder(SYSTEMS, "vidur's folder has no attention and aiconfigurator")
-        )
-        tables = KernelTables(system, dimensions, choice.devices, make=make)
-        attention, note = tables.attention(), "aiconfigurator"
-    head = RooflineProduct(
-        "lm_head", choice.datasheet, dimensions.hidden, dimensions.vocabulary / choice.devices
-    )
-    parts.append(Part(head, "requests", 1, "assumed", "datasheet"))
-    parts += _collectives(choice, profiles, gpu)
+    vocabulary = dimensions.vocabulary / choice.devices
+    head = RooflineProduct("lm_head", choice.datasheet, dimensions.hidden, vocabulary)
+    attention, note = _vidur_attention(choice, profiles, folder, make)
     return OperatorModel(
         name=f"{choice.name}-vidur",
-        parts=tuple(parts),
+        parts=(
+            *profiles.linear_parts(folder, dimensions.layers, choice.devices),
+            Part(head, "requests", 1, "assumed", "datasheet"),
+            *_collectives(choice, profiles, gpu),
+        ),
         attention=attention,
         layers=dimensions.layers,
         attention_note=note,
@@ -172,6 +165,20 @@ def operator_model(choice: Choice, source: str = "") -> OperatorModel:
         except PackError as error:
             reasons.append(str(error))
     raise PackError(f"no operators of {choice.model} on {choice.gpu}: " + "; ".join(reasons))
+
+
+def _vidur_attention(
+    choice: Choice, profiles: VidurProfiles, folder: Path, make: Make
+) -> tuple[SplitAttention, str]:
+    """And where it is from."""
+    found = profiles.attention(folder, choice.devices)
+    if found is not None:
+        return found, f"{folder.name}/attention.csv: prompts and decodes apart, no unevenness"
+    place = choice.folder(SYSTEMS, "vidur's folder has no attention and aiconfigurator")
+    tables = KernelTables(
+        choice.profiles / "aiconfigurator" / place, choice.dimensions, choice.devices, make=make
+    )
+    return tables.attention(), "aiconfigurator: prompts and decodes apart, no unevenness"
 
 
 def _collectives(choice: Choice, profiles: VidurProfiles, gpu: str) -> list[Part]:

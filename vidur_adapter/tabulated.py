@@ -54,6 +54,8 @@ class OperatorLatency:
     p90_error: float
     covered_share: float
     """Of the batches offered: those that lie within what was measured."""
+    assumed_share: float
+    """Of their seconds, on average over batches: what datasheets and stand-ins say, not measurements."""
 
     @classmethod
     def of(cls, model: OperatorModel, batches: Sequence[StepBatch], *, of_a_run: bool = False) -> Self:
@@ -74,6 +76,7 @@ class OperatorLatency:
             median_error=float(np.median(off)),
             p90_error=float(np.quantile(off, 0.9)),
             covered_share=float(timings.covered.mean()),
+            assumed_share=float(np.mean(timings.assumed_s / timings.seconds)),
         )
 
     def seconds(self, shape: BatchShape) -> float:

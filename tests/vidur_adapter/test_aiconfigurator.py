@@ -13,7 +13,7 @@ from block.errors import PackError
 from block.latency.dimensions import ModelDimensions
 from vidur_adapter.aiconfigurator import ContinuedPrompt, KernelTables, Product
 from vidur_adapter.batch import StepBatch
-from vidur_adapter.estimators import ESTIMATORS
+from vidur_adapter.estimators import ESTIMATORS, estimator
 from vidur_adapter.grid import Grid
 from vidur_adapter.operator import Samples
 from vidur_adapter.parquet_file import ParquetFile
@@ -52,9 +52,9 @@ def test_products_beyond_the_table_are_extrapolated_with_a_flag(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_can_be_chosen_for_kernel_tables(tmp_path: Path, name: str) -> None:
-    model = KernelTables(kernel_tables(tmp_path), MODEL, make=ESTIMATORS[name]).build("h100")
+    model = KernelTables(kernel_tables(tmp_path), MODEL, make=estimator(name)).build("h100")
     kinds = {type(part.operator.by_tokens) for part in model.parts if isinstance(part.operator, Product)}
-    assert kinds == {ESTIMATORS[name]}
+    assert {kind.__name__.lower() for kind in kinds} == {name}
     assert model.time([StepBatch(((64.0, 0.0),), (1024.0,) * 8)]).seconds[0] > 0
 
 
@@ -64,6 +64,16 @@ def test_what_the_tables_lack_is_marked_as_assumed(tmp_path: Path) -> None:
     assert {name for name, origin in origins.items() if origin == "assumed"} == {
         *("norms", "rotary", "activation", "lm_head", "engine"),
     }
+
+
+def test_what_datasheets_say_of_a_step_is_told_batch_by_batch(tmp_path: Path) -> None:
+    model = KernelTables(kernel_tables(tmp_path), MODEL).build("h100")
+    batch = StepBatch((), (1024.0,) * 64)
+    assumed = sum(seconds for _, seconds, origin, _ in model.shares(batch) if origin == "assumed")
+    timing = model.time([batch])
+    assert timing.covered[0]  # no measurement was left behind
+    assert timing.assumed_s[0] == pytest.approx(assumed)
+    assert 0 < timing.assumed_s[0] < timing.seconds[0] / 2
 
 
 def test_devices_and_precisions_without_tables_are_refused_by_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from block.errors import ConfigError, PackError
-from vidur_adapter.estimators import ESTIMATORS, estimator, held_out_error
+from vidur_adapter.estimators import ESTIMATORS, estimator, held_out_errors
 from vidur_adapter.grid import Grid
 from vidur_adapter.operator import Samples
 
@@ -36,6 +36,13 @@ def test_beyond_the_measurements_the_last_line_goes_on_and_says_so() -> None:
     assert not timing.covered.any()
 
 
+def test_beyond_measurements_that_end_with_a_fall_nothing_gets_quicker() -> None:
+    noisy = Samples("x", ("n",), np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 2.5]))
+    timing = Grid(noisy).time(np.array([[3.0], [8.0], [100.0]]))
+    assert timing.seconds.tolist() == [2.75, 2.5, 2.5]
+    assert timing.covered.tolist() == [True, False, False]
+
+
 def test_a_ragged_grid_uses_what_each_slice_has() -> None:
     coarse, fine = samples((1, 64), (16, 4096)), samples((8,), (16, 64, 256, 1024, 4096))
     both = Samples(
@@ -56,7 +63,8 @@ def test_repeated_measurements_count_as_their_median() -> None:
 def test_estimators_know_shapes_that_they_have_not_seen(name: str, most: float) -> None:
     """The operator is made of the very terms that the rising form has; a forest only knows neighbours."""
     many = samples((1, 2, 4, 8, 16, 32, 64), (16, 64, 256, 1024, 4096))
-    assert held_out_error(many, ESTIMATORS[name]) < most
+    (error,) = held_out_errors([many], estimator(name))
+    assert error < most
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -69,7 +77,7 @@ def test_every_estimator_answers_beyond_its_measurements_with_a_flag(name: str) 
 def test_the_rising_form_never_falls() -> None:
     noisy = samples((1, 2, 4, 8, 16, 32, 64), (16, 64, 256, 1024, 4096))
     noise = np.random.default_rng(0).normal(1, 0.1, len(noisy.seconds))
-    operator = ESTIMATORS["rising"](Samples("x", noisy.axes, noisy.shapes, noisy.seconds * noise))
+    operator = estimator("rising")(Samples("x", noisy.axes, noisy.shapes, noisy.seconds * noise))
     along = operator.time(np.column_stack([np.arange(1, 100), np.full(99, 512)])).seconds
     assert (np.diff(along) >= 0).all()
 

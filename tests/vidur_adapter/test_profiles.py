@@ -11,7 +11,8 @@ from operator_profiles import HIDDEN, LAYERS, attention_us, dense_us, layer_prof
 from block.errors import PackError
 from vidur_adapter.batch import StepBatch
 from vidur_adapter.llmservingsim import LayerProfile, Link
-from vidur_adapter.model import OperatorModel
+from vidur_adapter.model import Constants, OperatorModel, Origin
+from vidur_adapter.skew import SkewTable
 from vidur_adapter.vidur_profiles import VidurProfiles
 
 
@@ -61,6 +62,37 @@ def test_a_context_longer_than_measured_is_flagged_though_the_mean_is_within(tmp
     assert model.time([within, beyond]).covered.tolist() == [True, False]
 
 
+def test_an_unevenness_that_was_never_measured_is_told_as_assumed(tmp_path: Path) -> None:
+    folder = layer_profile(tmp_path)
+    path = folder / "tp1" / "skew_fit.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("0,n<=16,sr<=50%,kvB>1k,kp=0")))
+    model = LayerProfile(folder, LAYERS, HIDDEN).model()
+    even, unmeasured = StepBatch((), (1024.0,) * 16), StepBatch((), (24.0,) * 8 + (2024.0,) * 8)
+    measured = StepBatch((), (24.0,) * 2 + (2024.0,) * 14)
+    timing = model.time([even, measured, unmeasured])
+    extra_s = timing.seconds[2] - timing.seconds[0]
+    assert timing.covered.all()
+    assert timing.assumed_s.tolist() == pytest.approx([0, 0, extra_s])
+    assert extra_s > 0
+
+
+def test_unevenness_beyond_the_bins_is_told_as_assumed(tmp_path: Path) -> None:
+    path = layer_profile(tmp_path) / "tp1" / "skew_fit.csv"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if "kvB>1k" not in line))
+    skew = SkewTable.load(path)
+    within, beyond = StepBatch((), (24.0,) * 8 + (1000.0,) * 8), StepBatch((), (24.0,) * 8 + (2024.0,) * 8)
+    assert (skew.share(within, 0.0), skew.share(beyond, 0.0)) == ((0.1, True), (0.1, False))
+
+
+def test_a_context_longer_than_measured_is_flagged_where_only_the_mean_is_costed(tmp_path: Path) -> None:
+    profiles = VidurProfiles(vidur_profile(tmp_path))
+    attention = profiles.attention(profiles.compute_folder("a30", "Llama-2-7b-hf"), devices=1)
+    assert attention is not None
+    within, beyond = StepBatch((), (100.0, 4000.0)), StepBatch((), (100.0, 5000.0))
+    assert attention.time([within, beyond]).covered.tolist() == [True, False]
+
+
 def test_captured_graphs_run_at_padded_sizes(tmp_path: Path) -> None:
     profile = LayerProfile(layer_profile(tmp_path), LAYERS, HIDDEN, captured_tokens=512)
     padded = [profile.model().padded(tokens) for tokens in (1, 3, 9, 64, 250, 256, 257, 512, 513)]
@@ -78,6 +110,16 @@ def test_devices_without_all_reduce_times_need_a_link(tmp_path: Path) -> None:
     expected = layers_us(64, 64) + LAYERS * attention_us(0, 0, 64, 1024) + 2 * LAYERS * reduce_us
     assert seconds(model, batch) * 1e6 == pytest.approx(expected, rel=1e-3)
     assert {origin for _, _, origin, _ in model.shares(batch)} == {"measured", "assumed"}
+    assert model.time([batch]).assumed_s[0] * 1e6 == pytest.approx(2 * LAYERS * reduce_us)
+
+
+@pytest.mark.parametrize(("origin", "assumed_s"), [("assumed", 0.003), ("fitted", 0.0)])
+def test_constants_that_nobody_fitted_are_told_as_assumed(
+    tmp_path: Path, origin: Origin, assumed_s: float
+) -> None:
+    constants = Constants(step_s=0.001, request_s=0.0001, origin=origin)
+    model = LayerProfile(layer_profile(tmp_path), LAYERS, HIDDEN, constants=constants).model()
+    assert model.time([StepBatch((), (1024.0,) * 20)]).assumed_s[0] == pytest.approx(assumed_s)
 
 
 def test_a_missing_profile_names_what_there_is(tmp_path: Path) -> None:
