@@ -32,6 +32,8 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 MOST_SEQUENCES = 1024
 """Of one client request; what is beyond would wait behind these in any engine."""
 Sequences = Annotated[int, msgspec.Meta(ge=1, le=MOST_SEQUENCES)]
+# All lengths of a state lie in one table, as wide as the longest of them.
+Quantiles = Annotated[tuple[tuple[float, float], ...], msgspec.Meta(max_length=1024)]
 
 
 class RequestFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -124,7 +126,7 @@ class CandidateRequest(msgspec.Struct, frozen=True):
     output_tokens: SomeTokens
     max_tokens: SomeTokens
     priority: Int64 = 0
-    output_quantiles: tuple[tuple[float, float], ...] = ()
+    output_quantiles: Quantiles = ()
     """Distribution of the response length as (probability, tokens); empty: exactly ``output_tokens``."""
     cached_tokens: Tokens = 0
     """Leading prompt tokens that this instance's prefix cache probably holds."""

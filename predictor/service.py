@@ -38,6 +38,8 @@ from predictor.metrics import PredictorMetrics
 MessageT = TypeVar("MessageT")
 
 MAX_SCENARIOS = 64
+MAX_RUNS = 4096
+"""Candidates times scenarios of one call: nobody else is answered, and no feed read, until it is done."""
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +141,10 @@ class PredictorService:
     ) -> tuple[PredictResponse, ...]:
         if not 1 <= scenarios <= MAX_SCENARIOS:
             raise StateError(f"scenarios = {scenarios}: must be within 1..{MAX_SCENARIOS}")
+        if (runs := len(candidates) * scenarios) > MAX_RUNS:
+            raise StateError(
+                f"candidates x scenarios = {runs}: must be at most {MAX_RUNS}; ask several times"
+            )
         if trouble := self._trouble():
             raise FeedError(f"{self._config.instance}: {trouble}")
         now_s = time.time()

@@ -213,6 +213,27 @@ async def test_unreasonable_numbers_of_scenarios_are_refused(client, feed, scena
     assert "scenarios" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "question", "named"),
+    [
+        ("/v1/predict/batch", {"candidates": [CANDIDATE] * 65, "scenarios": 64}, "scenarios = 4160"),
+        (
+            "/v1/predict",
+            {"candidate": {**CANDIDATE, "output_quantiles": [[n / 2000, n] for n in range(1, 1100)]}},
+            "output_quantiles",
+        ),
+    ],
+)
+async def test_questions_that_would_keep_it_from_others_are_refused(
+    client, feed, path: str, question: dict, named: str
+) -> None:
+    await _publish(feed, [])
+    await _ready(client)
+    answer = await client.post(path, json=question)
+    assert answer.status_code == 422
+    assert named in answer.json()["error"]["message"]
+
+
 async def test_step_times_are_learned_and_forgotten(client, feed) -> None:
     await _publish(feed, [])
     await _ready(client)
