@@ -78,7 +78,12 @@ class Forecaster:
         if members is not self._members:
             known, self._members = self._members, members
             self.ledger.observe(facts.id for facts in members.values())
-            new = [members[handle] for handle in members.keys() - known.keys()]
+            # An engine that restarts begins its handles anew.
+            new = [
+                facts
+                for handle, facts in members.items()
+                if handle not in known or known[handle].id != facts.id
+            ]
             for facts in new:
                 self.outside.arrived(router_id(facts.id), facts.arrival_s)
             if self._arrivals is not None:

@@ -142,3 +142,15 @@ def test_heuristics_have_nothing_laid_out() -> None:
     forecaster.answer(NEW, 100.0, 1, "load")
     forecaster.prepare(100.0)
     assert forecaster._what_if is None
+
+
+def test_an_engine_that_restarts_brings_arrivals_though_its_handles_begin_anew() -> None:
+    mirror = Mirror()
+    forecaster = Forecaster("i0", MODEL, Ledger(5.0), mirror, expect_arrivals=True)
+    shown = ([], ["a", "b", "c"], ["d", "e", "f"], ["d", "e", "f"])  # the last only tells it again
+    for time_s, names in zip((100.0, 101.0, 102.0, 103.0), shown, strict=True):
+        ids = [f"chatcmpl-{name}-00000000" for name in names]
+        mirror.apply(replace(snapshot(ids, time_s), engine_id=f"engine-{time_s >= 102.0}"))
+        forecaster.notice(time_s)
+    assert forecaster._arrivals is not None
+    assert forecaster._arrivals.rate_per_s(103.0) == pytest.approx(6 / 3.0)
