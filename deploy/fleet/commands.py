@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -59,21 +60,34 @@ async def scale(folder: FleetFolder, instances: int, console: Console) -> None:
 
 
 async def grow(folder: FleetFolder, count: int, console: Console) -> None:
-    """Start so many further instances."""
+    """Start so many further instances, and those that should run already."""
     with folder.changing():
         record = recorded(folder).grown(count)
         folder.write(record)
         await _converge(record, console)
 
 
-async def retire(folder: FleetFolder, name: str, console: Console) -> None:
-    """Drain one instance and end it; the others stay as they are."""
+async def dismiss(folder: FleetFolder, name: str, console: Console) -> None:
+    """Send an instance no more requests, without waiting for those it has; it is not wanted any more."""
+    outcome = Outcome()
     with folder.changing():
         record = recorded(folder)
         _groups(record, name, "instance")
         record = record.without(name)
         folder.write(record)
-        await _converge(record, console)
+        async with fleet_of(record, console) as verbs:
+            await verbs.tell(record, outcome)
+    _raise(outcome)
+
+
+async def end_idle(folder: FleetFolder, names: Collection[str], console: Console) -> None:
+    """End those of the named instances that are neither wanted nor busy."""
+    outcome = Outcome()
+    with folder.changing():
+        record = recorded(folder)
+        async with fleet_of(record, console) as verbs:
+            await verbs.end_idle(record, names, outcome)
+    _raise(outcome)
 
 
 async def drain(folder: FleetFolder, name: str, console: Console) -> bool:
