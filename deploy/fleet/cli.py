@@ -15,7 +15,7 @@ from rich.console import Console
 
 from block.errors import ConfigError, DeployError
 from block.fleet_config import FleetConfig, HostConfig
-from deploy.cluster_file import load_plan, load_settings, project_of
+from deploy.cluster_file import check_exposure, load_plan, load_settings, project_of
 from deploy.fleet import commands
 from deploy.fleet.agent_messages import Logs
 from deploy.fleet.cloudlab import read_manifest
@@ -271,7 +271,9 @@ def one_fleet(run_dir: Path, name: str | None) -> FleetFolder:
 def _prepared(file: Path, settings: list[str], instances: int | None) -> Prepared:
     config = load_settings(file, settings, instances)
     _check_backend(config, file)
-    return prepare(config, project_of(file))
+    prepared = prepare(config, project_of(file))
+    check_exposure(config, dict.fromkeys(group.listen for group in prepared.record.groups), file)
+    return prepared
 
 
 def _check_backend(config: FleetConfig, file: Path) -> None:
