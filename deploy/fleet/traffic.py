@@ -5,12 +5,12 @@ Engines count since their own start, come and go, and are restarted; a fleet's c
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from deploy.fleet.engine_gauges import EngineGauges, read_gauges
-from deploy.fleet.request_sizes import draw_sizes, read_histogram
+from deploy.fleet.request_sizes import Histogram, draw_sizes, read_histogram
 
 _PROMPTS, _OUTPUTS = "request_prompt_tokens", "request_generation_tokens"
 _FEWEST = 32
@@ -24,8 +24,8 @@ class _Page:
     gauges: EngineGauges
     come: int
     """Requests that have ever come to it, as far as was seen."""
-    prompts: Mapping[float, float]
-    outputs: Mapping[float, float]
+    prompts: Histogram
+    outputs: Histogram
 
     @property
     def total_s(self) -> float:
@@ -33,7 +33,7 @@ class _Page:
         return self.gauges.requests * (self.gauges.mean_e2e_s or 0.0)
 
 
-_NOTHING = _Page(read_gauges(""), 0, {}, {})
+_NOTHING = _Page(read_gauges(""), 0, Histogram(), Histogram())
 
 
 @dataclass
@@ -51,22 +51,21 @@ class Traffic:
     mean_size: tuple[int, int] | None = None
     """Of all that the engines have answered; None before the first."""
     _pages: dict[str, _Page] = field(default_factory=dict)
-    _prompts: Counter[float] = field(default_factory=Counter)
-    _outputs: Counter[float] = field(default_factory=Counter)
-    _window: deque[tuple[float, Counter[float], Counter[float]]] = field(default_factory=deque)
+    _prompts: Histogram = field(default_factory=Histogram)
+    _outputs: Histogram = field(default_factory=Histogram)
+    _window: deque[tuple[float, Histogram, Histogram]] = field(default_factory=deque)
 
     def note(self, at_s: float, pages: Mapping[str, str], fresh: Collection[str] = ()) -> None:
         """Metrics pages by engine. Of an engine that is seen for the first time only what comes from now on
         counts, unless it is among ``fresh``: those have started since the last look."""
         means_s = [self._take(name, page, name in fresh) for name, page in pages.items() if page]
         self.measured_e2e_s = max((mean_s for mean_s in means_s if mean_s is not None), default=None)
-        self._window.append((at_s, self._prompts.copy(), self._outputs.copy()))
+        self._window.append((at_s, self._prompts, self._outputs))
         while len(self._window) > 2 and self._window[1][0] <= at_s - self.window_s:
             self._window.popleft()
         _, prompts, outputs = self._window[0]
-        lately = _since(prompts, self._prompts), _since(outputs, self._outputs)
-        few = max(lately[0].values(), default=0.0) < _FEWEST
-        self.sizes = draw_sizes(*(self._ever() if few else lately))
+        lately = self._prompts.plus(prompts, -1), self._outputs.plus(outputs, -1)
+        self.sizes = draw_sizes(*(self._ever() if lately[0].count < _FEWEST else lately))
         self.mean_size = self._mean_size()
 
     def gauges(self, name: str) -> EngineGauges | None:
@@ -87,17 +86,15 @@ class Traffic:
         # A request that its client gave up is in no count any more, which is no sign of a start.
         now = self._pages[name] = _Page(gauges, max(come, before.come), prompts, outputs)
         self.requests += now.come - before.come
-        self._prompts.update(_since(before.prompts, prompts))
-        self._outputs.update(_since(before.outputs, outputs))
+        self._prompts = self._prompts.plus(prompts.plus(before.prompts, -1))
+        self._outputs = self._outputs.plus(outputs.plus(before.outputs, -1))
         answers = gauges.requests - before.gauges.requests
         return (now.total_s - before.total_s) / answers if answers else None
 
-    def _ever(self) -> tuple[Counter[float], Counter[float]]:
-        prompts: Counter[float] = Counter()
-        outputs: Counter[float] = Counter()
+    def _ever(self) -> tuple[Histogram, Histogram]:
+        prompts, outputs = Histogram(), Histogram()
         for page in self._pages.values():
-            prompts.update(page.prompts)
-            outputs.update(page.outputs)
+            prompts, outputs = prompts.plus(page.prompts), outputs.plus(page.outputs)
         return prompts, outputs
 
     def _mean_size(self) -> tuple[int, int] | None:
@@ -108,7 +105,3 @@ class Traffic:
         prompt = sum(each.requests * each.mean_prompt_tokens for each in gauges) / requests
         output = sum(each.requests * each.mean_output_tokens for each in gauges) / requests
         return max(round(prompt), 1), max(round(output), 1)
-
-
-def _since(before: Mapping[float, float], now: Mapping[float, float]) -> dict[float, float]:
-    return {bound: count - before.get(bound, 0.0) for bound, count in now.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 
 from deploy.fleet.traffic import Traffic
@@ -63,20 +65,26 @@ def test_the_latency_is_that_of_answers_since_the_last_look_at_the_worst_engine(
 
 
 def longer(count: int) -> str:
-    """After 1,000 requests of 40 tokens, so many of 100 to 200."""
-    text = page(1000, tokens=40)
+    """After 1,000 requests of 40 tokens, so many of 150."""
+    text = page(1000, tokens=40).replace(
+        '_tokens_sum{engine="0"} 40000.0', f'_tokens_sum{{engine="0"}} {40_000 + 150 * count}.0'
+    )
     for bound in ("200", "400", "+Inf"):
         text = text.replace(f'le="{bound}"}} 1000.0', f'le="{bound}"}} {1000 + count}.0')
     return text
 
 
+def _mean(traffic: Traffic) -> float:
+    return fmean(prompt for prompt, _ in traffic.sizes)
+
+
 def test_sizes_are_those_of_the_window_once_it_has_enough() -> None:
     before = {"a": page(1000, tokens=40)}
-    assert max(noted(before).sizes) <= (50, 50)
-    assert min(noted(before, {"a": longer(10)}).sizes) <= (50, 50)
-    many = noted(before, {"a": longer(100)}).sizes
-    assert min(many) >= (100, 100)
-    assert max(many) <= (200, 200)
+    assert _mean(noted(before)) == pytest.approx(40, abs=1)
+    assert _mean(noted(before, {"a": longer(10)})) == pytest.approx(41, abs=1)
+    many = noted(before, {"a": longer(100)})
+    assert _mean(many) == pytest.approx(150, abs=1)
+    assert min(many.sizes) >= (100, 100)
 
 
 def test_nothing_is_known_of_a_fleet_that_has_answered_nobody() -> None:
