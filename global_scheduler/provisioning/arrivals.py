@@ -13,8 +13,8 @@ from global_scheduler.provisioning.base import ArrivalProcess
 _FEWEST_COUNTS = 4
 """Below so many intervals, neither growth nor dispersion can be told."""
 _BURSTIEST = 10.0
-_SURE = 2.0
-"""Standard deviations of chance beyond which a difference between the halves is one."""
+_SURE = 3.0
+"""Standard deviations of chance beyond which a difference between the halves is one: looks are many."""
 
 _Look = tuple[float, int]
 """When, and how many requests had come by then."""
