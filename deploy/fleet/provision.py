@@ -15,7 +15,7 @@ from deploy.fleet.commands import recorded
 from deploy.fleet.placement import most_instances
 from deploy.fleet.provisioning import ProvisionedFleet
 from deploy.fleet.record import FleetFolder
-from deploy.fleet.secret import predictor_key
+from deploy.fleet.secret import predictor_key, read_secrets
 from global_scheduler.provisioning import Decision, EngineModel, make_controller
 from global_scheduler.provisioning.loop import follow_load
 
@@ -24,8 +24,10 @@ async def provision_fleet(
     config: FleetConfig, root: Path, folder: FleetFolder, console: Console, looks: int | None
 ) -> None:
     """Follow the load until cancelled, or for so many looks. Raises DeployError if there is no fleet."""
-    recorded(folder)
     settings = _bounded(config)
+    record = recorded(folder)
+    if not settings.dry_run:
+        read_secrets(record.settings.secrets)  # For what will be added: better missed now than then.
     path = root / settings.log if settings.log else folder.path / "provisioning.jsonl"
     fleet = ProvisionedFleet(folder, settings, predictor_key(config, root), console)
     alone = contextlib.nullcontext() if settings.dry_run else folder.provisioning()

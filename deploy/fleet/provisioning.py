@@ -105,6 +105,7 @@ class ProvisionedFleet:
         idle = [name for name, one in self._leaving.items() if one.may_end(now_s, self._patience_s)]
         if idle:
             await commands.end_idle(self._folder, idle, self._console)
+            self._leaving = {name: one for name, one in self._leaving.items() if name not in idle}
 
     async def look(self) -> Observation:
         """Ask every engine for its metrics and every predictor for its state and a prediction."""

@@ -49,6 +49,13 @@ async def test_a_fleet_that_is_not_up_is_said_to_be(tmp_path: Path) -> None:
         await provision_fleet(record().settings, tmp_path, folder, Console(file=io.StringIO()), 1)
 
 
+async def test_a_secret_that_instances_will_need_is_missed_at_once(tmp_path: Path) -> None:
+    folder, wanted = FleetFolder(tmp_path / "lab"), record(secrets={"WORD": {"env": "NOT_SET_ANYWHERE"}})
+    folder.write(wanted)
+    with pytest.raises(ConfigError, match=r"secrets\.WORD: the variable NOT_SET_ANYWHERE is not set"):
+        await provision_fleet(wanted.settings, tmp_path, folder, Console(file=io.StringIO()), 1)
+
+
 def test_a_cluster_without_a_backend_is_no_fleet() -> None:
     done = CliRunner().invoke(app, ["provision", str(ROOT / "config/cluster/local.yaml")])
     assert isinstance(done.exception, BlockError)
