@@ -184,6 +184,7 @@ def _it_grows_although_its_controller_dies(user: FleetUser, file: str, url: str)
     with traffic(url, clients=12, tokens=100) as tally:
         with user.running("provision", file) as controller:
             asked_s = wait_until(lambda: any(each["add"] for each in _decisions(user)), 120)
+            wait_until(lambda: user.phases().get("instance-1") == "starting", 60)
             controller.kill()
         killed_at = len(_decisions(user))
         with user.running("provision", file):
