@@ -69,15 +69,18 @@ async def grow(folder: FleetFolder, count: int, console: Console) -> None:
 
 async def dismiss(folder: FleetFolder, name: str, console: Console) -> None:
     """Send an instance no more requests, without waiting for those it has; it is not wanted any more."""
-    outcome = Outcome()
     with folder.changing():
         record = recorded(folder)
         _groups(record, name, "instance")
         record = record.without(name)
         folder.write(record)
-        async with fleet_of(record, console) as verbs:
-            await verbs.tell(record, outcome)
-    _raise(outcome)
+        await _tell(record, console)
+
+
+async def tell(folder: FleetFolder, console: Console) -> None:
+    """Let all schedulers know once more which instances get requests."""
+    with folder.changing():
+        await _tell(recorded(folder), console)
 
 
 async def end_idle(folder: FleetFolder, names: Collection[str], console: Console) -> None:
@@ -162,6 +165,13 @@ def recorded(folder: FleetFolder) -> FleetRecord:
     if record is None:
         raise DeployError(f"fleet {folder.name} is not up; `block-deploy up FILE` starts it")
     return record
+
+
+async def _tell(record: FleetRecord, console: Console) -> None:
+    outcome = Outcome()
+    async with fleet_of(record, console) as verbs:
+        await verbs.tell(record, outcome)
+    _raise(outcome)
 
 
 async def _converge(record: FleetRecord, console: Console) -> None:

@@ -56,6 +56,8 @@ class ProvisionedFleet:
         self._room = 0
         """How many more may be asked for."""
         self._leaving: dict[str, Leaving] = {}
+        self._told: set[str] = set()
+        """Those of them of which this controller has told the schedulers."""
         self._patience_s = 0.0
         self._silent: set[str] = set()
 
@@ -98,9 +100,17 @@ class ProvisionedFleet:
         """Take an instance off the schedulers' lists; ``settle`` ends it once it is idle."""
         await commands.dismiss(self._folder, name, self._console)
         self._leaving[name] = Leaving.begun(time.monotonic())
+        self._told.add(name)
 
     async def settle(self) -> None:
-        """End those that were taken off the lists and are idle."""
+        """End those that were taken off the lists and are idle.
+
+        Whoever took them off may have been ended before the schedulers heard of it, so they are told again.
+        """
+        self._told &= self._leaving.keys()
+        if self._leaving.keys() - self._told:
+            await commands.tell(self._folder, self._console)
+            self._told |= self._leaving.keys()
         now_s = time.monotonic()
         idle = [name for name, one in self._leaving.items() if one.may_end(now_s, self._patience_s)]
         if idle:

@@ -161,6 +161,18 @@ async def test_a_new_controller_ends_what_an_earlier_one_has_drained(world: Worl
     assert world.hosts.calls == ["stop instance-1"]
 
 
+async def test_schedulers_hear_of_what_a_controller_drained_that_was_ended_before_it_told_them(
+    world: World,
+) -> None:
+    world.folder.write(world.recorded.without("instance-1"))
+    world.hosts.busy["instance-1"] = 99
+    for _ in range(2):
+        await world.fleet.look()
+        await world.fleet.settle()
+    assert world.hosts.told[1:] == [(("instance-0",), ())]
+    assert world.hosts.calls == []
+
+
 async def test_what_others_drain_is_left_alone(world: World) -> None:
     await commands.drain(world.folder, "instance-1", Console(file=io.StringIO()))
     for _ in range(3):
