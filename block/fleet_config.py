@@ -177,6 +177,17 @@ class FleetConfig(ClusterConfig):
         return self
 
     @model_validator(mode="after")
+    def _no_tls_on_fleets(self) -> Self:
+        if self.backend is not None:
+            for service, settings in (("scheduler", self.scheduler), ("predictor", self.predictor)):
+                if settings.tls is not None:
+                    remedy = "leave it out, and put a proxy that ends TLS before the schedulers"
+                    raise PydanticCustomError(
+                        "tls", f"{service}.tls is for clusters without a backend; {remedy}"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _schedulers_have_a_place(self) -> Self:
         if self.schedulers > 1 and self.backend is None:
             raise PydanticCustomError(

@@ -25,7 +25,7 @@ def load_plan(file: Path, settings: Iterable[str] = (), instances: int | None = 
     setting or a file it names that is not there, DeployError when the model folder is missing.
     """
     config, root = load_settings(file, settings, instances), project_of(file)
-    _check_exposure(config, file)
+    check_exposure(config, [config.host], file)
     plan = plan_cluster(config, root)
     if problem := missing_model(plan.model):
         raise DeployError(problem)
@@ -47,6 +47,20 @@ def load_settings(file: Path, settings: Iterable[str] = (), instances: int | Non
 def load_cluster(file: Path, settings: Iterable[str] = ()) -> ClusterConfig:
     """Read ``file`` and apply ``FIELD=VALUE`` settings, without a look at what it names."""
     return load_config(file, ClusterConfig, _overrides(settings))
+
+
+def check_exposure(config: ClusterConfig, hosts: Iterable[str], file: Path) -> None:
+    """Raise ConfigError where others could use what listens on these hosts, unless that is wanted."""
+    exposed = next((host for host in hosts if not is_loopback(host)), None)
+    if exposed is None:
+        return
+    for service, settings in (("scheduler", config.scheduler), ("predictor", config.predictor)):
+        access = settings.access
+        if access.keys is None and not access.allow_anyone:
+            raise ConfigError(
+                f"{file}: host = {exposed!r}: others could use each {service}, and {service}.access.keys "
+                f"names no keys; name them (env or file), or --set {service}.access.allow_anyone=true"
+            )
 
 
 def project_of(file: Path) -> Path:
@@ -76,16 +90,6 @@ def _operation_files(service: str, access: AccessSettings, tls: TlsSettings | No
     if tls is not None:
         files |= {f"{service}.tls.certificate": tls.certificate, f"{service}.tls.key": tls.key}
     return files
-
-
-def _check_exposure(config: ClusterConfig, file: Path) -> None:
-    for service, settings in (("scheduler", config.scheduler), ("predictor", config.predictor)):
-        access = settings.access
-        if access.keys is None and not access.allow_anyone and not is_loopback(config.host):
-            raise ConfigError(
-                f"{file}: host = {config.host!r}: others could use each {service}, and {service}.access.keys "
-                f"names no keys; name them (env or file), or --set {service}.access.allow_anyone=true"
-            )
 
 
 def _overrides(settings: Iterable[str], instances: int | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -59,7 +60,7 @@ class Agent:
             Look: lambda _: Seen(self._groups.look_at_all()),
             Tell: self._tell,
             ReadLogs: self._read_logs,
-            Fetch: lambda request: Fetched(fetch_pages(request.pages)),
+            Fetch: lambda request: Fetched(fetch_pages(request.pages, request.key)),
             CleanUp: self._clean_up,
         }
 
@@ -113,17 +114,19 @@ def read_lines(path: Path, start: int, limit: int) -> tuple[str, int]:
     return whole.decode("utf-8", errors="replace"), start + len(whole)
 
 
-def fetch_pages(pages: dict[str, str]) -> dict[str, str]:
-    """What each URL answers; those that do not are left out."""
+def fetch_pages(pages: dict[str, str], key: str = "") -> dict[str, str]:
+    """What each URL answers to whom brings this key; those that do not are left out."""
     if not pages:
         return {}
     with ThreadPoolExecutor(min(16, len(pages))) as pool:
-        found = pool.map(_fetch_page, pages, pages.values())
+        found = pool.map(partial(_fetch_page, key), pages, pages.values())
         return {url: body for url, body in zip(pages, found, strict=True) if body is not None}
 
 
-def _fetch_page(url: str, body: str) -> str | None:
+def _fetch_page(key: str, url: str, body: str) -> str | None:
     headers = {"content-type": "application/json"} if body else {}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url, body.encode() or None, headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -43,6 +43,8 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
 
     pages: dict[str, str]
     """URL -> body, empty for GET."""
+    key: str = ""
+    """That all of them take; empty for none."""
 
 
 class CleanUp(msgspec.Struct, frozen=True, tag=True):

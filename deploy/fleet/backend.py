@@ -47,8 +47,9 @@ class Backend(Protocol):
         """What is new in the logs of a host's groups, by process."""
         ...
 
-    async def fetch(self, host: str, pages: Mapping[str, str]) -> Mapping[str, str]:
-        """HTTP answers as they are had near the groups: URL -> body to post, empty for GET."""
+    async def fetch(self, host: str, pages: Mapping[str, str], key: str = "") -> Mapping[str, str]:
+        """HTTP answers as they are had near the groups: URL -> body to post, empty for GET. ``key``: that all
+        of them take."""
         ...
 
     async def run(self, host: str, program: str, timeout_s: float) -> str:

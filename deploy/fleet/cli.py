@@ -13,9 +13,9 @@ import msgspec
 import typer
 from rich.console import Console
 
-from block.errors import DeployError
-from block.fleet_config import HostConfig
-from deploy.cluster_file import load_plan, load_settings, project_of
+from block.errors import ConfigError, DeployError
+from block.fleet_config import FleetConfig, HostConfig
+from deploy.cluster_file import check_exposure, load_plan, load_settings, project_of
 from deploy.fleet import commands
 from deploy.fleet.agent_messages import Logs
 from deploy.fleet.cloudlab import read_manifest
@@ -23,6 +23,7 @@ from deploy.fleet.doctor import examine
 from deploy.fleet.new_file import Draft, backend_of, render, room_on, write_new
 from deploy.fleet.record import FleetFolder
 from deploy.fleet.report import FleetReport, report_on
+from deploy.fleet.secret import predictor_key
 from deploy.fleet.session import Prepared, opened, prepare
 from deploy.fleet.show import findings_table, plan_table, report_table
 from deploy.launch import run_until_signalled
@@ -118,6 +119,7 @@ def provision(
     from deploy.fleet.provision import provision_fleet
 
     config = load_settings(file, settings or [], None)
+    _check_backend(config, file)
     if dry_run:
         chosen = config.provisioning.model_copy(update={"dry_run": True})
         config = config.model_copy(update={"provisioning": chosen})
@@ -208,10 +210,16 @@ def up(file: Path, settings: list[str], instances: int | None, *, roll_back: boo
 def status(folder: FleetFolder) -> FleetReport:
     """Look at a fleet as it is now."""
 
+    record = commands.recorded(folder)
+    try:
+        key = predictor_key(record.settings, Path(record.root))
+    except ConfigError as error:
+        key = ""
+        print(f"predictors are not asked: {error}", file=sys.stderr)
+
     async def work() -> FleetReport:
-        record = commands.recorded(folder)
         async with opened(record) as backend:
-            return await report_on(record, backend)
+            return await report_on(record, backend, key)
 
     return run(work())
 
@@ -262,12 +270,18 @@ def one_fleet(run_dir: Path, name: str | None) -> FleetFolder:
 
 def _prepared(file: Path, settings: list[str], instances: int | None) -> Prepared:
     config = load_settings(file, settings, instances)
+    _check_backend(config, file)
+    prepared = prepare(config, project_of(file))
+    check_exposure(config, dict.fromkeys(group.listen for group in prepared.record.groups), file)
+    return prepared
+
+
+def _check_backend(config: FleetConfig, file: Path) -> None:
     if config.backend is None:
         raise DeployError(
             f"{file}: names no backend, so it is a cluster that its launcher holds, for which there are only "
             "plan, up, status, logs and down; for a fleet on this machine: --set backend.kind=local"
         )
-    return prepare(config, project_of(file))
 
 
 def _host(text: str, gpus: int) -> HostConfig:

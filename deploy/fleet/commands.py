@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -59,21 +60,37 @@ async def scale(folder: FleetFolder, instances: int, console: Console) -> None:
 
 
 async def grow(folder: FleetFolder, count: int, console: Console) -> None:
-    """Start so many further instances."""
+    """Start so many further instances, and those that should run already."""
     with folder.changing():
         record = recorded(folder).grown(count)
         folder.write(record)
         await _converge(record, console)
 
 
-async def retire(folder: FleetFolder, name: str, console: Console) -> None:
-    """Drain one instance and end it; the others stay as they are."""
+async def dismiss(folder: FleetFolder, name: str, console: Console) -> None:
+    """Send an instance no more requests, without waiting for those it has; it is not wanted any more."""
     with folder.changing():
         record = recorded(folder)
         _groups(record, name, "instance")
         record = record.without(name)
         folder.write(record)
-        await _converge(record, console)
+        await _tell(record, console)
+
+
+async def tell(folder: FleetFolder, console: Console) -> None:
+    """Let all schedulers know once more which instances get requests."""
+    with folder.changing():
+        await _tell(recorded(folder), console)
+
+
+async def end_idle(folder: FleetFolder, names: Collection[str], console: Console) -> None:
+    """End those of the named instances that are neither wanted nor busy."""
+    outcome = Outcome()
+    with folder.changing():
+        record = recorded(folder)
+        async with fleet_of(record, console) as verbs:
+            await verbs.end_idle(record, names, outcome)
+    _raise(outcome)
 
 
 async def drain(folder: FleetFolder, name: str, console: Console) -> bool:
@@ -148,6 +165,13 @@ def recorded(folder: FleetFolder) -> FleetRecord:
     if record is None:
         raise DeployError(f"fleet {folder.name} is not up; `block-deploy up FILE` starts it")
     return record
+
+
+async def _tell(record: FleetRecord, console: Console) -> None:
+    outcome = Outcome()
+    async with fleet_of(record, console) as verbs:
+        await verbs.tell(record, outcome)
+    _raise(outcome)
 
 
 async def _converge(record: FleetRecord, console: Console) -> None:

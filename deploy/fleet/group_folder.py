@@ -29,6 +29,7 @@ from deploy.teardown import take_down
 MARK = "BLOCK_DEPLOY_GROUP"
 """Variable in the environment of all processes of a group, by which they are known."""
 _LAUNCHER_END_S = 25.0
+_MARKED_S = 5.0
 _OWN = "block-deploy: "
 
 
@@ -71,6 +72,7 @@ class GroupFolder:
             )
         started = msgspec.structs.replace(started, launcher_pid=launcher.pid)
         write_whole(home / "group.json", msgspec.json.encode(started))
+        _until_marked(launcher, home)
 
     def stop(self, name: str, *, keep_logs: bool = False) -> None:
         """End a group and whatever is left of one; its folder goes too, unless its logs are to stay.
@@ -173,6 +175,14 @@ def _is_ours(pid: int, home: Path) -> bool:
         return process.environ().get(MARK) == str(home)
     except psutil.Error:
         return False
+
+
+def _until_marked(launcher: subprocess.Popen[bytes], home: Path) -> None:
+    """Wait until the system shows the launcher's environment: for a moment after its start there is none, and
+    whoever looked then would take it for somebody else's."""
+    deadline_s = time.monotonic() + _MARKED_S
+    while launcher.poll() is None and not _is_ours(launcher.pid, home) and time.monotonic() < deadline_s:
+        time.sleep(0.005)
 
 
 def _marked(home: Path) -> list[psutil.Process]:

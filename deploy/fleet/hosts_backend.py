@@ -81,9 +81,9 @@ class HostsBackend:
         assert isinstance(logs, Logs)
         return logs
 
-    async def fetch(self, host: str, pages: Mapping[str, str]) -> Mapping[str, str]:
-        """Asked from the host, for nobody else may be able to."""
-        fetched = await self._agents[host].ask(Fetch(dict(pages)))
+    async def fetch(self, host: str, pages: Mapping[str, str], key: str = "") -> Mapping[str, str]:
+        """Asked from the host, for nobody else may be able to. The key goes over the agent's input."""
+        fetched = await self._agents[host].ask(Fetch(dict(pages), key))
         assert isinstance(fetched, Fetched)
         return fetched.pages
 

@@ -102,13 +102,24 @@ setup:
 #   prepare: [module load cuda]
 # secrets:                    # where they are read when the fleet starts; never their values
 #   HF_TOKEN: {{env: HF_TOKEN}}
+#   BLOCK_KEYS: {{file: ~/.config/block/keys}}
+#   BLOCK_PREDICTOR_KEY: {{file: ~/.config/block/predictor-key}}
 {engine}
-# Whoever reaches these hosts may use the fleet; for keys in place of allow_anyone see docs/operating.md.
+# With allow_anyone, whoever reaches these hosts may use the fleet. The comments take keys in its place.
 predictor:
   access: {{allow_anyone: true}}
+#   access: {{keys: {{env: BLOCK_PREDICTOR_KEY}}}}
 scheduler:
   access: {{allow_anyone: true}}
+#   access: {{keys: {{env: BLOCK_KEYS}}}}
+#   upstream: {{predictor_key: {{env: BLOCK_PREDICTOR_KEY}}}}
   policy: block
   estimator: history
   tokenizer: {tokenizer}
+# provisioning:               # how many instances there are, while `block-deploy provision` runs
+#   strategy: slo
+#   min_instances: 1
+#   max_instances: {instances}
+#   slo_ttft_s: 3.0
+#   cold_start_s: 60.0        # from asking for an instance to its first request
 """

@@ -50,6 +50,13 @@ def place(config: FleetConfig, source: str) -> tuple[Group, ...]:
     )
 
 
+def most_instances(config: FleetConfig) -> int | None:
+    """As many fit on the hosts; None where nothing bounds them."""
+    if not isinstance(config.backend, SshBackend):
+        return None
+    return sum(len(_room(host, config)) for host in config.backend.hosts)
+
+
 def host_names(config: FleetConfig) -> tuple[str, ...]:
     """All hosts of a fleet, whether or not something runs there."""
     if isinstance(config.backend, SshBackend):

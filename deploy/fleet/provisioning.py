@@ -1,191 +1,209 @@
-"""A running fleet as the provisioning controller sees and changes it: through its back end and verbs."""
+"""A running fleet as the provisioning controller sees and changes it: through its back end and verbs.
+
+What runs is looked at each time, so that a controller that was ended amid a change, and other verbs, leave
+nothing that the next look does not find.
+"""
 
 from __future__ import annotations
 
-import math
+import logging
 import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Self
 
-import msgspec
 from rich.console import Console
 
-from block.messages import CandidateRequest, PredictRequest, PredictResponse, StateResponse
-from block.types import EngineLoad
+from block.errors import DeployError
+from block.provisioning_config import ProvisioningSettings
 from deploy.fleet import commands
-from deploy.fleet.backend import Backend
-from deploy.fleet.engine_gauges import EngineGauges, read_gauges
+from deploy.fleet.engine_gauges import read_gauges
 from deploy.fleet.group_state import GroupState
+from deploy.fleet.leaving import Leaving
+from deploy.fleet.predictor_word import PredictorWord, ask_predictors
 from deploy.fleet.record import FleetFolder, FleetRecord
-from deploy.fleet.request_sizes import draw_sizes, read_histogram
-from deploy.fleet.session import opened
+from deploy.fleet.sight import Sight
+from deploy.fleet.traffic import Traffic
 from deploy.fleet.verbs import engine_url
-from deploy.state import ProcessState
 from global_scheduler.provisioning.base import InstanceSeen, Observation
 
-_TYPICAL_TOKENS = 256
-"""Of prompt and response, before any request has been served."""
+_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Instances that were asked for: how many, when, and how many served then."""
-
-    count: int = 0
-    at_s: float = 0.0
-    served: int = 0
-
-    def left(self, serving: int) -> int:
-        """Of those, the ones that do not serve yet."""
-        return max(self.count - max(serving - self.served, 0), 0)
+States = Mapping[str, GroupState]
 
 
 class ProvisionedFleet:
     """One fleet. Used within ``async with``, which holds the connections for looking."""
 
-    def __init__(self, folder: FleetFolder, cold_start_s: float, console: Console) -> None:
+    def __init__(
+        self, folder: FleetFolder, settings: ProvisioningSettings, key: str, console: Console
+    ) -> None:
+        """``key``: what predictors take; empty for none."""
         self._folder = folder
-        self._cold_start_s = cold_start_s
+        self._settings = settings
+        self._key = key
         self._console = console
-        self._stack = AsyncExitStack()
-        self._backend: Backend | None = None
-        self._asked = _Asked()
-        self._served = 0
-        """Instances at the latest look."""
-        self._counted: dict[str, int] = {}
-        self._answered: dict[str, tuple[int, float]] = {}
-        self._requests = 0
+        self._sight = Sight(folder)
+        self._traffic = Traffic(settings.window_s)
+        self._epoch_s = time.time() - time.monotonic()
+        """So that times are those of a day, and go on evenly if the clock is set."""
+        self._looked = self._adding = False
+        self._coming_s: dict[str, float] = {}
+        """Since when each is known to be on its way."""
+        self._missing: set[str] = set()
+        """Instances that should run, do not, and could."""
+        self._tried: set[str] = set()
+        """Those of them that an ``add`` has tried to start."""
+        self._room = 0
+        """How many more may be asked for."""
+        self._leaving: dict[str, Leaving] = {}
+        self._told: set[str] = set()
+        """Those of them of which this controller has told the schedulers."""
+        self._patience_s = 0.0
+        self._silent: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        record = commands.recorded(self._folder)
-        self._backend = await self._stack.enter_async_context(opened(record))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        await self._sight.close()
+
+    @property
+    def leaving(self) -> tuple[str, ...]:
+        """Instances that get no requests any more and have not been ended."""
+        return tuple(self._leaving)
+
+    async def kv_blocks(self) -> int:
+        """That each engine has, at least. Raises DeployError if no instance tells."""
+        record = await self._sight.record()
+        serving = _serving(await self._sight.states(), _wanted(record))
+        if blocks := (await ask_predictors(self._sight, serving, None, self._key)).kv_blocks:
+            return blocks
+        raise DeployError(
+            f"no predictor of fleet {self._folder.name} tells how many KV blocks its engine has; wait until "
+            "an instance is ready, or set engine.num_gpu_blocks"
+        )
 
     async def add(self, count: int) -> None:
-        """Start instances and wait until all schedulers reach them."""
-        self._asked = _Asked(count, time.monotonic(), self._served)
+        """Start what should run and does not, and others; wait until all schedulers reach them.
+
+        What was tried before is tried again, too, but not counted on.
+        """
+        others = min(count - len(self._missing - self._tried), self._room)
+        self._tried |= self._missing
+        self._adding = True
         try:
-            await commands.grow(self._folder, count, self._console)
+            await commands.grow(self._folder, max(others, 0), self._console)
         finally:
-            self._asked = _Asked()
+            self._adding = False
 
     async def drain(self, name: str) -> None:
-        """Take an instance off the schedulers' lists, wait until it is idle, end it."""
-        await commands.retire(self._folder, name, self._console)
+        """Take an instance off the schedulers' lists; ``settle`` ends it once it is idle."""
+        await commands.dismiss(self._folder, name, self._console)
+        self._leaving[name] = Leaving.begun(time.monotonic())
+        self._told.add(name)
+
+    async def settle(self) -> None:
+        """End those that were taken off the lists and are idle.
+
+        Whoever took them off may have been ended before the schedulers heard of it, so they are told again.
+        """
+        self._told &= self._leaving.keys()
+        if self._leaving.keys() - self._told:
+            await commands.tell(self._folder, self._console)
+            self._told |= self._leaving.keys()
+        now_s = time.monotonic()
+        idle = [name for name, one in self._leaving.items() if one.may_end(now_s, self._patience_s)]
+        if idle:
+            await commands.end_idle(self._folder, idle, self._console)
+            self._leaving = {name: one for name, one in self._leaving.items() if name not in idle}
 
     async def look(self) -> Observation:
         """Ask every engine for its metrics and every predictor for its state and a prediction."""
-        record = commands.recorded(self._folder)
-        states = await self._serving(record)
-        pages = await self._pages(states)
-        metrics = {state.name: pages.get(f"{engine_url(state)}/metrics", "") for state in states}
-        gauges = {name: read_gauges(page) for name, page in metrics.items() if page}
-        measured_s = self._measured_s(gauges)
-        self._count(gauges)
-        self._served = len(states)
-        waited_s = time.monotonic() - self._asked.at_s
+        record = await self._sight.record()
+        states, wanted = await self._sight.states(), _wanted(record)
+        serving = _serving(states, wanted)
+        pages = await self._metrics(states)
+        now_s = self._epoch_s + time.monotonic()
+        fresh = self._coming_s.keys() if self._looked else ()
+        self._traffic.note(now_s, {state.name: pages.get(state.name, "") for state in serving}, fresh)
+        starting_s = self._starting_s(record, states, wanted)
+        self._note_leaving(record, states, pages)
+        self._looked = True
+        size = self._traffic.mean_size
+        word = await ask_predictors(self._sight, serving, size, self._key)
+        self._complain(serving, word)
+        block_size = record.settings.engine.block_size
         return Observation(
-            at_s=time.time(),
-            instances=tuple(InstanceSeen(state.name, _load(state, pages, gauges)) for state in states),
-            starting_s=(max(self._cold_start_s - waited_s, 0.0),) * self._asked.left(len(states)),
-            requests=self._requests,
-            sizes=draw_sizes(
-                read_histogram(metrics.values(), "request_prompt_tokens"),
-                read_histogram(metrics.values(), "request_generation_tokens"),
+            at_s=now_s,
+            instances=tuple(
+                InstanceSeen(one.name, word.load(one.name, self._traffic.gauges(one.name), size, block_size))
+                for one in serving
             ),
-            measured_e2e_s=measured_s,
-            predicted_e2e_s=await self._predicted_s(states, pages, gauges),
+            starting_s=starting_s,
+            requests=self._traffic.requests,
+            sizes=self._traffic.sizes,
+            measured_e2e_s=self._traffic.measured_e2e_s,
+            predicted_e2e_s=word.least_e2e_s,
+            pace=word.pace,
         )
 
-    async def _serving(self, record: FleetRecord) -> list[GroupState]:
-        assert self._backend is not None
-        wanted = {group.name for group in record.groups if group.role == "instance"} - set(record.drained)
-        found = [state for host in self._backend.hosts for state in await self._backend.look(host)]
-        return [state for state in found if state.name in wanted and state.phase == "ready"]
+    async def _metrics(self, states: States) -> dict[str, str]:
+        """Pages by instance."""
+        urls = {name: f"{url}/metrics" for name, state in states.items() if (url := engine_url(state))}
+        pages = await self._sight.pages([(states[name].host, url, "") for name, url in urls.items()])
+        return {name: pages[url] for name, url in urls.items() if url in pages}
 
-    async def _pages(self, states: list[GroupState]) -> Mapping[str, str]:
-        asked: dict[str, dict[str, str]] = {}
-        for state in states:
-            pages = asked.setdefault(state.host, {})
-            pages[f"{engine_url(state)}/metrics"] = ""
-            if predictor := _predictor(state):
-                pages[f"{predictor.url}/v1/state"] = ""
-        return await self._fetch(asked)
+    def _starting_s(self, record: FleetRecord, states: States, wanted: set[str]) -> tuple[float, ...]:
+        """In how many seconds those on their way are expected; notes what is missing, too."""
+        hidden = {group.name for group in record.groups if group.host in self._sight.hidden}
+        there = {name for name in wanted - hidden if name in states}
+        coming = {name for name in there if states[name].phase in {"waiting", "starting"}}
+        absent = wanted - hidden - there
+        if self._adding:
+            coming |= absent
+        self._missing = (
+            absent | {name for name in there if states[name].phase in {"ended", "failed"}}
+        ) - coming
+        self._tried &= self._missing | coming
+        self._room = self._settings.max_instances - len(wanted - hidden)
+        now_s = time.monotonic()
+        self._coming_s = {name: self._coming_s.get(name, now_s) for name in sorted(coming)}
+        expected_s = self._settings.cold_start_s
+        return tuple(max(expected_s - (now_s - asked_s), 0.0) for asked_s in self._coming_s.values())
 
-    async def _predicted_s(
-        self, states: list[GroupState], pages: Mapping[str, str], gauges: Mapping[str, EngineGauges]
-    ) -> float | None:
-        """The least that a request of the fleet's mean size is predicted to take."""
-        prompt, output = _mean_size(gauges)
-        request = PredictRequest(CandidateRequest("provisioning", prompt, output, output))
-        question = msgspec.json.encode(request).decode()
-        asked: dict[str, dict[str, str]] = {}
-        for state in states:
-            predictor = _predictor(state)
-            if predictor and f"{predictor.url}/v1/state" in pages:
-                asked.setdefault(state.host, {})[f"{predictor.url}/v1/predict"] = question
-        answers = [_e2e_s(page) for page in (await self._fetch(asked)).values()]
-        return min((found for found in answers if found is not None), default=None)
+    def _note_leaving(self, record: FleetRecord, states: States, pages: Mapping[str, str]) -> None:
+        now_s, kept = time.monotonic(), {group.name for group in record.groups}
+        self._patience_s = record.settings.drain_timeout_s
+        names = [name for name in states if name.startswith("instance") and name not in kept]
+        self._leaving = {name: self._leaving.get(name) or Leaving.begun(now_s) for name in names}
+        for name, one in self._leaving.items():
+            one.gone = not engine_url(states[name])
+            busy = read_gauges(pages[name]).outstanding if name in pages else None
+            one.note(now_s, busy)
+            if busy and not one.warned and now_s - one.since_s > self._patience_s:
+                one.warned = True
+                _log.warning(
+                    "%s still has %d requests %.0f s after it was taken off the lists; it ends without any",
+                    name,
+                    busy,
+                    now_s - one.since_s,
+                )
 
-    async def _fetch(self, asked: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
-        assert self._backend is not None
-        found: dict[str, str] = {}
-        for host, pages in asked.items():
-            found.update(await self._backend.fetch(host, pages))
-        return found
-
-    def _count(self, gauges: Mapping[str, EngineGauges]) -> None:
-        """Add what has come since the last look; an engine that is new or was restarted counts from 0."""
-        for name, now in gauges.items():
-            come = now.requests + now.outstanding
-            before = self._counted.get(name, 0)
-            self._requests += come - before if come >= before else come
-            self._counted[name] = come
-
-    def _measured_s(self, gauges: Mapping[str, EngineGauges]) -> float | None:
-        """The highest of the engines' mean E2E over the answers since the last look."""
-        found = []
-        for name, now in gauges.items():
-            total_s = now.requests * (now.mean_e2e_s or 0.0)
-            requests, before_s = self._answered.get(name, (0, 0.0))
-            if now.requests > requests and total_s >= before_s:
-                found.append((total_s - before_s) / (now.requests - requests))
-            self._answered[name] = (now.requests, total_s)
-        return max(found, default=None)
+    def _complain(self, serving: list[GroupState], word: PredictorWord) -> None:
+        silent = {state.name for state in serving} - word.states.keys()
+        for name in sorted(silent - self._silent):
+            _log.warning(
+                "the predictor of %s does not answer, so its load is guessed from its engine's counts; is it "
+                "up, and does it take the key of scheduler.upstream.predictor_key?",
+                name,
+            )
+        self._silent = silent
 
 
-def _load(state: GroupState, pages: Mapping[str, str], gauges: Mapping[str, EngineGauges]) -> EngineLoad:
-    """What its predictor says; without one, what its engine counts."""
-    predictor = _predictor(state)
-    try:
-        page = pages.get(f"{predictor.url}/v1/state", "") if predictor else ""
-        return msgspec.json.decode(page, type=StateResponse).load
-    except msgspec.DecodeError:
-        seen = gauges.get(state.name)
-        return EngineLoad(seen.running if seen else 0, seen.waiting if seen else 0, 0, 0, 0, 0, 0)
+def _wanted(record: FleetRecord) -> set[str]:
+    """Instances that should get requests."""
+    return {group.name for group in record.groups if group.role == "instance"} - set(record.drained)
 
 
-def _mean_size(gauges: Mapping[str, EngineGauges]) -> tuple[int, int]:
-    requests = sum(each.requests for each in gauges.values())
-    if not requests:
-        return _TYPICAL_TOKENS, _TYPICAL_TOKENS
-    prompt = sum(each.requests * each.mean_prompt_tokens for each in gauges.values()) / requests
-    output = sum(each.requests * each.mean_output_tokens for each in gauges.values()) / requests
-    return max(round(prompt), 1), max(round(output), 1)
-
-
-def _e2e_s(page: str) -> float | None:
-    try:
-        prediction = msgspec.json.decode(page, type=PredictResponse).prediction
-    except msgspec.DecodeError:
-        return None
-    return prediction.e2e_s if prediction and math.isfinite(prediction.e2e_s) else None
-
-
-def _predictor(state: GroupState) -> ProcessState | None:
-    return next((one for one in state.processes if one.role == "predictor"), None)
+def _serving(states: States, wanted: Collection[str]) -> list[GroupState]:
+    return [state for name, state in states.items() if name in wanted and state.phase == "ready"]

@@ -142,20 +142,31 @@ class FleetFolder:
         """The fleet is no more; logs that were brought here stay."""
         (self.path / FILE).unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> contextlib.AbstractContextManager[None]:
         """Only one at a time may change a fleet. Raises DeployError when another does."""
+        return self._held("fleet.lock", "being changed by another command")
+
+    def provisioning(self) -> contextlib.AbstractContextManager[None]:
+        """Only one controller may change a fleet. Raises DeployError when another does."""
+        return self._held(
+            "provisioning.lock", "provisioned by another `block-deploy provision`; end that first"
+        )
+
+    @contextlib.contextmanager
+    def _held(self, lock_file: str, complaint: str) -> Iterator[None]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / "fleet.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            lock = os.open(self.path / lock_file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise DeployError(
                 f"{self.path}: {error.strerror}; use another folder (--set run_dir=FOLDER)"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
         except BlockingIOError as error:
-            raise DeployError(f"fleet {self.name} is being changed by another command") from error
+            os.close(lock)
+            raise DeployError(f"fleet {self.name} is {complaint}") from error
+        try:
+            yield
         finally:
             os.close(lock)

@@ -67,8 +67,9 @@ class FleetReport(msgspec.Struct, frozen=True):
         return not self.unreachable and all(group.phase == "ready" for group in self.groups)
 
 
-async def report_on(record: FleetRecord, backend: Backend) -> FleetReport:
-    """Look at all hosts at the same time. One that cannot be reached is part of the report."""
+async def report_on(record: FleetRecord, backend: Backend, key: str = "") -> FleetReport:
+    """Look at all hosts at the same time. One that cannot be reached is part of the report. ``key``: what
+    predictors take."""
     states: dict[str, GroupState] = {}
     pages: dict[str, str] = {}
     unreachable: dict[str, str] = {}
@@ -78,7 +79,8 @@ async def report_on(record: FleetRecord, backend: Backend) -> FleetReport:
             seen = await backend.look(host)
             states.update({state.name: state for state in seen})
             pages.update(await backend.fetch(host, dict.fromkeys(_pages(seen), "")))
-            pages.update(await backend.fetch(host, _questions(seen, pages)))
+            pages.update(await backend.fetch(host, dict.fromkeys(_state_pages(seen), ""), key))
+            pages.update(await backend.fetch(host, _questions(seen, pages), key))
         except HostError as error:
             unreachable[host] = str(error)
 
@@ -94,12 +96,13 @@ async def report_on(record: FleetRecord, backend: Backend) -> FleetReport:
 
 
 def _pages(states: tuple[GroupState, ...]) -> list[str]:
-    paths = {
-        "engine": ("/version", "/metrics"),
-        "predictor": ("/v1/state",),
-        "scheduler": ("/health",),
-    }
+    paths = {"engine": ("/version", "/metrics"), "predictor": (), "scheduler": ("/health",)}
     return [one.url + path for state in states for one in state.processes for path in paths[one.role]]
+
+
+def _state_pages(states: tuple[GroupState, ...]) -> list[str]:
+    """Those of the predictors, which may want a key."""
+    return [f"{one.url}/v1/state" for state in states if (one := _process(state, "predictor"))]
 
 
 def _questions(states: tuple[GroupState, ...], pages: Mapping[str, str]) -> dict[str, str]:

@@ -102,9 +102,14 @@ class SlurmJobs:
                 text[process], offsets[process] = read_lines(log, start, tail)
         return Logs(text, offsets)
 
-    async def fetch(self, host: str, pages: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
+    async def fetch(
+        self,
+        host: str,  # noqa: ARG002
+        pages: Mapping[str, str],
+        key: str = "",
+    ) -> Mapping[str, str]:
         """Asked from here."""
-        return await asyncio.to_thread(fetch_pages, dict(pages))
+        return await asyncio.to_thread(fetch_pages, dict(pages), key)
 
     async def run(self, host: str, program: str, timeout_s: float) -> str:
         """On this machine."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from block.errors import BlockError
@@ -23,6 +23,8 @@ from deploy.fleet.shell import HostError
 _POLL_S = 1.0
 _QUIET_LOOKS = 2
 """Looks in a row that must find an instance idle: a request may be on its way to it."""
+_IDLE_S = 3 * _QUIET_LOOKS * _POLL_S
+"""For an instance that was idle a moment ago to be so again."""
 _REACH_S = 30.0
 """Schedulers follow their list within a second or two, and poll every instance once a second."""
 _UNREACHABLE_LOOKS = 5
@@ -68,7 +70,7 @@ class Fleet:
         """
         states = await self.look(outcome)
         wanted = {group.name: group for group in record.groups}
-        await self._tell(record, outcome)
+        await self.tell(record, outcome)
         surplus = [state for state in states.values() if not _wanted(state, wanted)]
         await self._end(record, surplus, outcome)
         running = {name: states[name] for name in wanted if name in states and states[name].phase == "ready"}
@@ -94,7 +96,7 @@ class Fleet:
             self._show(group.name, "ending")
             await self._backend.stop(group.host, group.name)
             await self._start([group], secrets, outcome)
-            await self._tell(record, outcome)
+            await self.tell(record, outcome)
             if not outcome.failed:
                 # The next one may only go once this one serves again.
                 await self._until_reached(record, outcome)
@@ -104,8 +106,28 @@ class Fleet:
     async def drain(self, record: FleetRecord, states: list[GroupState], outcome: Outcome) -> bool:
         """Send instances nothing more and wait until they are idle; False when that took too long."""
         drained = (*record.drained, *(state.name for state in states))
-        await self._tell(record, outcome, drained)
+        await self.tell(record, outcome, drained)
         return await self._until_idle(states, record.settings.drain_timeout_s)
+
+    async def tell(
+        self, record: FleetRecord, outcome: Outcome, drained: tuple[str, ...] | None = None
+    ) -> None:
+        """Let all schedulers know which instances get requests; ``drained``: others than the record's."""
+        groups = record.groups
+        silent = record.drained if drained is None else drained
+        hosts = {group.host for group in groups if group.role == "scheduler"} - outcome.failed.keys()
+        await self._everywhere(hosts, lambda host: self._backend.tell(host, groups, silent), outcome)
+
+    async def end_idle(self, record: FleetRecord, names: Collection[str], outcome: Outcome) -> None:
+        """End those of the named instances that are not wanted, as far as they are idle."""
+        await self.tell(record, outcome)
+        wanted = {group.name: group for group in record.groups}
+        for state in (await self.look(outcome)).values():
+            named = state.name in names and not _wanted(state, wanted)
+            if named and await self._until_idle([state], _IDLE_S):
+                self._show(state.name, "ending")
+                await self._noting(state.name, self._backend.stop(state.host, state.name), outcome)
+                self._show(state.name, "down")
 
     async def roll_back(self, outcome: Outcome) -> None:
         """End what this verb has started."""
@@ -229,14 +251,6 @@ class Fleet:
                     self._show(state.name, f"draining, {busy} requests left" if busy else "idle")
                     quiet[state.name] = 0 if busy else quiet[state.name] + 1
         return True
-
-    async def _tell(
-        self, record: FleetRecord, outcome: Outcome, drained: tuple[str, ...] | None = None
-    ) -> None:
-        groups = record.groups
-        silent = record.drained if drained is None else drained
-        hosts = {group.host for group in groups if group.role == "scheduler"} - outcome.failed.keys()
-        await self._everywhere(hosts, lambda host: self._backend.tell(host, groups, silent), outcome)
 
     async def _outstanding(self, state: GroupState) -> int:
         page = f"{engine_url(state)}/metrics"

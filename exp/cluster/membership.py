@@ -79,6 +79,13 @@ class Membership:
         self._called_s[instance] = now_s
         return instance
 
+    def recall(self, instance: int, now_s: float) -> bool:
+        """Send to it again, if it still finishes what it had."""
+        if instance not in self._draining:
+            return False
+        self.join(instance, now_s)
+        return True
+
     def served_s(self, now_s: float) -> list[float]:
         """How long each was there or being started."""
         since_s = [

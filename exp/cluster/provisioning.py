@@ -13,7 +13,7 @@ from exp.cluster.spec import ClusterSpec
 from global_scheduler.provisioning import Controller, Decision, EngineModel, Observation, make_controller
 from global_scheduler.provisioning.base import InstanceSeen
 
-_SIZES = 256
+_SIZES = 4096
 """Latest requests whose sizes are taken for the next ones."""
 
 
@@ -29,6 +29,7 @@ class SimulatedProvisioning:
         engine = EngineModel(first.limits, first.believed or first.latency)
         self._controller: Controller = make_controller(spec.provisioning, engine)
         self._ready_s: dict[int, float] = {}
+        self._dismissed: list[int] = []
         self._requests = 0
         self._sizes: deque[tuple[int, int]] = deque(maxlen=_SIZES)
         self._measured_e2e_s: float | None = None
@@ -54,6 +55,17 @@ class SimulatedProvisioning:
     def joined(self, instance: int) -> None:
         """It is there."""
         self._ready_s.pop(instance, None)
+
+    def dismissed(self, instance: int) -> None:
+        """It gets nothing new."""
+        self._dismissed.append(instance)
+
+    def recall(self, now_s: float) -> bool:
+        """Take back what was dismissed last and has not left yet; False if there is nothing."""
+        while self._dismissed:
+            if self._members.recall(self._dismissed.pop(), now_s):
+                return True
+        return False
 
     def decide(self, now_s: float) -> Decision:
         """Look, and say what is to be done; nothing in a dry run."""

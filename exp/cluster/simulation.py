@@ -249,12 +249,15 @@ class _ClusterSimulation:
         if settings.dry_run:
             return
         for _ in range(decision.add):
+            if provisioning.recall(self._now_s):
+                continue
             if (instance := self._members.call(self._now_s)) is not None:
                 ready_s = self._now_s + settings.cold_start_s
                 provisioning.called(instance, ready_s)
                 self._at(ready_s, self._join, instance)
         for name in decision.drain:
             self._drain(int(name))
+            provisioning.dismissed(int(name))
 
     def _sample(self) -> None:
         looks = int(self._provisioning is not None)

@@ -42,6 +42,7 @@ def provision(
     Exits with 1 if a request failed.
     """
     experiment = load_config(spec, ProvisionSpec)
+    experiment.check()
     experiment = experiment.quickened() if quick else experiment
     file = _open(out, experiment)
     runs = _run(experiment, data, file)
@@ -100,8 +101,7 @@ def _open(out: Path, spec: ProvisionSpec) -> Path:
 
 
 def _run(spec: ProvisionSpec, data: Path, file: Path) -> list[Run]:
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    done = {run.key: run for run in (msgspec.json.decode(line, type=Run) for line in lines)}
+    done = {run.key: run for run in _kept(file)}
     console = Console(stderr=True)
     wanted = [
         (load, strategy, seed) for seed in spec.seeds for load in spec.loads for strategy in spec.strategies
@@ -117,6 +117,18 @@ def _run(spec: ProvisionSpec, data: Path, file: Path) -> list[Run]:
                 f"{number}/{len(wanted)} {' '.join(map(str, key))}: {passed_s:.0f} s", highlight=False
             )
     return [done[key] for key in wanted]
+
+
+def _kept(file: Path) -> list[Run]:
+    """Runs of earlier calls; a line that an interruption has cut off is dropped."""
+    content = file.read_bytes() if file.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        file.write_bytes(whole)
+    try:
+        return [msgspec.json.decode(line, type=Run) for line in whole.splitlines()]
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{file}: damaged ({error}); remove it, or name another folder") from error
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -64,6 +65,21 @@ class ProvisionSpec(Settings):
             if name in names
         }
         return self.model_copy(update={"loads": loads, "seeds": self.quick.seeds})
+
+    def check(self) -> None:
+        """Raise ConfigError for what would be wrong with any of its runs."""
+        unknown = [name for name in self.quick.loads if name not in self.loads]
+        if unknown:
+            known = ", ".join(self.loads)
+            raise ConfigError(f"quick.loads: there is no load {unknown[0]!r}; known are {known}")
+        for load, strategy in product(self.loads, self.strategies):
+            self.start(load, strategy)
+            most = self.settings(load, strategy).max_instances
+            if most > self.most_instances:
+                raise ConfigError(
+                    f"load {load}, strategy {strategy}: max_instances = {most} is above most_instances = "
+                    f"{self.most_instances}; lower the one or raise the other"
+                )
 
     def settings(self, load: str, strategy: str) -> ProvisioningSettings:
         """Of one run; the strategy's own come last."""

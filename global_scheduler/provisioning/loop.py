@@ -29,33 +29,40 @@ class Fleet(Protocol):
         ...
 
     async def drain(self, name: str) -> None:
-        """Send an instance nothing more, wait until it is idle, end it. Raises BlockError."""
+        """Send an instance nothing more, without waiting for what it has. Raises BlockError."""
+        ...
+
+    async def settle(self) -> None:
+        """End those that were drained and have become idle. Raises BlockError."""
         ...
 
 
 async def follow_load(controller: Controller, fleet: Fleet, log: Log, looks: int | None = None) -> None:
     """Look every ``interval_s``, so many times or for ever.
 
-    One change is made at a time. What fails is logged, and decided on anew at the next look. Ends after a
-    change that has begun.
+    One change is made at a time. What fails is logged, and decided on anew at the next look. After the last
+    look a change that has begun is waited for; when cancelled, it is left to the fleet, whose parts go on by
+    themselves.
     """
     change: asyncio.Task[None] | None = None
     try:
         while looks is None or looks > 0:
-            if change is None or change.done():
-                change = await _look(controller, fleet, log)
-            else:
-                await _look(controller, fleet, log, changing=True)
+            if change is not None and change.done():
+                await change
+                change = None
+            begun = await _look(controller, fleet, log, changing=change is not None)
+            change = begun or change
             looks = None if looks is None else looks - 1
             if looks != 0:
                 await asyncio.sleep(controller.settings.interval_s)
-    finally:
         if change is not None:
             await change
+    finally:
+        await _give_up(change)
 
 
 async def _look(
-    controller: Controller, fleet: Fleet, log: Log, *, changing: bool = False
+    controller: Controller, fleet: Fleet, log: Log, *, changing: bool
 ) -> asyncio.Task[None] | None:
     """Returns the change that is begun."""
     try:
@@ -65,7 +72,7 @@ async def _look(
         return None
     decision = controller.decide(seen)
     log(decision)
-    if not decision.changes or decision.dry_run:
+    if changing or decision.dry_run:
         return None
     return asyncio.create_task(_make(fleet, decision))
 
@@ -75,6 +82,7 @@ async def _make(fleet: Fleet, decision: Decision) -> None:
         await _noting(fleet.add(decision.add), f"adding {decision.add}")
     for name in decision.drain:
         await _noting(fleet.drain(name), f"draining {name}")
+    await _noting(fleet.settle(), "ending what is idle")
 
 
 async def _noting(work: Awaitable[None], doing: str) -> None:
@@ -82,3 +90,11 @@ async def _noting(work: Awaitable[None], doing: str) -> None:
         await work
     except BlockError as error:
         _log.warning("%s failed: %s", doing, error)
+
+
+async def _give_up(change: asyncio.Task[None] | None) -> None:
+    if change is None or change.done():
+        return
+    _log.warning("a change was being made; what was begun goes on by itself")
+    change.cancel()
+    await asyncio.wait([change])

@@ -2,8 +2,8 @@
 
 Engines are simulated as they are; what is not known of them is taken as follows. Requests that an engine has
 are alike but for what is left of their responses, which is spread evenly around the mean. Arrivals are
-drawn with the recent rate, dispersion and sizes. Each goes to the instance with the fewest tokens
-outstanding.
+drawn with the recent rate, dispersion and sizes. Each goes where the most blocks are free per request, as by
+the policy ``llumnix``, the best of those that need no prediction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from block.simulation.fleet import EngineFleet
 from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.length_rows import length_rows
-from block.simulation.memory import Floats
+from block.simulation.memory import Floats, Ints
 from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN
 from block.types import BatchShape, EngineLoad
 from global_scheduler.provisioning.base import ArrivalProcess, EngineModel, InstanceSeen, Observation
@@ -25,7 +25,9 @@ from global_scheduler.provisioning.base import ArrivalProcess, EngineModel, Inst
 _LEAST_SPREAD, _MOST_SPREAD = 0.1, 1.9
 _POINT = np.array([0.5])
 _MOST_ARRIVALS = 20_000
-"""Of one outlook; a faster load is looked at for a shorter time."""
+"""Of one outlook; a faster load is looked at for a shorter time,"""
+_FEWEST_JUDGED = 2_000
+"""but for so long that as many come in the part of it that is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,32 @@ class Objective:
 
     ttft_s: float
     e2e_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Misses:
+    """What becomes of the requests that are judged."""
+
+    share: float
+    """Of those that miss the objective."""
+    late_s: float
+    """By how much they do on the mean, of all."""
+
+
+NONE_MISS = Misses(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """How far an outlook goes, and from when on somebody looks at it."""
+
+    length_s: float
+    judged_from_s: float
+
+    def at(self, rate_per_s: float) -> float:
+        """Seconds to simulate of arrivals that come so fast."""
+        long_s = max(_MOST_ARRIVALS / rate_per_s, self.judged_from_s + _FEWEST_JUDGED / rate_per_s)
+        return min(self.length_s, long_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +82,37 @@ class Outlook:
         arrivals: ArrivalProcess,
         engine: EngineModel,
         objective: Objective,
-        horizon_s: float,
+        horizon: Horizon,
         headroom: float = 0.0,
     ) -> Outlook:
-        """Draw the arrivals of ``horizon_s``; the same observation gives the same."""
+        """Draw the arrivals up to the horizon; the same observation gives the same."""
         random = np.random.default_rng(0)
         rate_per_s = (arrivals.rate_per_s + max(arrivals.growth_per_s, 0.0)) * (1.0 + headroom)
-        expected = min(rate_per_s * horizon_s, _MOST_ARRIVALS)
-        if expected < 1 or not seen.sizes:
+        if rate_per_s * horizon.length_s < 1 or not seen.sizes:
             return cls(engine, objective, np.empty(0), ())
-        count = int(expected + 4 * math.sqrt(expected * arrivals.dispersion)) + 8
-        gaps_s = random.gamma(1 / arrivals.dispersion, arrivals.dispersion / rate_per_s, count)
-        arrival_s = np.cumsum(gaps_s)
-        arrival_s = arrival_s[arrival_s <= min(horizon_s, expected / rate_per_s)]
-        chosen = random.integers(len(seen.sizes), size=len(arrival_s))
+        horizon_s = horizon.at(rate_per_s)
+        # As many as are expected, and each size as often as any other: chance must not add load.
+        count = round(rate_per_s * horizon_s)
+        gaps_s = random.gamma(1 / arrivals.dispersion, size=count + 1)
+        arrival_s = np.cumsum(gaps_s)[:-1] * (horizon_s / gaps_s.sum())
+        chosen = _evenly(len(seen.sizes), count, random)
         return cls(engine, objective, arrival_s, tuple(_fitting(seen.sizes[i], engine) for i in chosen))
 
-    def misses(self, instances: Sequence[InstanceSeen], starting_s: Sequence[float], from_s: float) -> float:
-        """Share of the arrivals from ``from_s`` on that miss, with these in service and those to come."""
-        counted = self.arrival_s >= from_s
-        if not counted.any():
-            return 0.0
-        run = _Run(self, instances, starting_s)
-        ttft_s, e2e_s = run.latencies_s()
-        missed = ~((ttft_s <= self.objective.ttft_s) & (e2e_s <= self.objective.e2e_s))
-        return float(missed[counted].mean())
+    def misses(self, instances: Sequence[InstanceSeen], starting_s: Sequence[float], from_s: float) -> Misses:
+        """Of the arrivals from ``from_s`` on, with these in service and those to come."""
+        judged = self.arrival_s >= from_s
+        if not judged.any():
+            return NONE_MISS
+        ttft_s, e2e_s = _Run(self, instances, starting_s).latencies_s()
+        bounds = ((ttft_s, self.objective.ttft_s), (e2e_s, self.objective.e2e_s))
+        late_s = np.max([taken_s - most_s for taken_s, most_s in bounds if most_s < math.inf], axis=0)[judged]
+        return Misses(float((late_s > 0).mean()), float(np.maximum(late_s, 0.0).mean()))
+
+
+def _evenly(kinds: int, count: int, random: np.random.Generator) -> Ints:
+    """(count,) numbers below ``kinds`` in random order, each as often as any other, give or take one."""
+    rounds = [random.permutation(kinds) for _ in range(math.ceil(count / kinds))]
+    return np.concatenate(rounds)[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,43 +139,34 @@ class _Run:
         self._ready_s = [0.0] * len(instances) + [self._now_s + wait_s for wait_s in starting_s]
         self._held = [request for requests in held for request in requests]
         self._begin_s = [self._now_s - each_s for each_s in warm_s]
-        self._tokens = [0] * len(self._ready_s)
         self._sizes = (*(one.size for one in self._held), *outlook.sizes)
         member = FleetEngine(engine.limits, engine.latency.kernel)
         self._fleet = EngineFleet([member] * max(len(self._ready_s), 1), _requests(self._sizes))
-        self._at = [-1] * len(self._sizes)
-        self._heard = 0
 
     def latencies_s(self) -> tuple[Floats, Floats]:
         """(arrivals,) TTFT and E2E; infinity where there is nobody to serve."""
         first = len(self._held)
         for number, held in enumerate(self._held):
-            self._send(number, held.engine, self._begin_s[held.engine] if held.running else self._now_s)
+            begin_s = self._begin_s[held.engine] if held.running else self._now_s
+            self._fleet.send(number, held.engine, begin_s)
         arrival_s = self._now_s + self._outlook.arrival_s
         for number, time_s in enumerate(arrival_s.tolist(), first):
             self._fleet.run_until(time_s)
-            self._hear()
-            if (engine := self._least_loaded(time_s)) is not None:
-                self._send(number, engine, time_s)
+            if (engine := self._freest(time_s)) is not None:
+                self._fleet.send(number, engine, time_s)
         self._fleet.run_until(math.inf)
         fates = np.nan_to_num(self._fleet.fates[first:], nan=math.inf)
         return fates[:, FATE_FIRST_TOKEN] - arrival_s, fates[:, FATE_FINISH] - arrival_s
 
-    def _least_loaded(self, time_s: float) -> int | None:
+    def _freest(self, time_s: float) -> int | None:
+        """The most blocks free, those of waiting prompts taken, per request."""
         ready = [index for index, ready_s in enumerate(self._ready_s) if ready_s <= time_s]
-        return min(ready, key=self._tokens.__getitem__, default=None)
-
-    def _send(self, number: int, engine: int, time_s: float) -> None:
-        self._fleet.send(number, engine, time_s)
-        self._at[number] = engine
-        self._tokens[engine] += sum(self._sizes[number])
-
-    def _hear(self) -> None:
-        done = self._fleet.done
-        for place in range(self._heard + 1, int(done[0]) + 1):
-            number = int(done[place])
-            self._tokens[self._at[number]] -= sum(self._sizes[number])
-        self._heard = int(done[0])
+        if not ready:
+            return None
+        loads = self._fleet.loads(np.array(ready, np.int64), time_s)
+        running, waiting, committed, free, _, waiting_tokens, _ = loads.T
+        room = free - waiting_tokens / self._outlook.engine.limits.block_size
+        return ready[int(np.argmax(room / np.maximum(running + waiting + committed, 1)))]
 
 
 def _requests(sizes: Sequence[tuple[int, int]]) -> FleetRequests:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from block.config import load_config, parse_config
 from block.errors import ConfigError
@@ -74,3 +76,21 @@ def test_a_wrong_backend_is_explained(backend: dict[str, Any], message: str) -> 
 def test_several_schedulers_need_a_backend() -> None:
     with pytest.raises(ConfigError, match="several schedulers need a backend"):
         config(schedulers=2)
+
+
+@pytest.mark.parametrize("service", ["scheduler", "predictor"])
+def test_tls_is_refused_on_fleets_with_what_to_do_instead(service: str) -> None:
+    tls = {service: {"tls": {"certificate": "/c.pem"}}}
+    assert config(**tls)
+    with pytest.raises(ConfigError, match=f"{service}.tls is for clusters without a backend; .* put a proxy"):
+        config(backend=ssh(), **tls)
+
+
+@pytest.mark.parametrize("name", ["ssh", "slurm"])
+def test_what_the_examples_have_in_comments_is_right(name: str) -> None:
+    text = (ROOT / f"config/cluster/{name}.yaml").read_text()
+    head, section = text.split("\nprovisioning:\n")
+    whole = head + "\nprovisioning:\n" + re.sub(r"^  # (\w+: )", r"  \1", section, flags=re.MULTILINE)
+    settings = parse_config(yaml.safe_load(whole), FleetConfig, name).provisioning
+    assert settings.dry_run == (name == "ssh")
+    assert load_config(ROOT / f"config/cluster/{name}.yaml", FleetConfig).predictor.access.keys is not None

@@ -62,6 +62,7 @@ def test_a_fleet_of_jobs_from_nothing_and_back(slurm: SlurmWorld, cluster_file: 
         _no_job_shows_a_secret(slurm)
         _a_second_up_changes_nothing(slurm, user, file)
         _it_scales_under_traffic(user, url)
+        _it_is_provisioned_under_traffic(user, file, url)
         _a_job_whose_walltime_is_near_drains_and_comes_back(slurm, user, url)
         _a_cancelled_job_is_off_the_list_and_comes_back_with_up(slurm, user, file, url)
         _a_dead_node_is_off_the_list_and_its_job_is_requeued(slurm, user, url)
@@ -101,6 +102,24 @@ def _it_scales_under_traffic(user: FleetUser, url: str) -> None:
         user.deploy("scale", "2")
     assert tally.failed == []
     print(f"scaled 2 -> 1 -> 2 under {tally.served.total()} requests, none failed")
+
+
+def _it_is_provisioned_under_traffic(user: FleetUser, file: str, url: str) -> None:
+    def provision(looks: str, **settings: object) -> None:
+        given = {"strategy": "static", "interval_s": 2.0, "cool_down_s": 0.1, "patience_s": 0.1, **settings}
+        flags = [part for name, value in given.items() for part in ("--set", f"provisioning.{name}={value}")]
+        user.deploy("provision", file, "--looks", looks, *flags)
+
+    with traffic(url) as tally:
+        provision("9", max_instances=1)
+        assert [name for name in user.phases() if name.startswith("instance")] in (
+            ["instance-0"],
+            ["instance-1"],
+        )
+        provision("1", min_instances=2)
+        assert set(user.phases().values()) == {"ready"}
+    assert tally.failed == []
+    print(f"provisioned 2 -> 1 -> 2 under {tally.served.total()} requests, none failed")
 
 
 def _a_job_whose_walltime_is_near_drains_and_comes_back(slurm: SlurmWorld, user: FleetUser, url: str) -> None:

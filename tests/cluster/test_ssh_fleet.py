@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from fleet_user import MODEL, ROOT, FleetUser, ask, traffic, wait_until
+from fleet_user import CLIENT_KEY, MODEL, ROOT, FleetUser, ask, traffic, wait_until
 from ssh_hosts import SshWorld, group_processes, ssh_world
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+SECRETS = {
+    "CLIENT_KEYS": CLIENT_KEY,
+    "PREDICTOR_KEY": "the-key-of-the-predictors",
+    "VLLM_API_KEY": "the-key-of-the-engines",
+}
+PROVISIONING = {
+    "strategy": "slo",
+    "slo_ttft_s": 1.0,
+    "slo_share": 0.9,
+    "max_instances": 2,
+    "interval_s": 2.0,
+    "cool_down_s": 5.0,
+    "patience_s": 10.0,
+    "cold_start_s": 30.0,
+    "horizon_s": 90.0,
+    "window_s": 20.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +63,22 @@ def cluster_file(world: SshWorld, tmp_path: Path, llama_model: Path) -> Path:
             "known_hosts": str(world.known_hosts),
         },
         "setup": {"environment": sys.prefix},
-        "secrets": {"SECRET_WORD": {"env": "SECRET_WORD"}},
+        "secrets": {name: {"env": name} for name in SECRETS},
         "engine": {
             "model": ".cache/models/llama-2-7b",
             "served_model_name": MODEL,
             "latency": "config/latency/a30-llama-2-7b.yaml",
             "num_gpu_blocks": 1053,
+            "max_num_seqs": 4,
         },
-        "predictor": {"access": {"allow_anyone": True}},
-        "scheduler": {"policy": "block", "estimator": "max_tokens", "access": {"allow_anyone": True}},
+        "predictor": {"access": {"keys": {"env": "PREDICTOR_KEY"}}},
+        "scheduler": {
+            "policy": "block",
+            "estimator": "max_tokens",
+            "access": {"keys": {"env": "CLIENT_KEYS"}},
+            "upstream": {"predictor_key": {"env": "PREDICTOR_KEY"}, "engine_key": {"env": "VLLM_API_KEY"}},
+        },
+        "provisioning": PROVISIONING,
     }
     path = ROOT / ".cache" / "test-cluster-ssh.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -60,7 +87,7 @@ def cluster_file(world: SshWorld, tmp_path: Path, llama_model: Path) -> Path:
 
 @pytest.fixture
 def user(tmp_path: Path) -> FleetUser:
-    return FleetUser(tmp_path, {"SECRET_WORD": "open-sesame"})
+    return FleetUser(tmp_path, SECRETS)
 
 
 def test_a_fleet_over_ssh_from_nothing_and_back(world: SshWorld, cluster_file: Path, user: FleetUser) -> None:
@@ -89,8 +116,11 @@ def _secrets_are_only_in_the_environment(world: SshWorld, user: FleetUser) -> No
     for folder in [*(world.seen_from_here(name) for name in world.hosts), user.folder]:
         for path in folder.rglob("*"):
             if path.is_file() and path.stat().st_size < 10_000_000:
-                assert b"open-sesame" not in path.read_bytes(), path
-    assert "open-sesame" not in user.deploy("status", "--json")
+                content = path.read_bytes()
+                assert not [name for name, word in SECRETS.items() if word.encode() in content], path
+    report = user.deploy("status", "--json")
+    assert not [name for name, word in SECRETS.items() if word in report]
+    assert "predicted_e2e_s" in report  # The predictors took their key.
 
 
 def _a_second_up_changes_nothing(user: FleetUser, file: str) -> None:
@@ -136,6 +166,58 @@ def _it_survives_the_death_of_a_host(world: SshWorld, user: FleetUser, file: str
     user.deploy("up", file)
     assert set(user.phases().values()) == {"ready"}
     wait_until(lambda: "instance-2" in ask(url, 6).served, 30)
+
+
+def test_a_fleet_over_ssh_follows_its_load(world: SshWorld, cluster_file: Path, user: FleetUser) -> None:
+    file = str(cluster_file)
+    printed = user.deploy("up", file, "--instances", "1")
+    try:
+        url = printed.rsplit("OPENAI_BASE_URL=", 1)[1].strip()
+        _it_grows_although_its_controller_dies(user, file, url)
+        _it_shrinks_and_loses_nothing(user, file, url)
+    finally:
+        user.deploy("down", "lab")
+    assert group_processes("lab") == []
+
+
+def _it_grows_although_its_controller_dies(user: FleetUser, file: str, url: str) -> None:
+    with traffic(url, clients=12, tokens=100) as tally:
+        with user.running("provision", file) as controller:
+            asked_s = wait_until(lambda: any(each["add"] for each in _decisions(user)), 120)
+            wait_until(lambda: user.phases().get("instance-1") == "starting", 60)
+            controller.kill()
+        killed_at = len(_decisions(user))
+        with user.running("provision", file):
+            grown_s = wait_until(lambda: tally.served["instance-1"] > 3, 240)
+            phases = user.phases()
+    assert tally.failed == []
+    assert set(phases) == {"instance-0", "instance-1", "scheduler-0", "scheduler-1"}
+    assert not any(each["add"] for each in _decisions(user)[killed_at:])
+    first = next(each for each in _decisions(user) if each["add"])
+    assert first["effect"]["misses_then"] < first["effect"]["misses"]
+    print(
+        f"asked for one more after {asked_s:.1f} s ({first['reason']}), which served {grown_s:.1f} s later, "
+        f"its controller killed meanwhile; {tally.served.total()} requests, none failed"
+    )
+
+
+def _it_shrinks_and_loses_nothing(user: FleetUser, file: str, url: str) -> None:
+    with traffic(url, clients=2, tokens=30) as tally, user.running("provision", file) as controller:
+        drained_s = wait_until(lambda: any(each["drain"] for each in _decisions(user)), 120)
+        ended_s = wait_until(lambda: len(user.phases()) == 3, 60)
+        controller.send_signal(signal.SIGINT)
+        assert controller.wait(30) == 130
+    assert tally.failed == []
+    assert set(user.phases().values()) == {"ready"}
+    print(
+        f"drained one after {drained_s:.1f} s, ended {ended_s:.1f} s later; {tally.served.total()} requests, "
+        "none failed"
+    )
+
+
+def _decisions(user: FleetUser) -> list[dict[str, Any]]:
+    log = user.folder / "run" / "lab" / "provisioning.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def test_a_host_that_fails_is_named_and_what_was_begun_is_ended_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from openai import OpenAI, OpenAIError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "llama-2-7b"
+CLIENT_KEY = "the-key-of-a-client"
+"""What all requests bring; a fleet may ask for it."""
 
 
 @dataclass
@@ -48,6 +51,27 @@ class FleetUser:
         assert code in {None, done.returncode}, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs inside, and is ended by Ctrl-C, unless it has ended."""
+        log = self.folder / f"{arguments[0]}.log"
+        with log.open("a") as output:
+            command = subprocess.Popen(
+                [sys.executable, "-m", "deploy.cli", *arguments],
+                cwd=self.folder,
+                env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+        try:
+            yield command
+        finally:
+            if command.poll() is None:
+                command.send_signal(signal.SIGINT)
+            code = command.wait(60)
+            print(f"block-deploy {' '.join(arguments)}: ended with {code}\n{log.read_text()}")
+
     def status(self, code: int | None = 0) -> dict[str, Any]:
         """The fleet's report."""
         [report] = json.loads(self.deploy("status", "--json", code=code))
@@ -70,21 +94,21 @@ class Tally:
 def ask(url: str, count: int = 1) -> Tally:
     """Send requests one after the other; each must be answered whole."""
     tally = Tally()
-    with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+    with OpenAI(base_url=url, api_key=CLIENT_KEY, max_retries=0, timeout=60) as client:
         for _ in range(count):
             _ask_once(client, tally)
     return tally
 
 
 @contextmanager
-def traffic(url: str, clients: int = 3) -> Iterator[Tally]:
-    """Requests without a pause while inside."""
+def traffic(url: str, clients: int = 3, tokens: int = 9) -> Iterator[Tally]:
+    """Requests for so many tokens, without a pause while inside."""
     tally, over = Tally(), threading.Event()
 
     def send() -> None:
-        with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+        with OpenAI(base_url=url, api_key=CLIENT_KEY, max_retries=0, timeout=60) as client:
             while not over.is_set():
-                _ask_once(client, tally)
+                _ask_once(client, tally, tokens)
 
     threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:
@@ -97,14 +121,14 @@ def traffic(url: str, clients: int = 3) -> Iterator[Tally]:
             thread.join()
 
 
-def _ask_once(client: OpenAI, tally: Tally) -> None:
+def _ask_once(client: OpenAI, tally: Tally, tokens: int = 9) -> None:
     try:
         raw = client.completions.with_raw_response.create(
-            model=MODEL, prompt="Hi", max_tokens=9, extra_body={"ignore_eos": True}
+            model=MODEL, prompt="Hi", max_tokens=tokens, extra_body={"ignore_eos": True}
         )
         usage = raw.parse().usage
         assert usage is not None
-        assert usage.completion_tokens == 9
+        assert usage.completion_tokens == tokens
         tally.served[raw.headers["x-block-instance"]] += 1
     except OpenAIError as error:
         tally.failed.append(repr(error))

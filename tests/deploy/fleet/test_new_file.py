@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
-from block.config import load_config
+from block.config import load_config, parse_config
 from block.fleet_config import FleetConfig, SlurmBackend, SshBackend
 from deploy.cli import app
 
@@ -69,3 +71,14 @@ def test_a_manifest_becomes_a_file(tmp_path: Path) -> None:
 def test_plans_are_printed_without_touching_a_host(name: str) -> None:
     printed = run("plan", str(ROOT / f"config/cluster/{name}.yaml"), "--json")
     assert '"name":"scheduler-0"' in printed
+
+
+def test_what_a_new_file_has_in_comments_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "lab.yaml"
+    run("init", str(path), "--name", "lab", "--backend", "ssh", "--host", "a", "--host", "b")
+    plain = [line for line in path.read_text().splitlines() if "allow_anyone: true" not in line]
+    text = "\n".join(re.sub(r"^# ((  )*\w+: ?)", r"\1", line) for line in plain)
+    config = parse_config(yaml.safe_load(text), FleetConfig, "lab.yaml")
+    assert config.provisioning.max_instances == 2
+    assert config.scheduler.upstream.predictor_key == config.predictor.access.keys
+    assert set(config.secrets) == {"HF_TOKEN", "BLOCK_KEYS", "BLOCK_PREDICTOR_KEY"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from block.config import load_config
 from block.errors import ConfigError
+from exp.provisioning.command import _kept
 from exp.provisioning.load import arrivals
-from exp.provisioning.run import run_strategy
-from exp.provisioning.spec import ProvisionSpec
+from exp.provisioning.run import Run, run_strategy
+from exp.provisioning.spec import ProvisionSpec, QuickSettings
 
 ROOT = Path(__file__).parents[3]
 SPEC = ROOT / "config/provisioning/auto_provision.yaml"
@@ -45,3 +48,36 @@ def test_more_instances_at_first_than_there_could_be_are_refused() -> None:
     spec = _spec().model_copy(update={"most_instances": 4})
     with pytest.raises(ConfigError, match="start = 6 is above most_instances = 4"):
         spec.start("paper", "slo")
+
+
+def test_the_shipped_spec_is_right_in_all_its_runs() -> None:
+    load_config(SPEC, ProvisionSpec).check()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"set": {"cool_down": 9.0}}, "load paper, strategy static 10: cool_down: "),
+        ({"most_instances": 11}, "max_instances = 12 is above most_instances = 11"),
+        ({"quick": QuickSettings(loads=("night",))}, "there is no load 'night'; known are paper, day"),
+    ],
+)
+def test_what_would_be_wrong_with_the_last_run_is_said_before_the_first(
+    wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(SPEC, ProvisionSpec).model_copy(update=wrong).check()
+    assert said in str(error.value)
+
+
+def test_a_line_that_an_interruption_cut_off_is_dropped_and_a_damaged_file_named(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    assert _kept(file) == []
+    run = Run("paper", "slo", 0, "made up", 1, 0, 0.5, 0.0, 0.1, 1.0, 0, 0, (0.0,), (6,), (), ())
+    line = msgspec.json.encode(run) + b"\n"
+    file.write_bytes(line + line[:40])
+    assert _kept(file) == [run]
+    assert file.read_bytes() == line
+    file.write_bytes(b"{}\n")
+    with pytest.raises(ConfigError, match=r"runs\.jsonl: damaged .*; remove it, or name another folder"):
+        _kept(file)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from block.errors import DeployError
 from block.provisioning_config import ProvisioningSettings
 from block.types import EngineLoad
@@ -24,6 +26,10 @@ class ToyFleet:
         self.blind = blind
         self.adding = 0
         self.most_at_once = 0
+        self.start_s = 0.05
+        self.given_up = False
+        self.drained: list[str] = []
+        self.ended: list[str] = []
 
     async def look(self) -> Observation:
         if self.blind:
@@ -41,12 +47,21 @@ class ToyFleet:
     async def add(self, count: int) -> None:
         self.adding += count
         self.most_at_once = max(self.most_at_once, self.adding)
-        await asyncio.sleep(0.05)
+        try:
+            await asyncio.sleep(self.start_s)
+        except asyncio.CancelledError:
+            self.given_up = True
+            raise
         self.names += [f"instance-{len(self.names) + number}" for number in range(count)]
         self.adding -= count
 
     async def drain(self, name: str) -> None:
         self.names.remove(name)
+        self.drained.append(name)
+
+    async def settle(self) -> None:
+        self.ended += self.drained
+        self.drained.clear()
 
 
 def _settings(**values: object) -> ProvisioningSettings:
@@ -79,3 +94,43 @@ async def test_a_dry_run_decides_and_changes_nothing() -> None:
 async def test_a_fleet_that_cannot_be_seen_is_looked_at_again() -> None:
     fleet = ToyFleet(measured_s=1.0, blind=True)
     assert await _follow(fleet, _settings(), 3) == []
+
+
+async def test_what_was_drained_is_ended_at_later_looks_without_a_decision_of_their_own() -> None:
+    fleet = ToyFleet(measured_s=None)
+    fleet.drained = ["instance-7"]
+    await _follow(fleet, _settings(), 2)
+    assert fleet.ended == ["instance-7"]
+
+
+async def test_a_dry_run_ends_nothing_either() -> None:
+    fleet = ToyFleet(measured_s=None)
+    fleet.drained = ["instance-7"]
+    await _follow(fleet, _settings(dry_run=True), 3)
+    assert fleet.ended == []
+
+
+async def test_after_the_last_look_a_change_is_waited_for_and_when_cancelled_it_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    waited = ToyFleet(measured_s=99.0)
+    await _follow(waited, _settings(max_instances=2), 1)
+    assert waited.names == ["instance-0", "instance-1"]
+    slow = ToyFleet(measured_s=99.0)
+    slow.start_s = 600.0
+    following = asyncio.create_task(_follow(slow, _settings(), 10**6))
+    await asyncio.sleep(0.1)
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(following, 5.0)
+    assert slow.given_up
+    assert "what was begun goes on by itself" in caplog.text
+
+
+async def test_an_error_of_the_program_itself_ends_the_controller() -> None:
+    class Broken(ToyFleet):
+        async def settle(self) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(_follow(Broken(measured_s=None), _settings(), 10**6), 5.0)

@@ -9,9 +9,9 @@ import pytest
 
 from block.latency.load import load_latency
 from block.provisioning_config import ProvisioningSettings
-from block.types import EngineLimits, EngineLoad
+from block.types import BatchShape, EngineLimits, EngineLoad
 from global_scheduler.provisioning import STRATEGIES, EngineModel, Observation, Wish
-from global_scheduler.provisioning.base import ArrivalProcess, InstanceSeen
+from global_scheduler.provisioning.base import ArrivalProcess, InstanceSeen, MeasuredPace
 
 ENGINE = EngineModel(
     EngineLimits(16, 1052, 48, 512, 4096, async_scheduling=True),
@@ -79,3 +79,45 @@ def test_slo_is_deterministic() -> None:
 def test_slo_asks_for_one_more_when_nothing_serves_and_never_beyond_what_helps() -> None:
     assert _wish("slo", _fleet(0), 3.0).change >= 1
     assert _wish("slo", _fleet(2), 200.0, max_instances=6).change <= 4
+
+
+def test_slo_guesses_nothing_before_a_request_has_ended() -> None:
+    wish = _wish("slo", replace(_fleet(3, FULL), sizes=()), 12.0)
+    assert (wish.change, wish.reason) == (
+        0,
+        "no request has ended yet, so that none like it can be simulated",
+    )
+    assert _wish("slo", replace(_fleet(3), sizes=()), 0.0).change == -1
+
+
+def test_slo_sees_the_misses_of_a_load_that_is_too_fast_to_be_simulated_to_the_horizon() -> None:
+    wish = _wish("slo", replace(_fleet(1), sizes=((8, 2),)), 700.0)
+    assert wish.change > 0
+    assert wish.effect["misses"] > 0.5
+
+
+def test_slo_goes_by_the_pace_that_was_measured() -> None:
+    slow = replace(_fleet(6), pace=MeasuredPace(factor=2.0))
+    quick = replace(_fleet(6), pace=MeasuredPace(factor=0.4, context_factor=0.4))
+    assert _wish("slo", slow, 14.0).change > _wish("slo", _fleet(6), 14.0).change
+    assert _wish("slo", quick, 14.0).change == -1
+
+
+def test_an_engine_at_another_pace_has_steps_of_that_length() -> None:
+    shape = BatchShape.of([(512, 512)])
+    found = ENGINE.at(MeasuredPace(2.0, 0.001, 3.0)).latency.seconds(shape)
+    kernel = ENGINE.latency.kernel
+    curve_s = ENGINE.latency.seconds(shape) - kernel.per_context_token_s * shape.context_tokens
+    assert found == pytest.approx(
+        2.0 * curve_s + 0.001 + 3.0 * kernel.per_context_token_s * shape.context_tokens
+    )
+    assert ENGINE.at(MeasuredPace()) is ENGINE
+
+
+def test_slo_adds_all_that_help_where_not_even_the_most_keep_the_objective() -> None:
+    assert _wish("slo", _fleet(2, FULL), 60.0, max_instances=6).change == 4
+
+
+def test_slo_adds_nothing_where_nothing_would_help() -> None:
+    wish = _wish("slo", _fleet(4), 2.0, slo_ttft_s=None, slo_e2e_s=0.001)
+    assert (wish.change, wish.reason) == (0, "100.0% would miss the SLO, and 100.0% with 8 more")
