@@ -148,6 +148,12 @@ class ExperimentSpec(Settings):
             }
         )
 
+    def sized(self, requests: int | None, seeds: int | None) -> Self:
+        """With so many requests in a cell, and the first of the seeds; None leaves it. Raises ConfigError."""
+        if seeds is not None and seeds > len(self.seeds):
+            raise ConfigError(f"--seeds {seeds}: the spec has {len(self.seeds)}; add more to its seeds")
+        return self.model_copy(update={"requests": requests or self.requests, "seeds": self.seeds[:seeds]})
+
     def cells(self) -> Iterator[Cell]:
         """The matrix; raises ConfigError for a setting that a cluster does not have."""
         rates = sorted(set(self.rates_per_s))
