@@ -143,6 +143,8 @@ def _tabulated(report: Report) -> Iterator[str]:
 def _capacity(capacity: Capacity | None) -> str:
     if capacity is None or math.isnan(capacity.rate_per_s.mean):
         return "-"
+    if capacity.bound in ("<=", ">="):  # no seed crossed: there is no interval to tell
+        return f"{capacity.bound}{capacity.rate_per_s.mean:.1f}"
     return f"{capacity.bound}{_interval(capacity.rate_per_s)}"
 
 
