@@ -26,6 +26,9 @@ from exp.cli import main
 from exp.cluster.studies import STUDIES, Finding, StudyScale, run_study
 from exp.cluster.study_log import StudyLog
 
+_WIDTH = 400
+"""A row of Markdown must not be folded."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -55,7 +58,7 @@ def study(
         raise ConfigError(f"study {name!r}: unknown; known here: {', '.join(STUDIES)}")
     scale = StudyScale(requests, seeds, data, workers, capacity, said)
     findings = _with_progress(name, scale, log)
-    Console(width=200).print(table(STUDIES[name].title, findings))
+    Console(width=_WIDTH).print(table(STUDIES[name].title, findings))
     figures = [{"variant": found.name, "what_ifs": found.what_ifs, **found.figures} for found in findings]
     print(json.dumps({"study": name, "requests": requests, "seeds": seeds, "findings": figures}), flush=True)
 
@@ -68,13 +71,20 @@ def table(title: str, findings: list[Finding]) -> Table:
     found.add_column("what-ifs", justify="right")
     for name in names:
         found.add_column(name, justify="right")
+    if "capacity" in names:
+        found.add_column(f"against {findings[0].name}", justify="right")
     for finding in findings:
         cells = [_cell(*finding.interval(name)) for name in names]
-        if "capacity" in names and finding is not findings[0]:
-            mean, half = finding.against(findings[0], "capacity")
-            cells[-1] += f" ({100 * mean:+.1f} ± {100 * half:.1f} %)"
+        if "capacity" in names:
+            cells.append("" if finding is findings[0] else _share(*finding.against(findings[0], "capacity")))
         found.add_row(finding.name, str(finding.what_ifs), *cells)
     return found
+
+
+def _share(mean: float, half_width: float) -> str:
+    return (
+        f"{100 * mean:+.1f} %" if math.isnan(half_width) else f"{100 * mean:+.1f} ± {100 * half_width:.1f} %"
+    )
 
 
 def _cell(mean: float, half_width: float) -> str:
