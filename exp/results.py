@@ -24,6 +24,9 @@ def results(
     page: Annotated[Path, typer.Option(help="Markdown to write; figures go to a folder beside it.")] = Path(
         "docs/results.md"
     ),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave what the page says of other runs as it is.")
+    ] = False,
 ) -> None:
     """Write a page with the tables and figures of runs, their dates, machines and versions.
 
@@ -31,7 +34,8 @@ def results(
     """
     runs = [_run(path) for path in folders]
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_page(runs, page, f"block-exp results {' '.join(map(str, folders))}")
+    command = "block-exp results" + (" --keep FOLDER..." if keep else f" {' '.join(map(str, folders))}")
+    write_page(runs, page, command, keep=keep)
     missing = sum(run.report.missing for run in runs)
     print(json.dumps({"page": str(page), "runs": len(runs), "missing": missing}), flush=True)
 

@@ -28,6 +28,11 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for results; a run that was interrupted goes on.")],
     backend: Annotated[str, typer.Option(help=f"{', '.join(BACKENDS)}.")] = "simulated",
     quick: Annotated[bool, typer.Option("--quick", help="Smaller, as the spec says.")] = False,
+    requests: Annotated[int | None, typer.Option(min=2, help="Of each cell, in place of the spec's.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only so many of the spec's; more may be added to a folder later."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Cells beside each other; 0: one per core.")] = 0,
     url: Annotated[str, typer.Option(help="API of the running cluster, for --backend cluster.")] = "",
     data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
@@ -40,7 +45,7 @@ def run(
     """
     kind = backend_kind(backend)
     experiment = ExperimentSpec.load(spec)
-    experiment = experiment.quickened() if quick else experiment
+    experiment = (experiment.quickened() if quick else experiment).sized(requests, seeds)
     folder, console = RunFolder(out), Console(stderr=True)
     if not plot_only:
         folder.open(experiment, backend)

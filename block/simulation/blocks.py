@@ -63,6 +63,17 @@ def cache_hit_blocks(s: Ints, q: int) -> int:
 
 
 @compiled
+def cached_blocks(s: Ints, keys: Ints) -> int:
+    """How many of the leading ``keys``, hashes that requests share, are cached."""
+    if s[CACHING] == 0:
+        return 0
+    for index in range(keys.size):
+        if s[s[HASH_FIRST] + keys[index]] < 0:
+            return index
+    return keys.size
+
+
+@compiled
 def evictable_hits(s: Ints, q: int, hits: int) -> int:
     """Of the leading ``hits`` cached blocks, those that lie in the free queue and would leave it."""
     if s[CACHING] == 0:
@@ -138,6 +149,16 @@ def release(s: Ints, q: int) -> None:
             front = block
         else:
             _link_free(s, block, s[s[FREE_PREVIOUS] + s[TOTAL_BLOCKS] + 1])
+
+
+@compiled
+def forget_own(s: Ints, q: int, blocks: int) -> None:
+    """Take the first ``blocks`` hashes that only this request has out of the cache: when it has ended nobody
+    asks for them. Their blocks keep their places in the free queue.
+    """
+    for key in range(s[q + OWN_HASH], s[q + OWN_HASH] + blocks):
+        while s[s[HASH_FIRST] + key] >= 0:
+            _forget(s, s[s[HASH_FIRST] + key])
 
 
 @compiled

@@ -19,11 +19,17 @@ from block.simulation import layout
 from block.simulation.capture import capture
 from block.simulation.expectation import MOST
 from block.simulation.fleet_arrivals import FleetArrivals
-from block.simulation.fleet_members import FleetEngine, FleetRequests, check_member
+from block.simulation.fleet_members import (
+    FleetEngine,
+    FleetRequests,
+    check_member,
+    shared_blocks,
+    table_length,
+)
 from block.simulation.fleet_memory import FEWEST_RECORDS, keep_free, move, what_ifs
 from block.simulation.length_rows import length_rows, mean_lengths
 from block.simulation.memory import Floats, Ints, Memory, MemoryPlan
-from block.simulation.survey import Engines, Known, survey, survey_loads
+from block.simulation.survey import Engines, Known, survey, survey_cached, survey_loads
 from block.simulation.turnover import (
     FATE_PREEMPTIONS,
     FATES,
@@ -81,6 +87,7 @@ class EngineFleet:
         self.fates[:, FATE_PREEMPTIONS] = 0.0
         self.done = np.zeros(requests + 1, np.int64)
         self._known = _known(self.requests, self.scenarios)
+        self._shared = shared_blocks(self.engines, self.requests)
         self._next_s = np.full(count, math.inf)
         self._arrivals, self._no_arrivals = FleetArrivals(count), FleetArrivals(count)
         self.expected = self._expected_lengths()
@@ -108,14 +115,16 @@ class EngineFleet:
     def send(self, number: int, engine: int, arrival_s: float) -> None:
         """Let a request reach an engine's queue; the engine must not have run beyond ``arrival_s``."""
         sent = self._known.sent[number]
-        while not send(*self._row(engine), self._free[engine], number, sent, arrival_s):
+        shared = self._shared[number]
+        while not send(*self._row(engine), self._free[engine], number, sent, shared, arrival_s):
             self._make_room(2 * self.records)
         self._next_s[engine] = min(self._next_s[engine], arrival_s)
         self._arrivals.note(engine, arrival_s, (int(sent[SENT_PROMPT]), int(self.expected[number])))
 
-    def tell(self, number: int, sender: int, told_s: float) -> None:
+    def tell(self, number: int, sender: int, told_s: float, cached_tokens: int = 0) -> None:
         """The predictor of the engine that a request was sent to knows of it from ``told_s`` on; questions
-        of the ``sender`` tell of it before that."""
+        of the ``sender`` tell of it before that. ``cached_tokens``: of its prompt, as the sender believes."""
+        self._known.cached[number] = cached_tokens
         self._known.sender[number] = sender
         self._known.told_s[number] = told_s
 
@@ -132,19 +141,22 @@ class EngineFleet:
         asker: int = _NOBODY,
         told: bool = True,
         harm: bool = True,
+        cached_tokens: Ints | None = None,
     ) -> Answers:
         """Ask the predictors of some engines what request ``number`` would meet.
 
+        ``cached_tokens``: (asked,) of its prompt that each has cached, as who asks believes; None is nothing.
         ``told``: whether predictors know of choices under way. Without ``harm`` the delay of others is left
         out. Raises StateError where somebody would never be served to the end.
         """
-        given = (asked, number, now_s, asker, told, self.scenarios, harm)
+        cached = np.zeros(len(asked), np.int64) if cached_tokens is None else cached_tokens
+        given = (asked, cached, number, now_s, asker, told, self.scenarios, harm)
         return self._finite(Answers(*survey(self._engines, self._known, self._arrivals.seen, *given)), asked)
 
     def ask_hindsight(self, number: int, asked: Ints, now_s: float, lengths: Floats) -> Answers:
         """The same with ``lengths`` in place of those expected, all choices known and nobody else to come."""
         known = self._known._replace(lengths=lengths, told_s=np.minimum(self._known.told_s, now_s))
-        given = (asked, number, now_s, _NOBODY, True, 1, False)
+        given = (asked, self.cached(number, asked), number, now_s, _NOBODY, True, 1, False)
         return self._finite(Answers(*survey(self._engines, known, self._no_arrivals.seen, *given)), asked)
 
     def _finite(self, answers: Answers, asked: Ints) -> Answers:
@@ -160,6 +172,11 @@ class EngineFleet:
         """(asked, LOADS) counters for heuristics, without any what-if."""
         loads: Ints = survey_loads(self._engines, self._known, asked, now_s, asker, told)
         return loads
+
+    def cached(self, number: int, asked: Ints) -> Ints:
+        """(asked,) tokens of a request's prompt that each engine would find in its prefix cache now."""
+        tokens: Ints = survey_cached(self._engines, asked, self._shared[number])
+        return tokens
 
     def fail(self, engine: int) -> list[tuple[int, bool]]:
         """The engine loses all it has, at the time it has run to.
@@ -227,7 +244,10 @@ class EngineFleet:
         """An empty engine of that kind; shared, not to be written to."""
         limits, latency = self.engines[engine].limits, self.engines[engine].latency
         if (limits, latency, records) not in self._empty:
-            self._empty[limits, latency, records] = MemoryPlan(limits, latency, records, 0, 0, 0).allocate()
+            tables = records * table_length(self.requests, limits)
+            shared = (self._shared.count, records * self._shared.longest) if tables else (0, 0)
+            plan = MemoryPlan(limits, latency, records, *shared, tables)
+            self._empty[limits, latency, records] = plan.allocate()
         return self._empty[limits, latency, records]
 
     def _clear(self, engine: int) -> None:
@@ -266,4 +286,5 @@ def _known(requests: FleetRequests, scenarios: int) -> Known:
     if levels is None:
         levels = scenario_levels_of(requests.ids, scenarios)
     never = np.full(count, math.inf)
-    return Known(sent, requests.lengths, levels, never, np.full(count, _UNSENT))
+    nothing = np.zeros(count, np.int64)
+    return Known(sent, requests.lengths, levels, never, np.full(count, _UNSENT), nothing)

@@ -51,12 +51,38 @@ def move(s: Ints, f: Floats, larger: Ints, reals: Floats) -> None:
         moved = int(fixed[start] - s[start])
         larger[first_entry], larger[last_entry] = s[first_entry] + moved, s[last_entry] + moved
         larger[larger[first_entry] : larger[last_entry]] = s[s[first_entry] : s[last_entry]]
+    _move_tables(s, larger, first, count)
     running, seats = int(s[layout.RUNNING_COUNT]), 6 * int(s[layout.SEATS])
     for entry, length in ((layout.RUNNING_QUEUE, running), (layout.BATCH_SEATS, seats)):
         larger[larger[entry] : larger[entry] + length] = s[s[entry] : s[entry] + length]
 
 
+def _move_tables(s: Ints, larger: Ints, first: int, count: int) -> None:
+    """The prefix cache: block tables, hashes, and the pool's blocks; each record keeps its part."""
+    ends = [*(int(s[entry]) for entry in _TABLES[1:]), int(2 * s[layout.HASH_LAST] - s[layout.HASH_FIRST])]
+    for entry, end in zip(_TABLES, ends, strict=True):
+        begun = int(s[entry])
+        larger[larger[entry] : larger[entry] + end - begun] = s[begun:end]
+    records = larger[first : first + count * layout.RECORD].reshape(count, layout.RECORD)
+    records[:, layout.TABLE_AT] += larger[layout.TABLES] - s[layout.TABLES]
+    records[:, layout.HASHES_AT] += larger[layout.SHARED] - s[layout.SHARED]
+
+
+_TABLES = (
+    layout.SHARED,
+    layout.TABLES,
+    layout.REFERENCES,
+    layout.BLOCK_HASH,
+    layout.FREE_NEXT,
+    layout.FREE_PREVIOUS,
+    layout.SAME_NEXT,
+    layout.SAME_PREVIOUS,
+    layout.HASH_FIRST,
+    layout.HASH_LAST,
+)
+"""Regions of the prefix cache, one behind the other; empty without one."""
 _PLACES = (
+    *_TABLES,
     layout.RECORDS,
     layout.RUNNING_QUEUE,
     layout.PREEMPTED_LIST,

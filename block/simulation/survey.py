@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from block.simulation import columns, layout
+from block.simulation.blocks import cached_blocks
 from block.simulation.compiled import compiled, compiled_allocating
 from block.simulation.drawing import announce, expect, longest_request, shown, template
 from block.simulation.expectation import GRID_SHARE, arrival_rate, expected_as_of_s, expected_count
@@ -62,6 +63,8 @@ class Known(NamedTuple):
     """(requests,) when the predictor of the chosen knows of the choice."""
     sender: Ints
     """(requests,) who chose; its questions tell of its own choices."""
+    cached: Ints
+    """(requests,) tokens of the prompt that who chose believed to be cached there."""
 
 
 class Seen(NamedTuple):
@@ -92,11 +95,22 @@ def survey_loads(engines: Engines, known: Known, asked: Ints, now_s: float, aske
 
 
 @compiled_allocating
+def survey_cached(engines: Engines, asked: Ints, shared: Ints) -> Ints:
+    """(asked,) leading prompt tokens that are cached of a request with these ``shared`` blocks."""
+    tokens = np.zeros(asked.size, np.int64)
+    for place in range(asked.size):
+        s = engines.integers[asked[place]]
+        tokens[place] = cached_blocks(s, shared) * s[layout.BLOCK_SIZE]
+    return tokens
+
+
+@compiled_allocating
 def survey(
     engines: Engines,
     known: Known,
     seen: Seen,
     asked: Ints,
+    cached: Ints,
     number: int,
     now_s: float,
     asker: int,
@@ -106,6 +120,7 @@ def survey(
 ) -> tuple[Floats, Floats, Ints]:
     """What request ``number`` would meet at each of the ``asked`` engines.
 
+    ``cached``: (asked,) tokens of its prompt that they are believed to have cached.
     Returns (asked, FIGURES) summaries, (asked, scenarios, ENTRIES) answers and (asked, LOADS) loads.
     """
     figures = np.empty((asked.size, FIGURES))
@@ -121,13 +136,15 @@ def survey(
         expected, others = expected_count(rate_per_s), who.size + coming.size
         t, g = _laid_out(engines, engine, numbers, arrival_s, others + 1 + expected)
         for r in range(coming.size):
-            _announce_coming(t, g, who.size + r, known, coming[r], f[layout.NOW], now_s)
+            q = _announce_coming(t, g, who.size + r, known, coming[r], f[layout.NOW], now_s)
+            t[q + layout.LIKELY_HITS] = _likely_hits(s, known, coming[r], known.cached[coming[r]])
         everybody = np.concatenate((who, coming))
         _rank(t, everybody)
         if expected > 0:
             expect(t, g, others + 1, seen.lengths[engine, : seen.kinds[engine]], rate_per_s, expected)
         stops = _stops(t, everybody, known, scenarios)
         newcomer = _newcomer(t, known, number, scenarios)
+        newcomer[:, 0, layout.LIKELY_HITS] = _likely_hits(s, known, number, cached[place])
         since_s = max(now_s - f[layout.NOW], 0.0)
         answers[place] = _ask(t, g, stops, newcomer, since_s, rate_per_s, harm)
         figures[place] = summary(answers[place], 0.0)
@@ -215,13 +232,22 @@ def _coming(s: Ints, known: Known, now_s: float, asker: int, told: bool) -> Ints
 @compiled
 def _announce_coming(
     t: Ints, g: Floats, row: int, known: Known, number: int, origin_s: float, now_s: float
-) -> None:
+) -> int:
     """A choice that only its sender tells of is known from now on."""
     sent = known.sent[number]
     expected = _whole(mean_tokens(known.lengths[number], 0), sent[SENT_MAX_TOKENS])
     told_s = min(known.told_s[number], now_s)
     q = announce(t, g, row, sent[SENT_PROMPT], expected, sent[SENT_MAX_TOKENS], told_s - origin_s)
     t[q + layout.PRIORITY] = sent[SENT_PRIORITY]
+    return q
+
+
+@compiled
+def _likely_hits(s: Ints, known: Known, number: int, tokens: int) -> int:
+    """As ``resume.likely_hits``: whole blocks, and never the prompt's last token."""
+    if s[layout.CACHING] == 0:
+        return 0
+    return max(min(tokens, known.sent[number, SENT_PROMPT] - 1), 0) // s[layout.BLOCK_SIZE]
 
 
 @compiled_allocating
@@ -242,10 +268,10 @@ def _stops(t: Ints, who: Ints, known: Known, scenarios: int) -> Ints:
 
 @compiled_allocating
 def _newcomer(t: Ints, known: Known, number: int, scenarios: int) -> Ints:
-    """(scenarios, 1, 5) the heads of its record."""
+    """(scenarios, 1, 6) the heads of its record; nothing of it is cached."""
     sent = known.sent[number]
     room = longest_request(t) - sent[SENT_PROMPT]
-    heads = np.empty((scenarios, 1, 5), np.int64)
+    heads = np.zeros((scenarios, 1, 6), np.int64)
     for scenario in range(scenarios):
         tokens = _whole(_length(known, number, 0, scenario, scenarios), sent[SENT_MAX_TOKENS])
         heads[scenario, 0, 0] = sent[SENT_PROMPT]

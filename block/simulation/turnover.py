@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from block.simulation.blocks import forget_own
 from block.simulation.compiled import compiled
 from block.simulation.kernel import process, schedule
 from block.simulation.layout import (
@@ -23,29 +24,40 @@ from block.simulation.layout import (
     BATCH_FACTS,
     BATCH_SEATS,
     BATCHES,
+    CACHING,
     COUNT,
     FINISH,
     FINISHED,
     FIRST_TOKEN,
     FUTURE,
+    HASH_FIRST,
+    HASH_LAST,
+    HASHES_AT,
+    HIT_TOKENS,
     IN_FLIGHT,
     LAST_ARRIVAL,
     LENGTH,
     MAX_TOKENS,
     NEXT_ARRIVAL,
     NOW,
+    OWN_HASH,
     PREEMPTIONS,
     PRIORITY,
     PROMPT,
     RANK,
     RECORD,
     RECORDS,
+    REFERENCES,
     RUNNING_COUNT,
     SEATS,
+    SHARED,
+    SHARED_HASHES,
     STATUS,
     STEP_PREEMPTED,
     STEPS,
     STOP_TOKENS,
+    TABLE_AT,
+    TABLES,
     TIME_FIELDS,
     TIMES,
     UNFINISHED,
@@ -60,7 +72,8 @@ from block.simulation.memory import Floats, Ints
 FATE_FIRST_TOKEN: Final = 0
 FATE_FINISH: Final = 1
 FATE_PREEMPTIONS: Final = 2
-FATES: Final = 3
+FATE_HITS: Final = 3  # prompt tokens found in the prefix cache when it was last admitted
+FATES: Final = 4
 
 # Columns of the requests that are sent.
 SENT_PROMPT: Final = 0
@@ -71,10 +84,10 @@ SENT: Final = 4
 
 
 @compiled
-def send(s: Ints, f: Floats, free: Ints, number: int, sent: Ints, arrival_s: float) -> bool:
+def send(s: Ints, f: Floats, free: Ints, number: int, sent: Ints, shared: Ints, arrival_s: float) -> bool:
     """Let request ``number`` arrive at ``arrival_s``; False, and nothing done, if there is no free record.
 
-    ``free`` is a stack of records: its height, then their positions.
+    ``free`` is a stack of records: its height, then their positions; ``shared`` numbers its leading blocks.
     """
     if free[0] == 0:
         return False
@@ -90,11 +103,32 @@ def send(s: Ints, f: Floats, free: Ints, number: int, sent: Ints, arrival_s: flo
     s[q + MAX_TOKENS] = sent[SENT_MAX_TOKENS]
     s[q + STOP_TOKENS] = sent[SENT_OUTPUT]
     s[q + PRIORITY] = sent[SENT_PRIORITY]
+    if s[CACHING]:
+        _name_blocks(s, q, shared)
     for field in range(TIME_FIELDS):
         f[times + field] = np.nan
     f[times + ARRIVAL] = arrival_s
     _announce(s, f, q, arrival_s)
     return True
+
+
+@compiled
+def _table_length(s: Ints) -> int:
+    """Blocks that a record has room for: all have as much."""
+    return (s[REFERENCES] - s[TABLES]) // s[COUNT]
+
+
+@compiled
+def _name_blocks(s: Ints, q: int, shared: Ints) -> None:
+    """Give a record its part of the block tables and hashes, and note which blocks others have too."""
+    row, length = (q - s[RECORDS]) // RECORD, _table_length(s)
+    own = s[HASH_LAST] - s[HASH_FIRST] - s[COUNT] * length
+    s[q + TABLE_AT] = s[TABLES] + row * length
+    s[q + OWN_HASH] = own + row * length
+    s[q + HASHES_AT] = s[SHARED] + row * ((s[TABLES] - s[SHARED]) // s[COUNT])
+    s[q + SHARED_HASHES] = shared.size
+    for i in range(shared.size):
+        s[s[q + HASHES_AT] + i] = shared[i]
 
 
 @compiled
@@ -158,11 +192,14 @@ def _clear_up(s: Ints, f: Floats, slot: int, free: Ints, fates: Floats, done: In
             fates[number, FATE_FIRST_TOKEN] = f[s[q + TIMES] + FIRST_TOKEN]
             fates[number, FATE_FINISH] = f[s[q + TIMES] + FINISH]
             fates[number, FATE_PREEMPTIONS] += s[q + PREEMPTIONS]
+            fates[number, FATE_HITS] = min(s[q + HIT_TOKENS], s[q + PROMPT])
             done[0] += 1
             done[done[0]] = number
             s[q + STATUS] = ABORTED
         if s[q + STATUS] == ABORTED and s[q + IN_FLIGHT] == 0:
             s[q + STATUS] = FUTURE
+            if s[CACHING]:
+                forget_own(s, q, _table_length(s))
             free[0] += 1
             free[free[0]] = q
 

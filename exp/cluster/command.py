@@ -35,6 +35,8 @@ from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, Delays, SimulatedInstance
 from exp.workload import Workload, WorkloadSpec, load_workload
 
+_SPARE_TOKENS = 96
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -67,6 +69,10 @@ def cluster(
     blocks: Annotated[int, typer.Option(min=2, help="KV blocks of each engine.")] = 1052,
     batch: Annotated[int, typer.Option(min=1, help="max_num_seqs")] = 48,
     chunk: Annotated[int, typer.Option(min=1, help="max_num_batched_tokens")] = 512,
+    model_len: Annotated[
+        int, typer.Option(min=128, help="max_model_len; requests with more than 96 tokens less are left out.")
+    ] = 4096,
+    prefix_caching: Annotated[bool, typer.Option(help="Engines keep a prefix cache.")] = False,
     feed_ms: Annotated[float, typer.Option(min=0.0, help="Age of what is known of engines.")] = 1.0,
     decision_ms: Annotated[float, typer.Option(min=0.0, help="From arrival to choice.")] = 2.0,
     dispatch_ms: Annotated[float, typer.Option(min=0.0, help="From choice to the engine's queue.")] = 3.0,
@@ -82,9 +88,11 @@ def cluster(
 ) -> None:
     """Simulate a cluster of vLLM servers under one policy; no server and no GPU is needed.
 
-    The last line is JSON: mean and P99 of TTFT, E2E and TPOT, preemptions, wall_s.
+    The last line is JSON: mean and P99 of TTFT, E2E and TPOT, preemptions, hit_rate, wall_s.
     """
-    limits = EngineLimits(16, blocks, batch, chunk, 4096, async_scheduling=True)
+    limits = EngineLimits(
+        16, blocks, batch, chunk, model_len, prefix_caching=prefix_caching, async_scheduling=True
+    )
     spec = ClusterSpec(
         instances=_instances(pool or [f"{instances}x{latency}"], limits),
         policy=policy,
@@ -98,7 +106,9 @@ def cluster(
         hindsight=hindsight,
         seed=seed,
     )
-    traffic = load_workload(workload, WorkloadSpec(requests, rate, data, seed))
+    traffic = load_workload(
+        workload, WorkloadSpec(requests, rate, data, seed, most_tokens=model_len - _SPARE_TOKENS)
+    )
     load = load_of(traffic, EstimateSpec(lengths, sigma, seed=seed))
     load = all_at_once(load) if saturate else load
     console = Console(stderr=True)

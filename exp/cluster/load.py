@@ -54,6 +54,9 @@ class ClusterLoad:
     """(requests, scenarios) levels at which what-ifs take the lengths; None: as predictors do."""
     sessions: Sequence[str] = ()
     """What clients call their conversations; none, or one each."""
+    block_hashes: Sequence[tuple[int, ...]] = ()
+    """Equal leading ones mean equal leading ``exp.workload.HASH_TOKENS`` tokens of the prompts, each; none,
+    or a tuple for each."""
 
     def __post_init__(self) -> None:
         count = len(self.arrival_s)
@@ -63,6 +66,7 @@ class ClusterLoad:
             self.max_tokens,
             self.priority,
             self.sessions or None,
+            self.block_hashes or None,
         )
         if any(column is not None and len(column) != count for column in columns):
             raise StateError("load: its columns differ in length")
@@ -90,4 +94,11 @@ def known_load(requests: Sequence[TraceRequest]) -> ClusterLoad:
         prompt_tokens=np.array([request.prompt_tokens for request in requests], np.int64),
         output_tokens=output,
         max_tokens=output,
+        block_hashes=block_hashes_of(requests),
     )
+
+
+def block_hashes_of(requests: Sequence[TraceRequest]) -> tuple[tuple[int, ...], ...]:
+    """A tuple for each request; none at all where no request has any."""
+    hashes = tuple(request.block_hashes for request in requests)
+    return hashes if any(hashes) else ()

@@ -57,6 +57,16 @@ class ClusterResult:
         return values
 
     @property
+    def hit_rate(self) -> float | None:
+        """Share of the prompts' tokens that was found in prefix caches.
+
+        A request that was preempted finds its own tokens again, so those are left out.
+        """
+        once = self.column("preemptions") == 0
+        tokens = float(self.column("prompt_tokens")[once].sum())
+        return float(self.column("hit_tokens")[once].sum()) / tokens if tokens else None
+
+    @property
     def summary(self) -> dict[str, Any]:
         """The figures that runs are compared by, JSON-ready."""
         status = self.requests["status"].to_numpy()
@@ -72,6 +82,7 @@ class ClusterResult:
             found[f"mean_{name}"] = float(values.mean()) if len(values) else None
             found[f"p99_{name}"] = float(np.percentile(values, 99)) if len(values) else None
         found["preemptions"] = int(self.requests["preemptions"].to_numpy().sum())
+        found["hit_rate"] = self.hit_rate
         predicted, real = self.column("predicted_e2e_s"), self.column("e2e_s")
         errors = np.abs(predicted / real - 1)[np.isfinite(predicted)]
         found["e2e_error_p50"] = float(np.median(errors)) if len(errors) else None
@@ -91,6 +102,7 @@ class Journal:
         self.router = np.full(count, -1)
         self._instance, self._attempts = np.full(count, -1), np.zeros(count, np.int64)
         self._status, self._preemptions = np.full(count, int(Status.OPEN)), np.zeros(count, np.int64)
+        self._hits = np.zeros(count, np.int64)
         self._rank, self._true_rank = np.zeros(count, np.int64), np.zeros(count, np.int64)
         names = ("decided_s", "first_s", "finish_s", "predicted_ttft_s", "predicted_e2e_s")
         self._times = {name: np.full(count, np.nan) for name in names}
@@ -122,8 +134,9 @@ class Journal:
         self._instance[number] = instance
         self._attempts[number] += 1
 
-    def finish(self, number: int, first_s: float, finish_s: float, preemptions: int) -> None:
-        """Its answer is whole."""
+    def finish(self, number: int, first_s: float, finish_s: float, preemptions: int, hits: int) -> None:
+        """Its answer is whole; ``hits``: prompt tokens that were cached."""
+        self._hits[number] = hits
         self._status[number] = Status.ANSWERED
         self._times["first_s"][number], self._times["finish_s"][number] = first_s, finish_s
         self._preemptions[number] = preemptions
@@ -164,6 +177,7 @@ class Journal:
                 "e2e_s": e2e_s,
                 "tpot_s": tpot_s,
                 "preemptions": self._preemptions,
+                "hit_tokens": self._hits,
                 "rank": self._rank,
                 "true_rank": self._true_rank,
             }

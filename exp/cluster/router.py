@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 
 from block.simulation.fleet import Answers
 from block.simulation.what_if_runs import (
@@ -74,10 +75,18 @@ class Router:
         return random.Random(seed).sample(list(eligible), self._probes)
 
     def choose(
-        self, request: RoutingRequest, eligible: Sequence[int], told: Mapping[int, Told], now_s: float
+        self,
+        request: RoutingRequest,
+        eligible: Sequence[int],
+        told: Mapping[int, Told],
+        cached: Mapping[int, int],
+        now_s: float,
     ) -> Choice:
-        """One of the eligible, at least one, and the order of the others."""
-        candidates = self._line_up(eligible, told, now_s)
+        """One of the eligible, at least one, and the others in order. ``cached``: tokens of its prompt."""
+        candidates = [
+            structs.replace(one, cached_tokens=tokens) if (tokens := cached.get(index, 0)) else one
+            for index, one in zip(eligible, self._line_up(eligible, told, now_s), strict=True)
+        ]
         if self.policy.needs.answers and not told:
             return LeastRequest().choose(request, candidates)
         return self.policy.choose(request, candidates)

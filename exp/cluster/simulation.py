@@ -10,7 +10,7 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,17 @@ from block.errors import StateError
 from block.simulation.fleet import EngineFleet
 from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.memory import Ints
-from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN, FATE_PREEMPTIONS
+from block.simulation.turnover import FATE_FINISH, FATE_FIRST_TOKEN, FATE_HITS, FATE_PREEMPTIONS
 from block.simulation.what_if_runs import E2E
 from block.types import EngineLoad
 from exp.cluster.load import ClusterLoad
 from exp.cluster.membership import Membership
+from exp.cluster.prefixes import cached_by, digests_of
 from exp.cluster.provisioning import SimulatedProvisioning
 from exp.cluster.result import ClusterResult, Journal, Status
 from exp.cluster.router import Router, Told, told_by
 from exp.cluster.spec import ClusterSpec, Failure
+from exp.workload import HASH_TOKENS
 from global_scheduler.policies import Choice, RoutingRequest, make_policy
 from global_scheduler.traffic import Burden
 
@@ -56,6 +58,8 @@ class _Dispatch:
     """By which the scheduler counts it as outstanding."""
     tried: int = 0
     """Of the choice's ranking."""
+    cached: dict[int, int] = field(default_factory=dict)
+    """Tokens of its prompt that instances are taken to have cached; those with none are left out."""
 
 
 class _ClusterSimulation:
@@ -64,6 +68,7 @@ class _ClusterSimulation:
         self._on_progress = on_progress or (lambda _: None)
         self._fleet = _fleet(spec, load)
         self._policy = make_policy(spec.policy, spec.policy_options)
+        self._cached = cached_by(spec.prefixes)
         count = len(spec.instances)
         self._routers = [Router(self._policy, count, spec.probes) for _ in range(spec.schedulers)]
         self._members = Membership(spec.instances)
@@ -126,7 +131,7 @@ class _ClusterSimulation:
         fate = self._fleet.fates[number]
         first_s = float(fate[FATE_FIRST_TOKEN]) + self._delays.return_s
         finish_s = float(fate[FATE_FINISH]) + self._delays.return_s
-        self._journal.finish(number, first_s, finish_s, int(fate[FATE_PREEMPTIONS]))
+        self._journal.finish(number, first_s, finish_s, int(fate[FATE_PREEMPTIONS]), int(fate[FATE_HITS]))
         self._close()
         if self._provisioning is not None:
             self._provisioning.measured(finish_s - float(self._load.arrival_s[number]))
@@ -147,13 +152,23 @@ class _ClusterSimulation:
     def _ask(self, number: int, dispatch: _Dispatch, copy: int) -> None:
         chosen = dispatch.router.to_ask(self._members.eligible, dispatch.request.seed)
         asked = np.array([index for index in chosen if self._members.alive(index)], np.int64)
-        told = self._told(number, asked, copy)
+        dispatch.cached = self._known_cached(number, dispatch)
+        told = self._told(number, asked, dispatch, copy)
         if self._truth is not None:
             found = self._fleet.ask_hindsight(number, asked, self._now_s, self._truth)
             self._journal.note_hindsight(number, asked.tolist(), found.figures[:, E2E].tolist())
         self._at(self._now_s + self._delays.decision_s, self._decide, number, told)
 
-    def _told(self, number: int, asked: Ints, copy: int) -> dict[int, Told]:
+    def _known_cached(self, number: int, dispatch: _Dispatch) -> dict[int, int]:
+        """By instance, as far as its router knows when predictors are asked."""
+        digests, eligible = dispatch.request.prefix_digests, np.array(self._members.eligible, np.int64)
+        if not digests:
+            return {}
+        tokens = self._cached(self._fleet, dispatch.router, number, digests, eligible)
+        found = zip(eligible.tolist(), tokens.tolist(), strict=True)
+        return {index: held for index, held in found if held}
+
+    def _told(self, number: int, asked: Ints, dispatch: _Dispatch, copy: int) -> dict[int, Told]:
         needs, fleet, spec = self._policy.needs, self._fleet, self._spec
         if not len(asked):
             return {}
@@ -161,7 +176,16 @@ class _ClusterSimulation:
             loads = fleet.loads(asked, self._now_s, asker=copy, told=spec.reservations)
             rows = zip(asked.tolist(), loads.tolist(), strict=True)
             return {index: Told(EngineLoad(*load)) for index, load in rows}
-        answers = fleet.ask(number, asked, self._now_s, asker=copy, told=spec.reservations, harm=needs.harm)
+        cached = np.array([dispatch.cached.get(index, 0) for index in asked.tolist()], np.int64)
+        answers = fleet.ask(
+            number,
+            asked,
+            self._now_s,
+            asker=copy,
+            told=spec.reservations,
+            harm=needs.harm,
+            cached_tokens=cached,
+        )
         ages_s = np.maximum(self._now_s - fleet.acted_s(asked), 0.0).tolist()
         return told_by(asked.tolist(), answers, self._delays.outside_s, ages_s)
 
@@ -171,7 +195,9 @@ class _ClusterSimulation:
             self._end_without(number, Status.REFUSED)
             return
         told = {index: told[index] for index in eligible if index in told}
-        dispatch.choice = dispatch.router.choose(dispatch.request, eligible, told, self._now_s)
+        dispatch.choice = dispatch.router.choose(
+            dispatch.request, eligible, told, dispatch.cached, self._now_s
+        )
         dispatch.tried = 0
         self._journal.note_choice(number, self._now_s, dispatch.choice, told)
         self._send_to(number, dispatch, int(dispatch.choice.instance))
@@ -186,10 +212,11 @@ class _ClusterSimulation:
         if not self._members.alive(instance):
             self._at(now_s + self._delays.dispatch_s + self._delays.retry_s, self._retry, number)
             return
-        burden = Burden(request.prompt_tokens, request.output_tokens)
+        burden = Burden(request.prompt_tokens, request.output_tokens, request.prefix_digests)
         dispatch.ticket = dispatch.router.begin(instance, burden, now_s)
         self._members.begin(instance)
-        self._fleet.tell(number, int(self._journal.router[number]), now_s + self._delays.tell_s)
+        told_s, cached = now_s + self._delays.tell_s, dispatch.cached.get(instance, 0)
+        self._fleet.tell(number, int(self._journal.router[number]), told_s, cached)
         self._fleet.send(number, instance, now_s + self._delays.dispatch_s)
 
     def _retry(self, number: int) -> None:
@@ -280,9 +307,17 @@ class _ClusterSimulation:
             seed=router.next_seed(sent.ids[number]),
             output_quantiles=self._quantiles(number),
             session=load.sessions[number] if load.sessions else "",
+            prefix_digests=self._digests(number),
             slo_ttft_s=spec.slo_ttft_s,
             slo_e2e_s=spec.slo_e2e_s,
         )
+
+    def _digests(self, number: int) -> tuple[int, ...]:
+        """Of its prompt, where the policy asks for them, or predictors are asked."""
+        needs, load = self._policy.needs, self._load
+        if not load.block_hashes or not (needs.prefixes or needs.predictions):
+            return ()
+        return digests_of(load.block_hashes[number], int(load.prompt_tokens[number]))
 
     def _quantiles(self, number: int) -> tuple[tuple[float, float], ...]:
         """What the router expects of the response; empty for a point."""
@@ -302,6 +337,8 @@ def _fleet(spec: ClusterSpec, load: ClusterLoad) -> EngineFleet:
         priority=np.zeros(len(load), np.int64) if load.priority is None else load.priority,
         ids=[f"{spec.seed}-{number}" for number in range(len(load))],
         levels=load.levels,
+        block_hashes=load.block_hashes,
+        hash_tokens=HASH_TOKENS,
     )
     engines = [
         FleetEngine(

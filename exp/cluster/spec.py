@@ -88,6 +88,8 @@ class ClusterSpec:
     """Whether predictors count choices that their engine has not shown yet."""
     expect_arrivals: bool = True
     """Whether predictors count on more arrivals like the latest."""
+    prefixes: str = "record"
+    """What routers go by about prefix caches: a name of ``exp.cluster.prefixes.PREFIXES``."""
     delays: Delays = Delays()
     failures: tuple[Failure, ...] = ()
     provisioning: ProvisioningSettings | None = None

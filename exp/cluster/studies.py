@@ -25,7 +25,7 @@ from exp.cluster.load import ClusterLoad, known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, SimulatedInstance
-from exp.cluster.text_lengths import read_text_lengths
+from exp.cluster.text_lengths import text_lengths
 from exp.workload import WorkloadSpec, load_workload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,9 +63,8 @@ def load_of(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
 def text_load_of(variant: Variant, scale: StudyScale, seed: int) -> ClusterLoad:
     """Held-out prompts of the text sets; ``estimate.kind`` names an estimator, or the oracle."""
     kind = variant.estimate.kind
-    return read_text_lengths(scale.data, LEARNED).load(
-        None if kind == "oracle" else kind, scale.requests, seed
-    )
+    lengths = text_lengths(scale.data, LEARNED, scale.said)
+    return lengths.load(None if kind == "oracle" else kind, scale.requests, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,8 @@ class StudyScale:
     data: Path = ROOT.parent / "shared/data"
     workers: int = 1
     capacity: bool = True
+    said: Path | None = None
+    """Where what trained estimators say is kept; None trains them anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +121,41 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
 
 OnResult = Callable[[str, int, Mapping[str, float]], None]
 """Hears of each run as it ends: variant, seed, figures."""
+Done = Mapping[tuple[str, int], dict[str, float]]
+"""Figures of runs that were done before, by variant and seed."""
 
 
 def run_study(
-    study: Study, scale: StudyScale, on_result: OnResult = lambda _variant, _seed, _figures: None
+    study: Study,
+    scale: StudyScale,
+    on_result: OnResult = lambda _variant, _seed, _figures: None,
+    done: Done | None = None,
 ) -> list[Finding]:
-    """Every variant with every seed."""
+    """Every variant with every seed; those in ``done`` that have all figures are not run again."""
     variants = study.variants()
-    tasks = [(variant, seed) for seed in range(scale.seeds) for variant in variants]
-    found: dict[str, list[dict[str, float]]] = {variant.name: [] for variant in variants}
-    for (variant, seed), figures in zip(
-        tasks, _results(tasks, partial(_run, study, scale), scale.workers), strict=True
-    ):
-        found[variant.name].append(figures)
+    wanted = set(_names(study, scale))
+    known = {run: figures for run, figures in (done or {}).items() if wanted <= set(figures)}
+    order = [(variant, seed) for seed in range(scale.seeds) for variant in variants]
+    tasks = [(variant, seed) for variant, seed in order if (variant.name, seed) not in known]
+    results = _results(tasks, partial(_run, study, scale), scale.workers)
+    for (variant, seed), figures in zip(tasks, results, strict=True):
+        known[variant.name, seed] = figures
         on_result(variant.name, seed, figures)
+    found = {variant.name: [known[variant.name, seed] for seed in range(scale.seeds)] for variant in variants}
     return [
         Finding(
             variant.name,
             variant.spec.scenarios * (variant.spec.probes or len(variant.spec.instances)),
-            {key: tuple(row[key] for row in found[variant.name]) for key in found[variant.name][0]},
+            {key: tuple(row[key] for row in found[variant.name]) for key in _names(study, scale)},
         )
         for variant in variants
     ]
+
+
+def _names(study: Study, scale: StudyScale) -> list[str]:
+    """Of a run's figures."""
+    by_rate = [f"{name} at {rate_per_s:g}/s" for rate_per_s in study.rates_per_s for name in FIGURES]
+    return [*by_rate, *(["capacity"] if scale.capacity else [])]
 
 
 def _results(
@@ -167,6 +181,10 @@ def _run(study: Study, scale: StudyScale, task: tuple[Variant, int]) -> dict[str
     if scale.capacity:
         found["capacity"] = capacity_per_s(spec, load, study.objective, study.rates_per_s[0])
     return found
+
+
+FIGURES = ("P99 TTFT", "mean E2E", "P99 E2E", "preemptions", "imbalance")
+"""At each rate."""
 
 
 def _figures(result: ClusterResult) -> dict[str, float]:
@@ -240,7 +258,7 @@ def _lengths() -> list[Variant]:
     ]
 
 
-LEARNED = ("features", "history", "constant")
+LEARNED = ("features", "roberta", "history", "constant")
 """Estimators that learn from other prompts of the same sets."""
 
 

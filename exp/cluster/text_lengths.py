@@ -9,18 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from msgspec import structs
 
-from block.errors import ConfigError
+from block.errors import ConfigError, StateError
 from block.simulation.memory import Floats, Ints
 from exp.cluster.load import ClusterLoad, ExpectedLengths
 from length_estimation.contenders import CONTENDERS, field, follow
 from length_estimation.dataset import Example, read_examples
 from length_estimation.quantiles import LEVELS
+from length_estimation.saved_training import roberta_contender
 from length_estimation.split import folds_of, groups_of
 from length_estimation.token_counter import ByteTokenizer, TokenCounter
+
+if TYPE_CHECKING:
+    from length_estimation.roberta_training import RobertaOptions
 
 _FOLDERS = "text_*"
 _PARTS = 3
@@ -55,6 +60,32 @@ class TextLengths:
         tokens = np.maximum.accumulate(self.said[estimator][rows], axis=1)
         return replace(load, expected=ExpectedLengths(np.array(LEVELS), tokens))
 
+    def save(self, path: Path) -> None:
+        """As numpy arrays."""
+        kept: dict[str, Any] = {f"said-{name}": tokens for name, tokens in self.said.items()}
+        np.savez(path, prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens, **kept)
+
+    @classmethod
+    def read(cls, path: Path, estimators: Sequence[str]) -> Self:
+        """What ``save`` wrote; raises StateError if it is not of these estimators."""
+        with np.load(path) as kept:
+            missing = [name for name in estimators if f"said-{name}" not in kept]
+            if missing:
+                raise StateError(f"{path}: nothing there of {', '.join(missing)}; delete it to train anew")
+            said = {name: kept[f"said-{name}"] for name in estimators}
+            return cls(kept["prompt_tokens"], kept["output_tokens"], said)
+
+
+@lru_cache(maxsize=2)
+def text_lengths(data: Path, estimators: tuple[str, ...], kept: Path | None = None) -> TextLengths:
+    """As ``read_text_lengths``, from the file ``kept`` where there is one, and kept there otherwise."""
+    if kept is not None and kept.exists():
+        return TextLengths.read(kept, estimators)
+    lengths = read_text_lengths(data, estimators)
+    if kept is not None:
+        lengths.save(kept)
+    return lengths
+
 
 @lru_cache(maxsize=2)
 def read_text_lengths(data: Path, estimators: tuple[str, ...]) -> TextLengths:
@@ -73,12 +104,19 @@ def read_text_lengths(data: Path, estimators: tuple[str, ...]) -> TextLengths:
     parts = folds_of(groups_of([example.keys for example in examples]), _PARTS, 0)
     training = [examples[row] for row in np.flatnonzero(parts != 0)]
     exam = [examples[row] for row in np.random.default_rng(0).permutation(np.flatnonzero(parts == 0))]
-    made = field(estimators, training, 0, CONTENDERS)
+    made = field(estimators, training, 0, {**CONTENDERS, "roberta": roberta_contender(_tiny)})
     return TextLengths(
         np.array([example.request.prompt_tokens for example in exam], np.int64),
         np.array([example.output_tokens for example in exam], np.int64),
         {name: _quantiles(follow(made[name], exam)) for name in estimators},
     )
+
+
+def _tiny(seed: int) -> RobertaOptions:
+    """Random weights and few of them: no pretrained encoder is part of this project."""
+    from length_estimation.roberta_training import RobertaOptions
+
+    return RobertaOptions("tiny", epochs=12, learning_rate=1e-3, seed=seed)
 
 
 def _anonymous(example: Example) -> Example:

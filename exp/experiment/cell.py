@@ -24,6 +24,9 @@ class Traffic(Settings):
     )
     most_tokens: Whole = Field(4000, ge=2, description="Longer requests are left out.")
     recorded_times: Flag = Field(True, description="Keep recorded arrivals, stretched to the rate.")
+    in_order: Flag = Field(
+        False, description="Take a stretch of the trace as it is, from a place that the seed says."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Cell:
     """What routers know of response lengths: a name of ``exp.cluster.estimates.ESTIMATES``."""
     length_error: float = 0.5
     """Sigma of a guess."""
+    prefixes: str = "record"
+    """What routers know of prefix caches: a name of ``exp.cluster.prefixes.PREFIXES``."""
     hindsight: bool = False
     """Whether choices are ranked by what-ifs that know all lengths."""
     pools: tuple[ClusterConfig, ...] = ()
@@ -69,6 +74,7 @@ class Cell:
             "requests": self.requests,
             "lengths": self.lengths,
             "length_error": self.length_error,
+            "prefixes": self.prefixes,
             "hindsight": self.hindsight,
             "cluster": self.cluster.model_dump(mode="json"),
             "pools": [pool.model_dump(mode="json") for pool in self.pools],
@@ -93,5 +99,6 @@ class Cell:
                 traffic.most_tokens,
                 traffic.burstiness,
                 traffic.recorded_times,
+                in_order=traffic.in_order,
             ),
         )

@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from block.errors import ConfigError
 from exp.experiment.capacity_curve import Capacity, gains
 from exp.experiment.report import Report
 from exp.experiment.run_folder import RunFolder
 from exp.experiment.spec import PublishedFigure
-from exp.experiment.summary import Interval, Row, groups, ratios
+from exp.experiment.summary import Interval, Row, curves, groups, ratios
 
 _P99 = "ttft_p99_s"
+_MADE_BY = re.compile(r"^`block-exp run` of `([^`]+)`", re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 HEAD = """# Results
 
-Made by `{command}` from the folders of runs; do not edit. With the back end `simulated`, GPUs are step-time
-models and time is virtual; engines, predictors and policies are as in service. ± and brackets are 95 %
-intervals over seeds (Student's t); `>=` and `<=` mean that the rates which were run end there, `~` that some
-seeds crossed and some did not.
+Made by `{command}` from the folders of runs, section by section; do not edit.
+With the back end `simulated`, GPUs are step-time models and time is virtual; engines, predictors and policies
+are as in service. ± and brackets are 95 % intervals over seeds (Student's t); `>=` and `<=` mean that the
+rates which were run end there, `~` that some seeds crossed and some did not.
 """
 
 
@@ -40,12 +42,29 @@ class Run:
     report: Report
 
 
-def write_page(runs: Sequence[Run], page: Path, command: str) -> None:
-    """The page, and its figures in a folder of its name beside it."""
+def write_page(runs: Sequence[Run], page: Path, command: str, *, keep: bool = False) -> None:
+    """The page, and its figures in a folder of its name beside it.
+
+    ``keep``: what the page says of other runs stays as it is, with the runs in its order.
+    """
     figures = page.parent / page.stem
     figures.mkdir(parents=True, exist_ok=True)
-    sections = [line for run in runs for line in _section(run, figures)]
-    page.write_text("\n".join([HEAD.format(command=command), *sections]).rstrip() + "\n", encoding="utf-8")
+    sections = _kept_sections(page) if keep and page.exists() else {}
+    for run in runs:
+        sections[run.name] = "\n".join(_section(run, figures))
+    text = "\n".join([HEAD.format(command=command), *sections.values()])
+    page.write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def _kept_sections(page: Path) -> dict[str, str]:
+    """By their runs' names, in the page's order; raises ConfigError for a section that names none."""
+    sections = {}
+    for section in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+        named = _MADE_BY.search(section)
+        if named is None:
+            raise ConfigError(f"{page}: section {section.splitlines()[0]!r} names no run; take it out")
+        sections[named[1]] = f"## {section.rstrip()}\n"
+    return sections
 
 
 def _section(run: Run, figures: Path) -> Iterator[str]:
@@ -55,6 +74,7 @@ def _section(run: Run, figures: Path) -> Iterator[str]:
     if spec.notes:
         yield f"{spec.notes.strip()}\n"
     yield from _capacities(report)
+    yield from _tabulated(report)
     for baseline in spec.baselines:
         yield from _gains(report, baseline)
     yield from _published(report)
@@ -103,9 +123,28 @@ def _capacities(report: Report) -> Iterator[str]:
     yield from _table(head, rows)
 
 
+def _tabulated(report: Report) -> Iterator[str]:
+    """A row per policy, a column per rate, for each of the measures that the spec names."""
+    for (engine, workload), rows in groups(report.rows).items():
+        for measure in report.spec.tables:
+            yield f"`{measure}` by requests/s ({engine}, {workload}):\n"
+            by = curves(rows, measure)
+            rates = sorted({row.rate_per_s for row in rows})
+            yield from _table(
+                ["policy", *(f"{rate:g}" for rate in rates)],
+                [
+                    [policy, *(_interval(interval, 3) for _, interval in by[policy])]
+                    for policy in report.spec.policies
+                    if policy in by
+                ],
+            )
+
+
 def _capacity(capacity: Capacity | None) -> str:
     if capacity is None or math.isnan(capacity.rate_per_s.mean):
         return "-"
+    if capacity.bound in ("<=", ">="):  # no seed crossed: there is no interval to tell
+        return f"{capacity.bound}{capacity.rate_per_s.mean:.1f}"
     return f"{capacity.bound}{_interval(capacity.rate_per_s)}"
 
 

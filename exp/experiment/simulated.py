@@ -12,7 +12,7 @@ from block.config import ClusterConfig
 from block.latency.base import StepLatencyModel
 from block.latency.load import load_latency
 from exp.cluster.estimates import EstimateSpec, estimate_lengths
-from exp.cluster.load import ClusterLoad
+from exp.cluster.load import ClusterLoad, block_hashes_of
 from exp.cluster.result import Status
 from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, SimulatedInstance
@@ -53,6 +53,7 @@ def _spec(cell: Cell) -> ClusterSpec:
         expect_arrivals=config.predictor.expect_arrivals,
         slo_ttft_s=scheduler.slo_ttft_s,
         slo_e2e_s=scheduler.slo_e2e_s,
+        prefixes=cell.prefixes,
         hindsight=cell.hindsight,
         seed=cell.seed,
     )
@@ -82,6 +83,7 @@ def _load(cell: Cell, workload: Workload) -> ClusterLoad:
         prompt_tokens=prompt,
         output_tokens=output,
         expected=estimate_lengths(estimates, prompt, output),
+        block_hashes=block_hashes_of(requests),
     )
 
 

@@ -36,6 +36,10 @@ class PolicyVariant(Variant):
     length_error: float = Field(
         0.5, gt=0, le=3, description="Sigma of the log-normal error of a guess or distribution."
     )
+    prefixes: str = Field(
+        "record",
+        description="What is known of prefix caches; a name of exp.cluster.prefixes. Simulated only.",
+    )
 
 
 class Pool(Settings):
@@ -112,6 +116,10 @@ class ExperimentSpec(Settings):
     baselines: tuple[Name, ...] = Field(
         (), description="Policies that the others are held against, seed by seed."
     )
+    tables: tuple[str, ...] = Field(
+        (),
+        description="Figures of exp.experiment.summary.MEASURES to tabulate over the rates.",
+    )
     notes: str = Field("", description="What a reader of the results must know: why figures differ.")
     quick: Quick = Field(default_factory=Quick)
     hindsight: Flag = Field(
@@ -140,6 +148,12 @@ class ExperimentSpec(Settings):
             }
         )
 
+    def sized(self, requests: int | None, seeds: int | None) -> Self:
+        """With so many requests in a cell, and the first of the seeds; None leaves it. Raises ConfigError."""
+        if seeds is not None and seeds > len(self.seeds):
+            raise ConfigError(f"--seeds {seeds}: the spec has {len(self.seeds)}; add more to its seeds")
+        return self.model_copy(update={"requests": requests or self.requests, "seeds": self.seeds[:seeds]})
+
     def cells(self) -> Iterator[Cell]:
         """The matrix; raises ConfigError for a setting that a cluster does not have."""
         rates = sorted(set(self.rates_per_s))
@@ -163,6 +177,7 @@ class ExperimentSpec(Settings):
                 traffic=self.workloads[workload],
                 lengths=self.policies[policy].lengths,
                 length_error=self.policies[policy].length_error,
+                prefixes=self.policies[policy].prefixes,
                 hindsight=self.hindsight,
             )
 

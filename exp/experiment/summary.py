@@ -157,6 +157,13 @@ def _best_share(table: pa.Table) -> float:
     return float(np.mean(ranks == 1)) if len(ranks) else float("nan")
 
 
+def _hit_rate(table: pa.Table) -> float:
+    """As ``ClusterResult.hit_rate``."""
+    known = table.filter(pc.and_(pc.equal(table["error"], ""), pc.equal(table["preemptions"], 0)))
+    tokens = float(np.nansum(_column(known, "prompt_tokens")))
+    return float(np.sum(_column(known, "hit_tokens"))) / tokens if tokens else float("nan")
+
+
 MEASURES: Mapping[str, Callable[[pa.Table], float]] = {
     "requests": lambda table: float(table.num_rows),
     "failed": lambda table: float(pc.sum(pc.not_equal(table["error"], "")).as_py() or 0),
@@ -176,6 +183,7 @@ MEASURES: Mapping[str, Callable[[pa.Table], float]] = {
     "preemptions": _over("preemptions", np.sum),
     "prediction_error": _prediction_error,
     "best_share": _best_share,
+    "hit_rate": _hit_rate,
 }
 """Name -> figure of one cell. ``prediction_error``: median of |predicted - real| / real E2E; ``best_share``:
-how often truly the best instance was chosen."""
+how often truly the best instance was chosen; ``hit_rate``: share of prompt tokens found in prefix caches."""

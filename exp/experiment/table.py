@@ -20,12 +20,14 @@ SCHEMA = pa.schema(
         ("predicted_e2e_s", pa.float64()),
         ("decision_s", pa.float64()),
         ("preemptions", pa.int32()),
+        ("hit_tokens", pa.int32()),
         ("rank", pa.int32()),
         ("error", pa.string()),
     ]
 )
 """Times in seconds from the arrival; null where nothing was measured. ``rank``: 1 if truly the best instance
-was chosen. ``error`` is empty for a request that was answered whole."""
+was chosen. ``hit_tokens``: of the prompt, found in the prefix cache. ``error`` is empty for a request that
+was answered whole."""
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from exp.experiment.capacity_curve import capacities
 from exp.experiment.spec import ExperimentSpec
 from exp.experiment.summary import Row, groups
 from exp.figures.style import COLOURS, new_figure, save
+
+_TITLE_LETTERS = 80
 
 
 def draw_capacity(rows: Sequence[Row], spec: ExperimentSpec, folder: Path) -> list[Path]:
@@ -43,5 +46,6 @@ def draw_capacity(rows: Sequence[Row], spec: ExperimentSpec, folder: Path) -> li
         each.set_title(f"engine {engine}, workload {workload}; P99 TTFT within the SLO", fontsize=9)
         each.margins(y=0.1)
     axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.suptitle(f"{spec.title}: capacity, bars with 95 % intervals over seeds")
+    title = f"{spec.title}: capacity, bars with 95 % intervals over seeds"
+    figure.suptitle(textwrap.fill(title, _TITLE_LETTERS))
     return save(figure, folder, "capacity")

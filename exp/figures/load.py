@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -25,6 +27,9 @@ class Panel:
     scale: float = 1.0
     logarithmic: bool = False
 
+
+_BELOW = 0.5
+"""A logarithmic panel begins at so much of the smallest mean."""
 
 PANELS = (
     Panel("ttft_mean_s", "mean TTFT, s", logarithmic=True),
@@ -70,6 +75,10 @@ def _draw_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         return
     if panel.logarithmic:
         axes.set_yscale("log")
+        # Bands that reach down to nothing would take all the room.
+        lines = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in axes.get_lines()])
+        if (lines > 0).any():
+            axes.set_ylim(bottom=_BELOW * float(lines[lines > 0].min()))
     else:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

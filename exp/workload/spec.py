@@ -26,6 +26,9 @@ class WorkloadSpec:
     """Whether recorded arrivals are kept where there are any; else gaps are drawn for these, too."""
     tokenizer: Path | None = None
     """``tokenizer.json`` that counts the tokens of traces made of text."""
+    in_order: bool = False
+    """Whether a stretch of a recorded trace is taken as it is, from a place that the seed says: what prompts
+    share then follows as it did."""
 
     def __post_init__(self) -> None:
         if self.count < 1:

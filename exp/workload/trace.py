@@ -23,7 +23,8 @@ class Trace:
     """Whether ``arrival_s`` was recorded; 0 otherwise."""
 
     def arranged(self, spec: WorkloadSpec) -> tuple[TraceRequest, ...]:
-        """The first ones at their recorded times, or a draw without repetition at gamma arrivals.
+        """The first ones at their recorded times, or a draw without repetition at gamma arrivals; with
+        ``in_order`` a stretch of the trace either way.
 
         Raises ConfigError when the file has too few that fit.
         """
@@ -33,11 +34,17 @@ class Trace:
                 f"{self.file}: has {len(fitting)} requests of at most {spec.most_tokens} tokens, "
                 f"not {spec.count}; ask for fewer, or for longer ones"
             )
-        if self.timed and spec.recorded_times:
-            return _stretched(fitting[: spec.count], spec.rate_per_s)
+        recorded = self.timed and spec.recorded_times
         random = np.random.default_rng(spec.seed)
-        drawn = random.permutation(len(fitting))[: spec.count]
-        return at_gamma_arrivals([fitting[i] for i in drawn], spec, random)
+        if spec.in_order:
+            # Seeds that follow each other take stretches that follow each other, until the trace ends.
+            first = spec.seed * spec.count % (len(fitting) - spec.count + 1)
+            chosen = fitting[first : first + spec.count]
+        elif recorded:
+            chosen = fitting[: spec.count]
+        else:
+            chosen = [fitting[i] for i in random.permutation(len(fitting))[: spec.count]]
+        return _stretched(chosen, spec.rate_per_s) if recorded else at_gamma_arrivals(chosen, spec, random)
 
 
 def at_gamma_arrivals(

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from block.errors import ConfigError
+from block.errors import ConfigError, StateError
 from block.latency.load import load_latency
 from block.types import EngineLimits
 from exp.cluster.capacity import Objective, at_rate, capacity_per_s
@@ -20,6 +20,7 @@ from exp.cluster.simulation import simulate_cluster
 from exp.cluster.spec import ClusterSpec, SimulatedInstance
 from exp.cluster.studies import STUDIES, Finding, Study, StudyScale, Variant, run_study
 from exp.cluster.study_command import table
+from exp.cluster.study_log import StudyLog
 from exp.workload import WorkloadSpec, generated
 
 A30 = Path(__file__).parents[3] / "config/latency/a30-llama-2-7b.yaml"
@@ -78,6 +79,27 @@ def test_a_study_compares_variants_on_the_same_requests() -> None:
     assert findings[2].figures != findings[0].figures
     assert [finding.what_ifs for finding in findings] == [2, 2, 2]
     assert len(table("test", findings).rows) == 3
+
+
+def test_a_study_goes_on_from_its_log(tmp_path: Path) -> None:
+    variants = [Variant("one", SPEC), Variant("blind", replace(SPEC, policy="random"))]
+    study, log = Study("test", lambda: variants, (5.0,)), StudyLog(tmp_path / "log", "test", 60)
+    scale = StudyScale(60, 1, Path(), capacity=False)
+    first = run_study(study, scale, log.add)
+    again: list[tuple[str, int]] = []
+    both = run_study(
+        study, replace(scale, seeds=2), lambda name, seed, _: again.append((name, seed)), log.read()
+    )
+    assert again == [("one", 1), ("blind", 1)]
+    assert both[0].figures["mean E2E at 5/s"][0] == first[0].figures["mean E2E at 5/s"][0]
+    # Runs of another size, or without all that is wanted now, are none of this one.
+    assert StudyLog(log.path, "test", 61).read() == {}
+    other = replace(study, rates_per_s=(6.0,))
+    run_study(other, scale, lambda name, seed, _: again.append((name, seed)), log.read())
+    assert again[2:] == [("one", 0), ("blind", 0)]
+    log.path.write_text("{")
+    with pytest.raises(StateError, match="not a line of JSON"):
+        log.read()
 
 
 def test_intervals_are_students() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from block.latency.base import KernelLatency
 from block.lengths import LengthDistribution
@@ -51,11 +52,20 @@ class RealPredictors:
         parts = zip(self.ledgers, self._mirrors, strict=True)
         self._forecasters = [Forecaster(str(i), MODEL, *part) for i, part in enumerate(parts)]
 
-    def answer(self, candidate: CandidateRequest, now_s: float, scenarios: int) -> list[PredictResponse]:
+    def answer(
+        self, candidate: CandidateRequest, now_s: float, scenarios: int, cached: list[int]
+    ) -> list[PredictResponse]:
+        """``cached``: tokens of its prompt at each engine."""
+        for ended in self._fleet.done[1 : 1 + self._fleet.done[0]]:
+            for ledger in self.ledgers:  # one that came and went between two looks was never shown
+                ledger.release(self._fleet.requests.ids[ended], now_s)
         for engine, mirror in enumerate(self._mirrors):
             mirror.apply(SimulatedFeed().snapshot(self._fleet.state(engine)))
             self._forecasters[engine].notice(now_s)
-        return [forecaster.predict(candidate, now_s, scenarios) for forecaster in self._forecasters]
+        return [
+            forecaster.predict(structs.replace(candidate, cached_tokens=tokens), now_s, scenarios)
+            for forecaster, tokens in zip(self._forecasters, cached, strict=True)
+        ]
 
 
 def _requests(count: int, seed: int) -> tuple[FleetRequests, np.ndarray, np.ndarray]:
@@ -69,6 +79,7 @@ def _requests(count: int, seed: int) -> tuple[FleetRequests, np.ndarray, np.ndar
         lengths=length_rows(LEVELS, tokens),
         priority=np.zeros(count, np.int64),
         ids=[f"{index:03}" for index in range(count)],
+        block_hashes=[tuple(range(family, family + 20)) for family in random.integers(0, 4, count) * 100],
     )
     return requests, np.cumsum(random.exponential(0.03, count)), tokens
 
@@ -84,18 +95,23 @@ def _candidate(fleet: EngineFleet, number: int, tokens: np.ndarray) -> Candidate
     )
 
 
-@pytest.mark.parametrize(("scenarios", "asynchronous"), [(1, True), (1, False), (5, True)])
-def test_a_fleet_answers_as_predictors_do(scenarios: int, asynchronous: bool) -> None:
-    limits = EngineLimits(16, 150, 16, 128, 1024, async_scheduling=asynchronous)
+@pytest.mark.parametrize(
+    ("scenarios", "asynchronous", "caching"),
+    [(1, True, False), (1, False, False), (5, True, False), (1, True, True), (5, False, True)],
+)
+def test_a_fleet_answers_as_predictors_do(scenarios: int, asynchronous: bool, caching: bool) -> None:
+    limits = EngineLimits(16, 150, 16, 128, 1024, async_scheduling=asynchronous, prefix_caching=caching)
     requests, arrivals_s, tokens = _requests(60, seed=scenarios)
     fleet = EngineFleet([FleetEngine(limits, MODEL.kernel)] * ENGINES, requests, scenarios)
     predictors = RealPredictors(fleet)
-    preempting = 0.0
+    preempting, found = 0.0, 0
     for number, now_s in enumerate(arrivals_s.tolist()):
         fleet.run_until(now_s)
         candidate = _candidate(fleet, number, tokens)
-        answers = fleet.ask(number, np.arange(ENGINES), now_s)
-        for engine, real in enumerate(predictors.answer(candidate, now_s, scenarios)):
+        cached = fleet.cached(number, np.arange(ENGINES))
+        found += int(cached.sum())
+        answers = fleet.ask(number, np.arange(ENGINES), now_s, cached_tokens=cached)
+        for engine, real in enumerate(predictors.answer(candidate, now_s, scenarios, cached.tolist())):
             told = answers.figures[engine]
             prediction = real.prediction
             assert told[TTFT] == pytest.approx(prediction.ttft_s, abs=1e-9)
@@ -107,12 +123,16 @@ def test_a_fleet_answers_as_predictors_do(scenarios: int, asynchronous: bool) ->
             assert told[E2E_STD] == pytest.approx(real.spread.e2e_std_s, abs=1e-9)
             assert EngineLoad(*answers.loads[engine].tolist()) == real.load
             preempting += prediction.extra_preemptions
-        quick = fleet.ask(number, np.arange(ENGINES), now_s, harm=False)
+        quick = fleet.ask(number, np.arange(ENGINES), now_s, harm=False, cached_tokens=cached)
         np.testing.assert_array_equal(quick.figures[:, [TTFT, E2E]], answers.figures[:, [TTFT, E2E]])
-        fleet.tell(number, 0, now_s)
-        fleet.send(number, number % ENGINES, now_s + 0.003)
-        predictors.ledgers[number % ENGINES].commit(candidate, now_s)
+        chosen = number % ENGINES
+        fleet.tell(number, 0, now_s, int(cached[chosen]))
+        fleet.send(number, chosen, now_s + 0.003)
+        predictors.ledgers[chosen].commit(
+            structs.replace(candidate, cached_tokens=int(cached[chosen])), now_s
+        )
     assert preempting != 0
+    assert (found > 0) == caching
 
 
 def test_a_fleet_expects_and_waits_as_what_ifs_do() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from block.errors import ConfigError
-from exp.cluster.text_lengths import read_text_lengths
+from block.errors import ConfigError, StateError
+from exp.cluster.text_lengths import TextLengths, read_text_lengths, text_lengths
 
 ESTIMATORS = ("features", "history", "constant")
 
@@ -31,6 +31,16 @@ def test_loads_are_drawn_by_seed_and_differ_in_what_is_expected_only(text_sets: 
     assert (known.arrival_s == learned.arrival_s).all()
     assert (known.output_tokens == learned.output_tokens).all()
     assert (lengths.load(None, 50, seed=2).output_tokens != known.output_tokens).any()
+
+
+def test_what_estimators_say_is_kept_and_read_again(text_sets: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "said.npz"
+    made = text_lengths(text_sets, ESTIMATORS, kept)
+    read = TextLengths.read(kept, ("history",))
+    np.testing.assert_array_equal(read.said["history"], made.said["history"])
+    np.testing.assert_array_equal(read.output_tokens, made.output_tokens)
+    with pytest.raises(StateError, match="nothing there of roberta"):
+        text_lengths(text_sets, ("roberta",), kept)
 
 
 def test_too_many_requests_and_no_data_are_told(text_sets: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from toy_backend import ToyBackend
 from typer.testing import CliRunner
 
+from block.errors import ConfigError
 from exp.experiment.backend import Surroundings
 from exp.experiment.capacity_curve import gains
 from exp.experiment.report import Report
@@ -79,6 +80,34 @@ def test_the_command_names_the_page_and_what_is_missing(folder: Path, tmp_path: 
     assert done.exit_code == 0, done.output
     assert json.loads(done.output.splitlines()[-1]) == {"page": str(page), "runs": 1, "missing": 4}
     assert page.is_file()
+
+
+def test_sections_of_other_runs_are_kept_and_the_same_runs_replaced(folder: Path, tmp_path: Path) -> None:
+    page, opened = tmp_path / "results.md", RunFolder(folder)
+    runs = [Run(name, opened, Report.make(opened, SPEC)) for name in ("one", "two")]
+    write_page(runs, page, "block-exp results")
+    first = page.read_text()
+    write_page(runs[:1], page, "block-exp results", keep=True)
+    assert page.read_text() == first
+    changed = SPEC.model_copy(update={"title": "Another toy"})
+    write_page([Run("one", opened, Report.make(opened, changed))], page, "block-exp results", keep=True)
+    assert [line for line in page.read_text().splitlines() if line.startswith("## ")] == [
+        "## Another toy",
+        "## A toy",
+    ]
+    page.write_text(first + "\n## By hand\n\nNo run.\n")
+    with pytest.raises(ConfigError, match="section 'By hand' names no run"):
+        write_page(runs, page, "block-exp results", keep=True)
+
+
+def test_figures_are_tabulated_over_the_rates(folder: Path, tmp_path: Path) -> None:
+    opened, page = RunFolder(folder), tmp_path / "results.md"
+    spec = SPEC.model_copy(update={"tables": ("ttft_p99_s",)})
+    write_page([Run("toy", opened, Report.make(opened, spec))], page, "block-exp results")
+    text = page.read_text()
+    assert "`ttft_p99_s` by requests/s (default, sharegpt):" in text
+    assert "| policy | 2 | 4 | 6 | 8 |" in text
+    assert "| block | 0.220 ± 0.050 |" in text
 
 
 def test_gains_are_taken_seed_by_seed() -> None:

@@ -108,6 +108,14 @@ def test_what_a_report_shows_may_change_after_the_run(tmp_path: Path, scratch: P
     assert runner(scratch).run(list(told.cells()), folder) == 0
 
 
+def test_seeds_may_be_added_to_a_run(tmp_path: Path, scratch: Path) -> None:
+    more = SPEC.model_copy(update={"seeds": (*SPEC.seeds, 9)})
+    runner(scratch).run(CELLS, folder_in(tmp_path))
+    folder = folder_in(tmp_path, more)
+    assert runner(scratch).run(list(more.cells()), folder) == len(CELLS) // len(SPEC.seeds)
+    assert folder.spec.seeds == more.seeds
+
+
 def test_another_spec_or_a_strange_file_is_not_taken_for_this_one(tmp_path: Path, scratch: Path) -> None:
     folder = folder_in(tmp_path)
     runner(scratch).run(CELLS[:2], folder)

@@ -58,6 +58,14 @@ def test_quick_is_smaller(tmp_path: Path) -> None:
     assert (quick.requests, quick.seeds, quick.rates_per_s) == (10, (7,), (30.0, 20.0))
 
 
+def test_a_run_may_be_of_fewer_requests_and_seeds(tmp_path: Path) -> None:
+    spec = load(tmp_path, TEXT)
+    assert spec.sized(None, None) == spec
+    assert (spec.sized(33, 1).requests, spec.sized(33, 1).seeds) == (33, (0,))
+    with pytest.raises(ConfigError, match="--seeds 3: the spec has 2"):
+        spec.sized(None, 3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

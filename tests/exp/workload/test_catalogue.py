@@ -106,6 +106,22 @@ def test_azure_keeps_the_recorded_pattern_at_the_wanted_rate(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("recorded_times", [True, False])
+def test_each_seed_takes_another_stretch_of_a_trace_in_its_order(
+    recorded_times: bool, tmp_path: Path
+) -> None:
+    rows = [f"2023-11-16 18:15:{second:02}.0000000,{100 + second},10" for second in range(50)]
+    write_azure(tmp_path, rows)
+
+    def prompts(seed: int) -> list[int]:
+        spec = WorkloadSpec(20, 2.0, tmp_path, seed, recorded_times=recorded_times, in_order=True)
+        return [request.prompt_tokens for request in load_workload("azure", spec).requests]
+
+    assert prompts(0) == list(range(100, 120))
+    assert prompts(1) == list(range(120, 140))
+    assert len(prompts(2)) == 20  # the trace ends: begun anew
+
+
 def test_without_data_the_lengths_are_generated() -> None:
     workload = load_workload("auto", WorkloadSpec(count=5, rate_per_s=1.0, data=NOWHERE))
     assert workload.source.startswith("generated")
