@@ -7,14 +7,13 @@ import re
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     Info,
     generate_latest,
 )
 
 from block.http.message import Response
+from block.series import Counters, Histograms
 from block.types import CalibrationStatus
 
 _SECONDS_SUFFIX = re.compile(r"_s$")
@@ -39,22 +38,16 @@ class PredictorMetrics:
     def __init__(self, instance: str) -> None:
         """``instance`` labels every series."""
         self._registry = CollectorRegistry()
-        self.prediction_seconds = Histogram(
-            "block_prediction_seconds",
-            "Time to simulate one what-if.",
-            ["instance"],
-            buckets=_SECONDS,
-            registry=self._registry,
-        ).labels(instance)
-        self.commits = Counter(
-            "block_commits", "Choices committed to this instance.", ["instance"], registry=self._registry
-        ).labels(instance)
-        self.messages = Counter(
-            "block_feed_messages",
-            "Messages of the engine's state feed applied.",
-            ["instance"],
-            registry=self._registry,
-        ).labels(instance)
+        fixed = {"instance": instance}
+        self.prediction_seconds = Histograms(
+            "block_prediction_seconds", "Time to simulate one what-if.", _SECONDS, unit="seconds", fixed=fixed
+        )
+        self.commits = Counters("block_commits", "Choices committed to this instance.", fixed=fixed)
+        self.messages = Counters(
+            "block_feed_messages", "Messages of the engine's state feed applied.", fixed=fixed
+        )
+        for family in (self.prediction_seconds, self.commits, self.messages):
+            self._registry.register(family)
         self.ready = Gauge(
             "block_predictor_ready", "1 while questions are answered.", ["instance"], registry=self._registry
         ).labels(instance)

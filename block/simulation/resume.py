@@ -87,6 +87,8 @@ def longest_request(columns: EngineColumns) -> int:
 
     Beyond that vLLM would preempt a request that runs alone, and start it again, for ever.
     """
+    if columns.longest:
+        return columns.longest
     limits, computed = columns.limits, columns.numbers[fields.COMPUTED, : columns.running]
     held = int((-(-computed // limits.block_size)).sum())
     blocks = min(columns.free_blocks + held, limits.total_blocks)
@@ -111,7 +113,9 @@ def check_state(state: EngineState) -> None:
 
 
 def check_columns(columns: EngineColumns) -> int:
-    """As ``check_state``; returns ``longest_request``."""
+    """As ``check_state``; returns ``longest_request``. What was found sound is not looked at again."""
+    if columns.longest:
+        return columns.longest
     check_limits(columns.limits)
     if not math.isfinite(columns.time_s):
         raise StateError(f"time_s = {columns.time_s}: must be a time in seconds")
