@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -159,7 +160,12 @@ def _check_seats(columns: EngineColumns) -> None:
 
 
 def _allocate(columns: EngineColumns, latency: KernelLatency, count: int) -> Memory:
-    limits = columns.limits
+    return _blank(columns.limits, latency, count).copy()
+
+
+@lru_cache(maxsize=16)
+def _blank(limits: EngineLimits, latency: KernelLatency, count: int) -> Memory:
+    """Laid out once for a number of requests: states that follow each other differ little in theirs."""
     if limits.prefix_caching:
         limits = replace(limits, prefix_caching=False)
     return MemoryPlan(limits, latency, count, shared_hashes=0, shared_entries=0, table_entries=0).allocate()
