@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +44,11 @@ class LengthDistribution:
         if levels != sorted(set(levels)) or tokens != sorted(tokens):
             raise StateError("quantiles: probabilities and tokens must rise")
 
-    @classmethod
-    def point(cls, tokens: float) -> LengthDistribution:
-        """All weight on one length."""
-        return cls(((0.5, tokens),))
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def point(tokens: float) -> LengthDistribution:
+        """All weight on one length. Few are named again and again, so what follows from them is kept."""
+        return LengthDistribution(((0.5, tokens),))
 
     @cached_property
     def is_point(self) -> bool:

@@ -42,6 +42,11 @@ class Cores:
     load: float
     others: float
 
+    def per_request_ms(self, qps: float) -> dict[str, float]:
+        """CPU time of the bench's own processes for each request, by who spent it."""
+        own = {name: getattr(self, name) for name in ("scheduler", "predictors", "engines", "load")}
+        return {name: round(cores * 1000 / qps, 3) for name, cores in own.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
@@ -88,6 +93,8 @@ class DecisionResult:
             "p99_ms": round(p99, 3),
             "unpredicted": self.decisions.unpredicted,
             "errors": len(self.decisions.errors),
+            "cpu_ms_per_request": self.cores.per_request_ms(self.qps),
+            "other_cores": round(self.cores.others, 2),
         }
 
 

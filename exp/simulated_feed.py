@@ -21,12 +21,14 @@ class SimulatedFeed:
         self._seq = 0
         self._next_handle = 0
         self._handles: dict[str, int] = {}
+        self._hits: dict[int, int] = {}
+        """Handle -> what was last told of its prefix-cache hit."""
         self._before: dict[str, Any] = {}
 
     def snapshot(self, state: EngineState) -> Snapshot:
         """The whole of a state."""
         added, _ = self._membership(state)
-        self._before = self._content(state)
+        self._before, self._hits = self._content(state), {}
         return Snapshot(
             version=FEED_VERSION,
             seq=self._seq,
@@ -34,7 +36,7 @@ class SimulatedFeed:
             limits=state.limits,
             clock=_clock(state, ()),
             requests=added,
-            cached=self._cached((*state.running, *state.waiting)),
+            cached=self._new_hits((*state.running, *state.waiting)),
             **self._before,
         )
 
@@ -51,7 +53,7 @@ class SimulatedFeed:
             clock=_clock(state, finished),
             added=added,
             removed=removed,
-            cached=self._cached((*state.running, *state.waiting)),
+            cached=self._new_hits((*state.running, *state.waiting)),
             **changes,
         )
 
@@ -81,9 +83,12 @@ class SimulatedFeed:
     def _packed_handles(self, requests: Sequence[RequestState]) -> bytes:
         return _packed(self._handles[request.id] for request in requests)
 
-    def _cached(self, requests: Sequence[RequestState]) -> dict[int, int]:
-        # Zeros too: a request that was preempted may find nothing the second time.
-        return {self._handles[request.id]: request.cached_tokens for request in requests}
+    def _new_hits(self, requests: Sequence[RequestState]) -> dict[int, int]:
+        """Zeros too, where others were told: who was preempted may find nothing the second time."""
+        hits = {self._handles[request.id]: request.cached_tokens for request in requests}
+        new = {handle: tokens for handle, tokens in hits.items() if tokens != self._hits.get(handle, 0)}
+        self._hits = hits
+        return new
 
 
 def _clock(state: EngineState, finished: tuple[StepRecord, ...]) -> Clockwork:

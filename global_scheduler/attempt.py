@@ -100,7 +100,7 @@ class Attempt:
 
         ``streams``: which of both was asked for. ``ends_s``: when it must be over in any case.
         """
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = loop = connection.loop
         self._answer: asyncio.Future[Whole | Failure | None] = loop.create_future()
         self._ends_s = ends_s
         self.deadline_s = min(ends_s, deadline_s)

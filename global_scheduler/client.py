@@ -28,17 +28,19 @@ class Source(Protocol):
 class Client:
     """One request's client. Its leaving cancels the work on its answer, and so does the server's end."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+        """``loop``: the running one."""
         self.exchange = exchange
         self.left = False
         """Whether it has gone before its answer was complete; else a cancellation is the server's end."""
         self.source: Source | None = None
         """What to hold back while it reads too slowly."""
+        self._loop = loop
         self._worker: asyncio.Task[None] | None = None
 
     def serve(self, work: Coroutine[Any, Any, None]) -> None:
         """Have its answer worked on."""
-        self._worker = asyncio.get_running_loop().create_task(work)
+        self._worker = self._loop.create_task(work)
         self.exchange.listener = self
 
     # The exchange's side

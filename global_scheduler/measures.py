@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from block.series import OTHER, Key
 from block.types import Prediction
 from global_scheduler.endpoints import operation_of
 from global_scheduler.fleet import Fleet
 from global_scheduler.metrics import NONE, SchedulerMetrics
 from global_scheduler.receipt import Receipt
-from global_scheduler.series import OTHER, Key
 
 MOST_MODELS = 200
 """Names of models that become labels. A client may ask for any; only those that instances list count."""

@@ -16,8 +16,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from block.series import Counters, Histograms
 from global_scheduler.fleet import Fleet, Instance
-from global_scheduler.series import Counters, Histograms
 
 NONE = "none"
 """Label of what does not apply."""

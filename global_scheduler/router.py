@@ -41,9 +41,10 @@ class Router:
         tracer: Tracer | None = None,
         records_prompts: bool = False,
     ) -> None:
-        """``tracer``: None traces nothing; ``max_outstanding``: requests at once, above which more are
-        refused.
+        """Made on the running loop. ``tracer``: None traces nothing; ``max_outstanding``: requests at once,
+        above which more are refused.
         """
+        self._loop = asyncio.get_running_loop()
         self._max_outstanding = max_outstanding
         self._outstanding = 0
         self._decider = decider
@@ -59,7 +60,7 @@ class Router:
         if self._max_outstanding is not None and self._outstanding >= self._max_outstanding:
             self.refuse(exchange, _overloaded(self._outstanding))
             return
-        client = Client(exchange)
+        client = Client(exchange, self._loop)
         headers = extension_headers(exchange.request.headers)
         client.serve(self._serve(client, headers, _receipt(exchange, headers)))
 

@@ -69,17 +69,17 @@ class ArrivalProcess:
         rate_per_s = self.rate_per_s(now_s)
         if rate_per_s <= 0.0:
             return Background.none()
-        count = expected_count(rate_per_s)
-        kinds = self._mixed_lengths()
-        lengths = kinds[np.arange(count) % len(kinds)]
-        arrival_s = (np.arange(count, dtype=np.float64) + 0.5) / rate_per_s
-        return Background(arrival_s, lengths[:, 0], lengths[:, 1], GRID_SHARE / rate_per_s)
+        prompts, outputs = self._mixed_lengths(expected_count(rate_per_s))
+        arrival_s = np.arange(0.5, len(prompts), dtype=np.float64) / rate_per_s
+        return Background(arrival_s, prompts, outputs, GRID_SHARE / rate_per_s)
 
-    def _mixed_lengths(self) -> Ints:
-        """(kinds, 2) prompt and output tokens."""
-        if self._mixed is None or self._mixed[0] != self.version:
+    def _mixed_lengths(self, count: int) -> Ints:
+        """(2, count) prompt and output tokens."""
+        if self._mixed is None or self._mixed[0] != self.version or self._mixed[1].shape[1] != count:
             pairs = [(seen.facts.prompt_tokens, self._output_tokens(seen)) for seen in self._seen]
-            self._mixed = (self.version, mixed_lengths(np.array(pairs, np.int64)))
+            kinds = mixed_lengths(np.array(pairs, np.int64))
+            lengths = kinds[np.arange(count) % len(kinds)]
+            self._mixed = (self.version, np.ascontiguousarray(lengths.T))
         return self._mixed[1]
 
     def _output_tokens(self, seen: _Seen) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from threadpoolctl import threadpool_limits
 
 from block.access import check_exposure
 from block.config import PredictorConfig, load_config
@@ -38,6 +39,8 @@ def serve(
             check_exposure(settings.host, access, str(config))
         certificate = None if tls is None else Certificate(tls, f"{config}: settings.tls")
         binding = Binding(settings.host, settings.port, certificate=certificate)
+        # Threads of the linear algebra wait for one another busily, on cores that others need.
+        threadpool_limits(1)
         run(lambda _: create_app(settings), binding, GRACE_S)
     except BlockError as error:
         typer.echo(f"block-predictor: {error}", err=True)

@@ -19,7 +19,7 @@ class ExpectedLengths:
     def __init__(self, ledger: Ledger, ids: tuple[str, ...]) -> None:
         self.ids = ids
         self.version = ledger.version
-        lengths = [ledger.length(name) for name in ids]
+        lengths = ledger.lengths(ids)
         self._rows = np.array([row for row, length in enumerate(lengths) if length is not None], np.int64)
         self._table = LengthTable([length for length in lengths if length is not None])
         self._levels: Floats | None = None

@@ -115,7 +115,7 @@ class Forecaster:
         arrival, *siblings = candidate.arrivals(now_s)
         lengths = _scenario_lengths(length_of(candidate), candidate.id, 0, candidate.max_tokens, scenarios)
         outside_s, there_s = self.outside.seconds, self.outside.there_s
-        newcomer = Newcomer(arrival, tuple(lengths.tolist()), outside_s, there_s, tuple(siblings))
+        newcomer = Newcomer(arrival, lengths, outside_s, there_s, tuple(siblings))
         prediction, spread = what_if.ask(newcomer, harm=harm)
         self.outside.asked(candidate.id, prediction.ttft_s - outside_s, now_s)
         return PredictResponse(
@@ -187,11 +187,10 @@ def _come_by(now_s: float, committed: tuple[Arrival, ...]) -> tuple[Arrival, ...
 
 def _scenario_lengths(
     length: LengthDistribution, request_id: str, generated: int, max_tokens: int, scenarios: int
-) -> Ints:
+) -> tuple[int, ...]:
     """Whole tokens in each scenario; a single scenario takes the conditional mean."""
     if scenarios == 1:
-        totals = np.array([length.mean(generated)])
-    else:
-        totals = length.totals(scenario_levels(request_id, scenarios), generated)
+        return (min(max(round(length.mean(generated)), 1), max_tokens),)
+    totals = length.totals(scenario_levels(request_id, scenarios), generated)
     whole: Ints = np.minimum(np.maximum(np.rint(totals), 1), max_tokens).astype(np.int64)
-    return whole
+    return tuple(whole.tolist())

@@ -124,6 +124,11 @@ class Ledger:
         """What a router said of a request's response length, by the engine's id or the router's own."""
         return self._expected.get(router_id(engine_id))
 
+    def lengths(self, engine_ids: Iterable[str]) -> list[LengthDistribution | None]:
+        """The same of many."""
+        expected = self._expected
+        return [expected.get(router_id(engine_id)) for engine_id in engine_ids]
+
     def expire(self) -> None:
         """Give up what the feed has not shown in time. The oldest come first, so hardly any is looked at."""
         horizon_s = self._clock() - self._ttl_s

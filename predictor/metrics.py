@@ -8,14 +8,13 @@ from typing import Any
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     Info,
     generate_latest,
 )
 
 from block.http.message import Response
+from block.series import Counters, Histograms
 from block.types import CalibrationStatus
 
 _SECONDS_SUFFIX = re.compile(r"_s$")
@@ -40,14 +39,17 @@ class PredictorMetrics:
     def __init__(self, instance: str) -> None:
         """``instance`` labels every series."""
         self._registry = CollectorRegistry()
+        fixed = {"instance": instance}
+        self.prediction_seconds = Histograms(
+            "block_prediction_seconds", "Time to simulate one what-if.", _SECONDS, unit="seconds", fixed=fixed
+        )
+        self.commits = Counters("block_commits", "Choices committed to this instance.", fixed=fixed)
+        self.messages = Counters(
+            "block_feed_messages", "Messages of the engine's state feed applied.", fixed=fixed
+        )
+        for family in (self.prediction_seconds, self.commits, self.messages):
+            self._registry.register(family)
         own: dict[str, Any] = {"labelnames": ["instance"], "registry": self._registry}
-        self.prediction_seconds = Histogram(
-            "block_prediction_seconds", "Time to simulate one what-if.", buckets=_SECONDS, **own
-        ).labels(instance)
-        self.commits = Counter("block_commits", "Choices committed to this instance.", **own).labels(instance)
-        self.messages = Counter(
-            "block_feed_messages", "Messages of the engine's state feed applied.", **own
-        ).labels(instance)
         self.ready = Gauge("block_predictor_ready", "1 while questions are answered.", **own).labels(instance)
         self.feed_age_seconds = Gauge(
             "block_feed_age_seconds", "Since the last message of the engine's state feed.", **own

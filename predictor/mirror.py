@@ -18,8 +18,10 @@ import numpy as np
 from block.errors import FeedError, StateError
 from block.messages import FEED_VERSION, Clockwork, Columns, Delta, FeedMessage, RequestFacts, Snapshot
 from block.simulation.columns import CACHED, FIELDS, STATUS, EngineColumns
-from block.simulation.memory import Ints
+from block.simulation.engine import check_limits
+from block.simulation.memory import Floats, Ints
 from block.simulation.resume import check_columns
+from block.simulation.soundness import longest_if_sound
 from block.types import EngineLimits, EngineState, RequestStatus, StepRecord
 from predictor import mirror_checks as checks
 from predictor.mirror_queue import COLUMN_NAMES, CONSTANT_NAMES, MirrorQueue, QueueOrder, unpacked
@@ -74,10 +76,13 @@ class Mirror:
         before = self._held
         if isinstance(message, Snapshot):
             held = Held.of_snapshot(message)
+            columns = held.engine_columns()
         else:
             held = self._require_held().after(message)
-        columns = held.engine_columns()
-        check_columns(columns)
+            columns = held.engine_columns(before, self._columns)
+        if isinstance(message, Snapshot) or not columns.longest:
+            held.check()
+            check_columns(columns)
         if before is not None and before.engine_id != held.engine_id:
             self._recent_steps.clear()
         self._recent_steps.extend(message.clock.finished_steps)
@@ -122,6 +127,7 @@ class Held:
         """Read a snapshot; raises StateError."""
         limits = message.limits
         checks.check_limits(limits)
+        check_limits(limits)
         facts = _introduced({}, message.requests, limits)
         running = QueueOrder.read("running", message.running, facts)
         waiting = QueueOrder.read("waiting", message.waiting, facts)
@@ -132,12 +138,12 @@ class Held:
             limits=limits,
             clock=message.clock,
             facts=facts,
-            running=MirrorQueue.read(running, message.running_columns, limits),
-            waiting=MirrorQueue.read(waiting, message.waiting_columns, limits),
+            running=MirrorQueue.read(running, message.running_columns),
+            waiting=MirrorQueue.read(waiting, message.waiting_columns),
             preempted=_handles("preempted", message.preempted),
             cached=message.cached,
         )
-        held._check()
+        held._check_membership()
         return held
 
     def after(self, message: Delta) -> Self:
@@ -151,14 +157,16 @@ class Held:
             limits=self.limits,
             clock=message.clock,
             facts=facts,
-            running=_renewed(self.running, message.running, message.running_columns, facts, self.limits),
-            waiting=_renewed(self.waiting, message.waiting, message.waiting_columns, facts, self.limits),
+            running=_renewed(self.running, message.running, message.running_columns, facts),
+            waiting=_renewed(self.waiting, message.waiting, message.waiting_columns, facts),
             preempted=(
                 self.preempted if message.preempted is None else _handles("preempted", message.preempted)
             ),
             cached=cached,
         )
-        held._check()
+        checks.check_clock(held.clock, held.limits)
+        if not held._queues_as(self):
+            held._check_membership()
         return held
 
     def _membership_after(self, message: Delta) -> tuple[dict[int, RequestFacts], dict[int, int]]:
@@ -171,31 +179,65 @@ class Held:
             cached = {handle: tokens for handle, tokens in cached.items() if handle not in left}
         return facts, {**cached, **message.cached} if message.cached else cached
 
-    def engine_columns(self) -> EngineColumns:
-        """In the simulation's terms."""
-        queues, running = (self.running, self.waiting), len(self.running.order.facts)
-        ids = self.running.order.ids + self.waiting.order.ids
-        numbers = np.zeros((len(FIELDS), len(ids)), np.int64)
-        numbers[STATUS, running:] = RequestStatus.WAITING
-        changing, constant = len(COLUMN_NAMES), len(COLUMN_NAMES) + len(CONSTANT_NAMES)
-        for queue, part in zip(queues, (numbers[:, :running], numbers[:, running:]), strict=True):
-            part[:changing] = queue.numbers
-            part[changing:constant] = queue.order.constants
-        if self.preempted or self.cached:
-            self._mark(numbers)
+    def engine_columns(
+        self, before: Held | None = None, columns: EngineColumns | None = None
+    ) -> EngineColumns:
+        """In the simulation's terms; ``columns`` are those of the state ``before``."""
+        running = len(self.running.order.facts)
+        if before is not None and columns is not None and self._queues_as(before):
+            ids, arrival_s, numbers = columns.ids, columns.arrival_s, columns.numbers.copy()
+        else:
+            ids, arrival_s, numbers = self._constants()
+        changing = len(COLUMN_NAMES)
+        numbers[:changing, :running] = self.running.numbers
+        numbers[:changing, running:] = self.waiting.numbers
+        clock = self.clock
         return EngineColumns(
             engine_id=self.engine_id,
-            step=self.clock.step,
-            time_s=self.clock.time_s,
+            step=clock.step,
+            time_s=clock.time_s,
             limits=self.limits,
-            free_blocks=self.clock.free_blocks,
-            preemptions=self.clock.preemptions,
-            in_flight=self.clock.in_flight,
+            free_blocks=clock.free_blocks,
+            preemptions=clock.preemptions,
+            in_flight=clock.in_flight,
             ids=ids,
             running=running,
             numbers=numbers,
-            arrival_s=np.concatenate([queue.order.arrival_s for queue in queues]),
+            arrival_s=arrival_s,
+            longest=longest_if_sound(
+                numbers, arrival_s, running, len(clock.in_flight), clock.free_blocks, self.limits
+            ),
         )
+
+    def check(self) -> None:
+        """Raises StateError that names what is wrong, if anything is; ``engine_columns`` tell whether."""
+        checks.check_clock(self.clock, self.limits)
+        for queue in (self.running, self.waiting):
+            queue.check(self.limits)
+        checks.check_memory(self.running, self.clock.free_blocks, self.limits)
+
+    def _queues_as(self, before: Held) -> bool:
+        """Whether the same requests stand in the same order, and nothing new is known of them."""
+        return (
+            self.running.order is before.running.order
+            and self.waiting.order is before.waiting.order
+            and self.facts is before.facts
+            and self.preempted is before.preempted
+            and self.cached is before.cached
+        )
+
+    def _constants(self) -> tuple[tuple[str, ...], Floats, Ints]:
+        """Ids, times of arrival, and the numbers of which only the feed's own columns are missing."""
+        orders, running = (self.running.order, self.waiting.order), len(self.running.order.facts)
+        ids = orders[0].ids + orders[1].ids
+        numbers = np.zeros((len(FIELDS), len(ids)), np.int64)
+        numbers[STATUS, running:] = RequestStatus.WAITING
+        changing, constant = len(COLUMN_NAMES), len(COLUMN_NAMES) + len(CONSTANT_NAMES)
+        for order, part in zip(orders, (numbers[:, :running], numbers[:, running:]), strict=True):
+            part[changing:constant] = order.constants
+        if self.preempted or self.cached:
+            self._mark(numbers)
+        return ids, np.concatenate([order.arrival_s for order in orders]), numbers
 
     def _mark(self, numbers: Ints) -> None:
         """Enter what only some requests have."""
@@ -215,9 +257,7 @@ class Held:
             if now < before:
                 raise StateError(f"clock.{name}: {now} after {before}: must not fall")
 
-    def _check(self) -> None:
-        checks.check_clock(self.clock, self.limits)
-        checks.check_memory(self.running, self.clock.free_blocks, self.limits)
+    def _check_membership(self) -> None:
         checks.check_membership(self.running, self.waiting, self.preempted, self.facts)
         checks.check_cached(self.cached, self.facts)
 
@@ -234,12 +274,11 @@ def _renewed(
     handles: bytes | None,
     columns: Columns | None,
     facts: dict[int, RequestFacts],
-    limits: EngineLimits,
 ) -> MirrorQueue:
     if handles is None and columns is None:
         return queue
     order = queue.order if handles is None else QueueOrder.read(queue.order.name, handles, facts)
-    return MirrorQueue.read(order, queue.columns if columns is None else columns, limits)
+    return MirrorQueue.read(order, queue.columns if columns is None else columns)
 
 
 def _handles(field: str, data: bytes) -> frozenset[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from block.errors import StateError
 from block.messages import Clockwork, RequestFacts
@@ -12,6 +13,7 @@ from predictor.mirror_queue import MirrorQueue
 
 POSITIVE_LIMITS = ("total_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 MOST_BLOCK_TOKENS = 2**16
+_numbers_of = attrgetter(*BatchShape.__slots__)
 MOST = 2**31 - 1
 """Of anything that is counted; beyond, sums would not fit the simulation's integers."""
 
@@ -44,8 +46,9 @@ def check_facts(
 
 def check_clock(clock: Clockwork, limits: EngineLimits) -> None:
     """Raises StateError for counters and step times that contradict each other."""
-    for name in ("step", "free_blocks", "preemptions"):
-        _not_negative(f"clock.{name}", getattr(clock, name))
+    if min(clock.step, clock.free_blocks, clock.preemptions) < 0:
+        for name in ("step", "free_blocks", "preemptions"):
+            _not_negative(f"clock.{name}", getattr(clock, name))
     _finite("clock.time_s", clock.time_s)
     if clock.free_blocks > limits.total_blocks:
         raise StateError(f"clock.free_blocks: {clock.free_blocks} of {limits.total_blocks}")
@@ -101,8 +104,9 @@ def check_cached(cached: Mapping[int, int], facts: Mapping[int, RequestFacts]) -
 
 
 def _check_shape(field: str, shape: BatchShape) -> None:
-    for name in BatchShape.__slots__:
-        _not_negative(f"{field}.{name}", getattr(shape, name))
+    if min(_numbers_of(shape)) < 0:
+        for name in BatchShape.__slots__:
+            _not_negative(f"{field}.{name}", getattr(shape, name))
 
 
 def _within(field: str, value: int, least: int, most: int) -> None:

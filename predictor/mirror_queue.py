@@ -64,7 +64,7 @@ class QueueOrder:
 
 @dataclass(frozen=True, slots=True)
 class MirrorQueue:
-    """An order with its columns, checked."""
+    """An order with its columns, as many as they have to be; see ``check``."""
 
     order: QueueOrder
     columns: Columns
@@ -73,23 +73,23 @@ class MirrorQueue:
     """(len(COLUMN_NAMES), requests)"""
 
     @classmethod
-    def read(cls, order: QueueOrder, columns: Columns, limits: EngineLimits) -> Self:
+    def read(cls, order: QueueOrder, columns: Columns) -> Self:
         """From packed columns; raises StateError that names the column."""
         packed = _columns_of(columns)
         size = 4 * len(order.facts)
         if any(len(column) != size for column in packed):
             _refuse_sizes(order, columns)
         numbers = np.frombuffer(b"".join(packed), dtype="<i4").reshape(len(packed), len(order.facts))
-        queue = cls(order, columns, numbers)
-        if order.facts:
-            queue._check(limits)
-        return queue
+        return cls(order, columns, numbers)
 
     def blocks(self, block_size: int) -> int:
         """Blocks that the computed tokens fill, if no two requests share any."""
         return int(np.sum(-(-self.numbers[COMPUTED] // block_size), dtype=np.int64))
 
-    def _check(self, limits: EngineLimits) -> None:
+    def check(self, limits: EngineLimits) -> None:
+        """Raises StateError that names the column and the request that cannot be."""
+        if not self.order.facts:
+            return
         self._refuse_negative()
         numbers, constants = self.numbers, self.order.constants
         computed, generated = numbers[COMPUTED], numbers[GENERATED]

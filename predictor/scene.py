@@ -79,10 +79,12 @@ class Scene:
 
     @cached_property
     def _generated(self) -> Ints:
-        return np.append(self.columns.numbers[GENERATED], np.zeros(len(self.coming), np.int64))
+        return self._with_coming(GENERATED, [0] * len(self.coming))
 
     @cached_property
     def _max_tokens(self) -> Ints:
-        return np.append(self.columns.numbers[MAX_TOKENS], [each.max_tokens for each in self.coming]).astype(
-            np.int64
-        )
+        return self._with_coming(MAX_TOKENS, [each.max_tokens for each in self.coming])
+
+    def _with_coming(self, field: int, numbers: list[int]) -> Ints:
+        present: Ints = self.columns.numbers[field]
+        return np.append(present, np.array(numbers, np.int64)) if numbers else present

@@ -71,6 +71,11 @@ class ClientConnection(asyncio.Protocol):
         self._until_eof = self._reusable = self._paused = False
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """On which it was opened: asking asyncio for the running one takes a system call each time."""
+        return self._home.loop
+
+    @property
     def usable(self) -> bool:
         """Whether it can take a request."""
         return self._usable and self._receiver is None and not self._transport.is_closing()

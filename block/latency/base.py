@@ -6,6 +6,7 @@ simulation evaluates: a piecewise-linear curve over the step's tokens plus terms
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -36,7 +37,7 @@ class KernelLatency:
     def seconds(self, shape: BatchShape) -> float:
         """Evaluate at a batch shape; the compiled kernel computes exactly this."""
         knots, values = self.token_knots, self.token_seconds
-        upper = next((i for i in range(1, len(knots) - 1) if shape.tokens < knots[i]), len(knots) - 1)
+        upper = min(max(bisect_right(knots, shape.tokens), 1), len(knots) - 1)
         slope = (values[upper] - values[upper - 1]) / (knots[upper] - knots[upper - 1])
         return (
             values[upper - 1]

@@ -58,7 +58,9 @@ class StepWindow:
         model, which also stands in for kinds that are not held. Small changes count as none, and 1.0 is
         returned; larger ones do, where most kinds are not held, as the model may know them ill.
         """
-        usual = [self._usual_miss(_cell_of(shape), model) for shape in shapes.tolist()]
+        cells = [_cell_of(shape) for shape in shapes.tolist()]
+        known_of = {cell: self._usual_miss(cell, model) for cell in set(cells)}
+        usual = [known_of[cell] for cell in cells]
         known = sum(miss is not None for miss in usual)
         most_known = 2 * known >= len(usual)
         change = float(np.median(misses / np.array([1.0 if miss is None else miss for miss in usual])))

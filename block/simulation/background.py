@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 
 from block.errors import StateError
-from block.simulation import layout
 from block.simulation.expectation import expected_as_of_s
 from block.simulation.memory import Floats, Ints, Memory
+from block.simulation.placing import expect
 from block.types import EngineLimits
 
 
@@ -66,18 +66,7 @@ class Background:
         """
         if len(self) == 0:
             return
-        rows = memory.requests[-len(self) :]
         most = min(limits.max_model_len, limits.total_blocks * limits.block_size)
-        rows[:, layout.PROMPT] = np.minimum(self.prompt_tokens, max(most - 1, 1))
-        room = np.maximum(most - rows[:, layout.PROMPT], 1)
-        rows[:, layout.STOP_TOKENS] = rows[:, layout.MAX_TOKENS] = np.clip(self.output_tokens, 1, room)
-        # No more urgent than anybody who is there: those who have come go first.
-        rows[:, layout.PRIORITY] = memory.requests[: -len(self), layout.PRIORITY].max(initial=0)
-        rows[:, layout.RANK] = np.arange(memory.count - len(self), memory.count)
-        memory.times[-len(self) :, layout.ARRIVAL] = self.arrival_s
-        s = memory.s
-        first = s[layout.RECORDS] + (memory.count - len(self)) * layout.RECORD
-        end = s[layout.LAST_ARRIVAL]
-        s[end : end + len(self)] = first + np.arange(len(self)) * layout.RECORD
-        s[layout.LAST_ARRIVAL] += len(self)
-        s[layout.BACKGROUND] = first
+        # Arrays in another order would have the compiled function compiled anew.
+        prompts, outputs = map(np.ascontiguousarray, (self.prompt_tokens, self.output_tokens))
+        expect(memory.s, memory.f, np.ascontiguousarray(self.arrival_s), prompts, outputs, most)

@@ -50,6 +50,8 @@ class EngineColumns:
     """(len(FIELDS), requests), contiguous by row."""
     arrival_s: Floats
     """(requests,)"""
+    longest: int = 0
+    """Tokens of the longest request that can come to its end, as ``soundness`` finds; 0: not looked for."""
 
     @classmethod
     def of(cls, state: EngineState) -> Self:

@@ -159,3 +159,29 @@ def _sit(s: Ints, slot: int, r: int, tokens: int, emits: bool) -> None:
     s[seats + width] = tokens
     s[seats + 2 * width] = emits
     s[length] += 1
+
+
+@compiled
+def expect(s: Ints, f: Floats, arrival_s: Floats, prompts: Ints, outputs: Ints, most: int) -> None:
+    """Write requests that are only expected into the last records, behind the arrivals there are.
+
+    Lengths are cut to what an engine takes that has room for ``most`` tokens.
+    """
+    count, first_row = s[layout.COUNT], s[layout.COUNT] - arrival_s.size
+    first = s[layout.RECORDS] + first_row * layout.RECORD
+    urgency = 0
+    for row in range(first_row):
+        urgency = max(urgency, s[s[layout.RECORDS] + row * layout.RECORD + layout.PRIORITY])
+    for i in range(arrival_s.size):
+        q = first + i * layout.RECORD
+        prompt = min(prompts[i], max(most - 1, 1))
+        output = max(min(outputs[i], max(most - prompt, 1)), 1)
+        s[q + layout.PROMPT] = prompt
+        s[q + layout.STOP_TOKENS] = s[q + layout.MAX_TOKENS] = output
+        # No more urgent than anybody who is there: those who have come go first.
+        s[q + layout.PRIORITY] = urgency
+        s[q + layout.RANK] = count - arrival_s.size + i
+        f[s[q + layout.TIMES] + layout.ARRIVAL] = arrival_s[i]
+        s[s[layout.LAST_ARRIVAL] + i] = q
+    s[layout.LAST_ARRIVAL] += arrival_s.size
+    s[layout.BACKGROUND] = first

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -87,6 +88,8 @@ def longest_request(columns: EngineColumns) -> int:
 
     Beyond that vLLM would preempt a request that runs alone, and start it again, for ever.
     """
+    if columns.longest:
+        return columns.longest
     limits, computed = columns.limits, columns.numbers[fields.COMPUTED, : columns.running]
     held = int((-(-computed // limits.block_size)).sum())
     blocks = min(columns.free_blocks + held, limits.total_blocks)
@@ -111,7 +114,9 @@ def check_state(state: EngineState) -> None:
 
 
 def check_columns(columns: EngineColumns) -> int:
-    """As ``check_state``; returns ``longest_request``."""
+    """As ``check_state``; returns ``longest_request``. What was found sound is not looked at again."""
+    if columns.longest:
+        return columns.longest
     check_limits(columns.limits)
     if not math.isfinite(columns.time_s):
         raise StateError(f"time_s = {columns.time_s}: must be a time in seconds")
@@ -155,7 +160,12 @@ def _check_seats(columns: EngineColumns) -> None:
 
 
 def _allocate(columns: EngineColumns, latency: KernelLatency, count: int) -> Memory:
-    limits = columns.limits
+    return _blank(columns.limits, latency, count).copy()
+
+
+@lru_cache(maxsize=16)
+def _blank(limits: EngineLimits, latency: KernelLatency, count: int) -> Memory:
+    """Laid out once for a number of requests: states that follow each other differ little in theirs."""
     if limits.prefix_caching:
         limits = replace(limits, prefix_caching=False)
     return MemoryPlan(limits, latency, count, shared_hashes=0, shared_entries=0, table_entries=0).allocate()

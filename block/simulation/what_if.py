@@ -19,13 +19,14 @@ from block.errors import StateError
 from block.latency.base import StepLatencyModel
 from block.simulation import layout
 from block.simulation.background import Background
-from block.simulation.columns import MAX_TOKENS, EngineColumns
+from block.simulation.columns import FIELDS, MAX_TOKENS, EngineColumns
 from block.simulation.compiled import spare_linear_algebra
 from block.simulation.engine import SimulatedRequest, check_request
 from block.simulation.expectation import arrival_rate, expected_as_of_s, expected_count, mixed_lengths
 from block.simulation.head_start import head_starts
 from block.simulation.memory import Floats, Ints
 from block.simulation.resume import check_arrival, likely_hits, resume
+from block.simulation.soundness import longest_if_sound
 from block.simulation.what_if_runs import (
     E2E,
     E2E_MAX,
@@ -144,6 +145,8 @@ class WhatIf:
                 f"{self.sequences}"
             )
         lengths = newcomer.output_tokens
+        if self.sequences == 1:  # as nearly always
+            return np.array(self._heads(newcomer.arrival, lengths, 0))[:, None]
         heads = [self._heads(arrival, lengths, number) for number, arrival in enumerate(sequences)]
         return np.array(heads).transpose(1, 0, 2).copy()
 
@@ -224,7 +227,10 @@ def warm_up(model: StepLatencyModel) -> None:
         block_size=16, total_blocks=8, max_num_seqs=1, max_num_batched_tokens=16, max_model_len=64
     )
     state = EngineState("warm-up", 0, 0.0, limits, free_blocks=limits.total_blocks)
-    WhatIf(state, model).ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
+    one, columns = np.ones(1, np.int64), EngineColumns.of(state)
+    what_if = WhatIf(columns, model, background=Background(np.ones(1), one, one))
+    what_if.ask(Newcomer.certain(Arrival("warm-up", 0.0, 1, 1, 1)))
+    longest_if_sound(columns.numbers.reshape(len(FIELDS), 0), columns.arrival_s, 0, 0, 0, limits)
     arrival_rate(np.zeros(1), 0.0, 0.0)
     expected_count(0.0)
     expected_as_of_s(0.0, 0.0)

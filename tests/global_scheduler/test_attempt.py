@@ -39,6 +39,9 @@ class Transport:
 class Home:
     rested = left = 0
 
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
     def rest(self, _: ClientConnection) -> None:
         self.rested += 1
 

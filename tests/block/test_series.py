@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from global_scheduler.series import Counters, Histograms
+from block.series import Counters, Histograms
 
 
 def exposed(family: Counters | Histograms) -> list[str]:

@@ -23,14 +23,24 @@ Key = tuple[str, ...]
 class Counters(Collector):
     """A family of counters."""
 
-    def __init__(self, name: str, text: str, labels: Sequence[str], most: int = MOST_SERIES) -> None:
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str] = (),
+        *,
+        fixed: Mapping[str, str] | None = None,
+        most: int = MOST_SERIES,
+    ) -> None:
+        """``fixed`` labels are the same for all series."""
         self._name = name
         self._text = text
-        self._labels = labels
+        self._fixed = dict(fixed or {})
+        self._labels = [*labels, *self._fixed]
         self._most = most
         self._counts: dict[Key, int] = {} if labels else {(): 0}
 
-    def count(self, key: Key, by: int = 1) -> None:
+    def count(self, key: Key = (), by: int = 1) -> None:
         """Add ``by`` to one."""
         counts = self._counts
         if key in counts:
@@ -47,7 +57,7 @@ class Counters(Collector):
         """What Prometheus reads."""
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
         for key, count in self._counts.items():
-            family.add_metric(key, count)
+            family.add_metric([*key, *self._fixed.values()], count)
         yield family
 
 
