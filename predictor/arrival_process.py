@@ -70,7 +70,7 @@ class ArrivalProcess:
         if rate_per_s <= 0.0:
             return Background.none()
         prompts, outputs = self._mixed_lengths(expected_count(rate_per_s))
-        arrival_s = np.arange(0.5, len(prompts)) / rate_per_s
+        arrival_s = (np.arange(len(prompts), dtype=np.float64) + 0.5) / rate_per_s
         return Background(arrival_s, prompts, outputs, GRID_SHARE / rate_per_s)
 
     def _mixed_lengths(self, count: int) -> Ints:
