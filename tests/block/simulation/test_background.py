@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from known_latency import KnownLatency
 
 from block.errors import StateError
 from block.latency.base import KernelLatency
@@ -15,20 +16,10 @@ from block.simulation.background import Background
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.loop import SCHEDULED, advance
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, BatchShape, EngineLimits, EngineState, Prediction, SchedulingPolicy
+from block.types import Arrival, EngineLimits, EngineState, Prediction, SchedulingPolicy
 
 KERNEL = KernelLatency((1.0, 512.0), (0.02, 0.06), per_context_token_s=2e-7)
-
-
-class Model:
-    kernel = KERNEL
-    version = "test"
-
-    def seconds(self, shape: BatchShape) -> float:
-        return self.kernel.seconds(shape)
-
-    def covers(self, shape: BatchShape) -> bool:
-        return True
+MODEL = KnownLatency(KERNEL)
 
 
 def _limits(asynchronous: bool, blocks: int) -> EngineLimits:
@@ -50,7 +41,7 @@ def _ask(
     present = np.array([[lengths[r.id] for r in (*state.running, *state.waiting)]], np.int64)
     me = requests[index]
     newcomer = Arrival(me.id, me.arrival_s, me.prompt_tokens, me.output_tokens, me.output_tokens)
-    return WhatIf(state, Model(), present, (), background).ask(Newcomer.certain(newcomer))[0]
+    return WhatIf(state, MODEL, present, (), background).ask(Newcomer.certain(newcomer))[0]
 
 
 def _future(requests: list[SimulatedRequest], index: int, now_s: float) -> Background:
@@ -106,12 +97,12 @@ def test_questions_that_follow_each_other_share_a_baseline() -> None:
     exact = _future(requests, 20, requests[20].arrival_s)
     coarse = replace(exact, grid_s=float(exact.arrival_s[0]) / 2)
     lengths = np.array([[r.max_tokens for r in (*state.running, *state.waiting)]], np.int64)
-    what_if = WhatIf(state, Model(), lengths, (), coarse)
+    what_if = WhatIf(state, MODEL, lengths, (), coarse)
     answers = []
     for share in (0.0, 0.1, 0.2):
         newcomer = Arrival("new", state.time_s + share * coarse.grid_s, 100, 50, 50)
         answers.append(what_if.ask(Newcomer.certain(newcomer))[0].e2e_s)
-        alone = WhatIf(state, Model(), lengths, (), exact).ask(Newcomer.certain(newcomer))[0].e2e_s
+        alone = WhatIf(state, MODEL, lengths, (), exact).ask(Newcomer.certain(newcomer))[0].e2e_s
         assert answers[-1] == pytest.approx(alone, rel=0.1)
     assert what_if.baselines == 1
     assert len(set(answers)) > 1
@@ -135,8 +126,8 @@ def test_those_expected_are_not_waited_for_and_suffer_no_harm() -> None:
     idle = EngineState("idle", 0, 0.0, limits, free_blocks=limits.total_blocks)
     distant = Background(np.array([1e6]), np.array([100]), np.array([100]))
     me = Newcomer.certain(Arrival("me", 0.0, 50, 20, 20))
-    with_distant, _ = WhatIf(idle, Model(), background=distant).ask(me)
-    alone, _ = WhatIf(idle, Model()).ask(me)
+    with_distant, _ = WhatIf(idle, MODEL, background=distant).ask(me)
+    alone, _ = WhatIf(idle, MODEL).ask(me)
     assert with_distant == alone
 
 
@@ -144,9 +135,9 @@ def test_they_come_after_the_question_however_old_the_state() -> None:
     limits = _limits(True, 400)
     idle = EngineState("idle", 0, 0.0, limits, free_blocks=limits.total_blocks)
     soon = Background(np.array([5.0]), np.array([100]), np.array([100]))
-    what_if = WhatIf(idle, Model(), background=soon)
+    what_if = WhatIf(idle, MODEL, background=soon)
     old, _ = what_if.ask(Newcomer.certain(Arrival("me", 1000.0, 50, 20, 20)))
-    new, _ = WhatIf(idle, Model()).ask(Newcomer.certain(Arrival("me", 0.0, 50, 20, 20)))
+    new, _ = WhatIf(idle, MODEL).ask(Newcomer.certain(Arrival("me", 0.0, 50, 20, 20)))
     assert old.e2e_s == pytest.approx(new.e2e_s, abs=1e-9)
 
 
@@ -159,8 +150,8 @@ def test_none_of_them_goes_before_who_has_come(policy: SchedulingPolicy) -> None
     advance(engine.memory.s, engine.memory.f)
     many = Background(np.arange(40) / 20.0, np.full(40, 200, np.int64), np.full(40, 50, np.int64))
     me = Newcomer.certain(Arrival("me", 1.9, 50, 20, 20, priority=3))
-    with_many, _ = WhatIf(engine.state(), Model(), background=many).ask(me)
-    alone, _ = WhatIf(engine.state(), Model()).ask(me)
+    with_many, _ = WhatIf(engine.state(), MODEL, background=many).ask(me)
+    alone, _ = WhatIf(engine.state(), MODEL).ask(me)
     assert with_many.ttft_s < alone.ttft_s + 0.1
 
 
@@ -168,9 +159,7 @@ def test_more_than_fits_is_cut_to_what_the_engine_takes() -> None:
     limits = _limits(False, 8)
     idle = EngineState("idle", 0, 0.0, limits, free_blocks=limits.total_blocks)
     huge = Background(np.array([0.001]), np.array([100_000]), np.array([100_000]))
-    prediction, _ = WhatIf(idle, Model(), background=huge).ask(
-        Newcomer.certain(Arrival("me", 0.0, 50, 20, 20))
-    )
+    prediction, _ = WhatIf(idle, MODEL, background=huge).ask(Newcomer.certain(Arrival("me", 0.0, 50, 20, 20)))
     assert np.isfinite(prediction.e2e_s)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from known_latency import KnownLatency
 
 from block.latency.base import KernelLatency
 from block.simulation import layout
@@ -17,21 +18,11 @@ from block.simulation.head_start import head_starts, stage
 from block.simulation.loop import SCHEDULED, STUCK, advance
 from block.simulation.memory import Floats, Ints
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, BatchShape, EngineLimits, EngineState, SchedulingPolicy
+from block.types import Arrival, EngineLimits, EngineState, SchedulingPolicy
 
 KERNEL = KernelLatency((1.0, 64.0, 256.0), (0.02, 0.022, 0.05), 4e-7, 6e-9, 1e-5)
+MODEL = KnownLatency(KERNEL)
 SCENARIOS = 3
-
-
-class Model:
-    kernel = KERNEL
-    version = "test"
-
-    def seconds(self, shape: BatchShape) -> float:
-        return self.kernel.seconds(shape)
-
-    def covers(self, shape: BatchShape) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class Case:
 
     def what_if(self) -> WhatIf:
         sequences = 1 + len(self.newcomers[0].siblings)
-        return WhatIf(self.state, Model(), self.lengths, self.committed, self.background, sequences)
+        return WhatIf(self.state, MODEL, self.lengths, self.committed, self.background, sequences)
 
 
 def _case(seed: int, asynchronous: bool, policy: SchedulingPolicy, long_prefill: int) -> Case:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from known_latency import KnownLatency
 
 from block.errors import StateError
 from block.latency.base import KernelLatency
@@ -16,7 +17,7 @@ from block.simulation import what_if as what_if_module
 from block.simulation.engine import EngineSimulation, SimulatedRequest
 from block.simulation.loop import SCHEDULED, advance
 from block.simulation.what_if import Newcomer, WhatIf
-from block.types import Arrival, BatchShape, EngineLimits, EngineState, RequestState, RequestStatus
+from block.types import Arrival, EngineLimits, EngineState, RequestState, RequestStatus
 
 ROOT = Path(__file__).parents[3]
 LIMITS = EngineLimits(
@@ -27,18 +28,6 @@ LIMITS = EngineLimits(
     max_model_len=1024,
     async_scheduling=True,
 )
-
-
-@dataclass(frozen=True)
-class Model:
-    kernel: KernelLatency
-    version: str = "test"
-
-    def seconds(self, shape: BatchShape) -> float:
-        return self.kernel.seconds(shape)
-
-    def covers(self, shape: BatchShape) -> bool:
-        return True
 
 
 def _requests(count: int) -> list[SimulatedRequest]:
@@ -61,7 +50,7 @@ def _what_if(
     """Without ``lengths``: one scenario in which all responses go on to their limits."""
     present = (*state.running, *state.waiting, *committed)
     stops = np.array(lengths or [[request.max_tokens for request in present]], np.int64)
-    return WhatIf(state, Model(latency), stops.reshape(len(stops), len(present)), committed)
+    return WhatIf(state, KnownLatency(latency), stops.reshape(len(stops), len(present)), committed)
 
 
 def _newcomer(arrival_s: float, prompt: int = 100, *output: int) -> Newcomer:
@@ -113,7 +102,7 @@ def test_a_newcomer_of_several_sequences_equals_as_many_requests(latency: Kernel
     first = Arrival("new", arrival_s, 200, 50, 90)
     newcomer = Newcomer(first, (50,), siblings=(first, first))
     stops = np.array([[request.max_tokens for request in (*state.running, *state.waiting)]])
-    answer, _ = WhatIf(state, Model(latency), stops, sequences=3).ask(newcomer)
+    answer, _ = WhatIf(state, KnownLatency(latency), stops, sequences=3).ask(newcomer)
 
     alone = EngineSimulation(LIMITS, latency, requests)
     alone.run()
@@ -253,9 +242,9 @@ def test_a_response_goes_no_further_than_all_blocks_hold(reserve: bool, ahead: b
     limits = replace(SMALL, reserve_full_prompt=reserve, async_scheduling=ahead)
     state = EngineState("e", 5, 1.0, limits, running=(LONE,), free_blocks=1)
     newcomer = Newcomer.certain(Arrival("new", 1.0, 10, 5, 5))
-    answer, _ = WhatIf(state, Model(latency)).ask(newcomer)
+    answer, _ = WhatIf(state, KnownLatency(latency)).ask(newcomer)
     fitting = replace(state, running=(replace(LONE, max_tokens=29),))
-    assert answer == WhatIf(fitting, Model(latency)).ask(newcomer)[0]
+    assert answer == WhatIf(fitting, KnownLatency(latency)).ask(newcomer)[0]
     assert np.isfinite([answer.e2e_s, answer.harm_sum_s]).all()
 
 
@@ -263,11 +252,11 @@ def test_whoever_can_never_be_served_is_named(latency: KernelLatency) -> None:
     state = EngineState("e", 5, 1.0, SMALL, running=(LONE,), free_blocks=1)
     beyond = replace(LONE, id="beyond", status=RequestStatus.WAITING, computed_tokens=0, prompt_tokens=129)
     with pytest.raises(StateError, match=r"request beyond: .* 129 tokens are the most"):
-        WhatIf(replace(state, waiting=(beyond,)), Model(latency))
+        WhatIf(replace(state, waiting=(beyond,)), KnownLatency(latency))
     with pytest.raises(StateError, match="request c: prompt_tokens = 129: can never be served"):
-        WhatIf(state, Model(latency), committed=(Arrival("c", 1.0, 129, 5, 5),))
+        WhatIf(state, KnownLatency(latency), committed=(Arrival("c", 1.0, 129, 5, 5),))
     with pytest.raises(StateError, match="request c: output_tokens = 0"):
-        WhatIf(state, Model(latency), committed=(Arrival("c", 1.0, 12, 0, 5),))
+        WhatIf(state, KnownLatency(latency), committed=(Arrival("c", 1.0, 12, 0, 5),))
 
 
 def test_a_run_without_an_end_is_given_up(latency: KernelLatency, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +270,7 @@ def test_a_run_without_an_end_is_given_up(latency: KernelLatency, monkeypatch: p
 def test_lengths_for_other_requests_than_the_states_are_refused(latency: KernelLatency) -> None:
     state = _state_after(_requests(2), latency, 2)
     with pytest.raises(StateError, match="output_tokens"):
-        WhatIf(state, Model(latency), np.ones((1, 7), np.int64))
+        WhatIf(state, KnownLatency(latency), np.ones((1, 7), np.int64))
 
 
 COUNT_COMPILED = """

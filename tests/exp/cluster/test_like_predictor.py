@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from known_latency import KnownLatency
 from msgspec import structs
 
 from block.latency.base import KernelLatency
@@ -16,7 +17,7 @@ from block.simulation.fleet_members import FleetEngine, FleetRequests
 from block.simulation.length_rows import length_rows
 from block.simulation.what_if import Newcomer, WhatIf
 from block.simulation.what_if_runs import E2E, E2E_STD, HARM_MAX, HARM_SUM, PREEMPTIONS, TPOT, TTFT
-from block.types import Arrival, BatchShape, EngineLimits, EngineLoad
+from block.types import Arrival, EngineLimits, EngineLoad
 from exp.simulated_feed import SimulatedFeed
 from predictor.arrival_process import ArrivalProcess
 from predictor.forecaster import Forecaster
@@ -27,19 +28,7 @@ LEVELS = np.array([0.1, 0.5, 0.9])
 ENGINES = 2
 
 
-@dataclass(frozen=True)
-class Model:
-    kernel: KernelLatency
-    version: str = "test"
-
-    def seconds(self, shape: BatchShape) -> float:
-        return self.kernel.seconds(shape)
-
-    def covers(self, shape: BatchShape) -> bool:
-        return True
-
-
-MODEL = Model(KernelLatency((1.0, 64.0, 512.0), (0.02, 0.022, 0.06), 7e-7, 6e-9, 1e-5))
+MODEL = KnownLatency(KernelLatency((1.0, 64.0, 512.0), (0.02, 0.022, 0.06), 7e-7, 6e-9, 1e-5))
 
 
 class RealPredictors:
@@ -155,7 +144,7 @@ def test_a_fleet_expects_and_waits_as_what_ifs_do() -> None:
         lengths = np.array([[of_id[each.id] for each in (*state.running, *state.waiting)]], np.int64)
         name, prompt, most = requests.ids[number], *_sizes(requests, number)
         newcomer = Newcomer.certain(Arrival(name, now_s, prompt, of_id[name], most))
-        prediction, _ = WhatIf(state, Model(kernel), lengths, (), background).ask(newcomer)
+        prediction, _ = WhatIf(state, KnownLatency(kernel), lengths, (), background).ask(newcomer)
         assert told[TTFT] == pytest.approx(prediction.ttft_s, abs=1e-9)
         assert told[E2E] == pytest.approx(prediction.e2e_s, abs=1e-9)
         assert told[HARM_SUM] == pytest.approx(prediction.harm_sum_s, abs=1e-7)
