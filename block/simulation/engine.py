@@ -187,7 +187,7 @@ def check_request(request: SimulatedRequest, limits: EngineLimits) -> None:
     if request.prompt_tokens >= limits.max_model_len:
         raise StateError(
             f"request {request.id}: prompt_tokens = {request.prompt_tokens} leaves no room for a "
-            f"response within max_model_len = {limits.max_model_len}"
+            f"response within max_model_len = {limits.max_model_len}; shorten it or raise max_model_len"
         )
     if request.max_tokens is not None and request.max_tokens < request.output_tokens:
         raise StateError(f"request {request.id}: output_tokens exceed max_tokens = {request.max_tokens}")
