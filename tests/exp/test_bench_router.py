@@ -99,7 +99,9 @@ def test_the_decision_benchmark_asks_real_predictors_and_ends_with_json(
     arguments = ("--predictors", "2", "--qps", "40", "--seconds", "1", "--tokens", "8", "--others", "4")
     assert run("decision", *arguments) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(summary) == ["predictors", "qps", "p50_ms", "p99_ms", "unpredicted", "errors"]
+    measured = ["predictors", "qps", "p50_ms", "p99_ms", "unpredicted", "errors"]
+    assert list(summary) == [*measured, "cpu_ms_per_request", "other_cores"]
+    assert all(ms > 0 for ms in summary["cpu_ms_per_request"].values())
     assert (summary["predictors"], summary["qps"], summary["errors"]) == (2, 40.0, 0)
     assert summary["unpredicted"] < 20
     assert 0 < summary["p50_ms"] <= summary["p99_ms"]

@@ -47,7 +47,7 @@ class RealPredictors:
         """``cached``: tokens of its prompt at each engine."""
         for ended in self._fleet.done[1 : 1 + self._fleet.done[0]]:
             for ledger in self.ledgers:  # one that came and went between two looks was never shown
-                ledger.release(self._fleet.requests.ids[ended], now_s)
+                ledger.release(self._fleet.requests.ids[ended])
         for engine, mirror in enumerate(self._mirrors):
             mirror.apply(SimulatedFeed().snapshot(self._fleet.state(engine)))
             self._forecasters[engine].notice(now_s)
