@@ -42,6 +42,8 @@ class LatencyReplay:
         limits = self.pack.header.limits
         calibration = OnlineCalibration(self.base, "replay", limits.max_num_batched_tokens)
         cadence, shapes = _cadence(self.pack), self.pack.shape_array
+        if not np.isfinite(cadence).any():
+            raise PackError("its steps do not follow one another, as in a modelled pack; give a recorded one")
         for place, record in enumerate(_records(self.pack)):
             calibration.observe([record])
             if place >= self.warm_up and place % _JUDGED_EVERY == 0:

@@ -12,7 +12,7 @@ from packs import TRUTH, traffic_pack
 
 from block.errors import PackError
 from block.latency.base import KernelLatency
-from block.latency.pack import COLUMNS, StepPack, save_pack
+from block.latency.pack import COLUMNS, StepPack, load_pack, save_pack
 from exp.cli import main
 from exp.latency_replay import HORIZONS, LatencyReplay
 
@@ -55,6 +55,12 @@ def test_steps_are_not_judged_across_a_hole_or_a_wait(pack: StepPack) -> None:
 def test_a_recording_shorter_than_the_warm_up_is_refused(pack: StepPack) -> None:
     with pytest.raises(PackError, match=r"none to judge after a warm-up of 1000000; lower --warm-up"):
         LatencyReplay(pack, KnownLatency(TRUTH), 1_000_000).run()
+
+
+def test_a_modelled_pack_is_refused() -> None:
+    modelled = load_pack(Path(__file__).parents[2] / "config/packs/a30-llama-2-7b.npz")
+    with pytest.raises(PackError, match="modelled pack; give a recorded one"):
+        LatencyReplay(modelled, KnownLatency(TRUTH), 0).run()
 
 
 def test_the_command_prints_a_table_and_a_last_line_of_json(
