@@ -63,7 +63,7 @@ def _page(
     yield "Emulated against real; in brackets every second real run against the others."
     yield ""
     yield from _errors(results)
-    yield from ("", "Virtual time against real-time emulation:", "")
+    yield from ("", "Virtual time against real-time emulation, every step at its mean duration:", "")
     yield from _virtual(results)
     for measure in MEASURES:
         yield from ("", f"## {measure.upper()}, ms: mean / p50 / p90 / p99", "")

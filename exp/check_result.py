@@ -21,7 +21,11 @@ class CellResult:
     real: tuple[ServingMetrics, ...]
     """From the process that was recorded."""
     emulated: tuple[ServingMetrics, ...]
+    steady: tuple[ServingMetrics, ...]
+    """Emulated, every step at its mean."""
     virtual: tuple[ServingMetrics, ...]
+    virtual_steady: ServingMetrics
+    """Every step at its mean."""
     emulated_s: float
     """Wall time of one emulated run, on average."""
     virtual_s: float
@@ -41,9 +45,14 @@ class CellResult:
         return relative_errors(ServingMetrics.mean_of(later), ServingMetrics.mean_of(earlier))
 
     @property
+    def beyond_floor(self) -> dict[str, float]:
+        """By how much the errors exceed the floor; negative within it."""
+        return {key: abs(error) - abs(self.floor[key]) for key, error in self.errors.items()}
+
+    @property
     def virtual_errors(self) -> dict[str, float]:
-        """Virtual against emulated."""
-        return relative_errors(ServingMetrics.mean_of(self.virtual), ServingMetrics.mean_of(self.emulated))
+        """Virtual against emulated, both at mean step times: what is left is the clocks."""
+        return relative_errors(self.virtual_steady, ServingMetrics.mean_of(self.steady))
 
     @property
     def speedup(self) -> float:
@@ -56,13 +65,18 @@ def summary(results: Sequence[CellResult]) -> dict[str, Any]:
     return {
         **_worst([result.errors for result in results]),
         "floor": _worst([result.floor for result in results]),
+        "beyond_floor": _most([result.beyond_floor for result in results]),
         "virtual": _worst([result.virtual_errors for result in results]),
         "speedup_virtual": round(min(result.speedup for result in results), 1),
         "cells": len(results),
         "other_cores": round(max(result.other_cores for result in results), 2),
-        "failed": sum(m.failed for result in results for m in (*result.real, *result.emulated)),
+        "failed": sum(m.failed for r in results for m in (*r.real, *r.emulated, *r.steady)),
     }
 
 
 def _worst(cells: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: round(worst(cells, key), _DIGITS) for key in ERROR_KEYS}
+
+
+def _most(cells: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: round(max(cell[key] for cell in cells), _DIGITS) for key in ERROR_KEYS}

@@ -41,6 +41,8 @@ START_S = 25.0
 _DRAIN_S = 2.0
 _BURST_REQUESTS = 48
 _VIRTUAL_SEEDS = 8
+_EMULATED: dict[str, dict[str, Any]] = {"emulated": {}, "steady": {"steady": True}}
+"""Kinds of emulated runs, a server each, with its settings."""
 _LIMIT_FACTOR, _LIMIT_EXTRA_S = 4.0, 120.0
 """A part that takes longer than this is given up."""
 
@@ -70,23 +72,25 @@ class ModelCheck:
         """Seconds that are still to come, roughly."""
         if self._complete:
             return 1.0
-        runs = len(self.plan.cells) * (self.plan.real_runs + self.plan.emulated_runs)
-        return 2 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
+        runs = len(self.plan.cells) * len(self._runs)
+        return 3 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
 
     async def run(self) -> list[CellResult]:
         """What the folder lacks, then the results; an unfinished real part begins anew."""
         if not self.pack_path.exists():
             self._clear()
             await self._measure_real()
-        if not self._complete:
-            await self._measure_emulated()
+        for kind, settings in _EMULATED.items():
+            await self._measure_emulated(kind, settings)
         pack, clock = _recorded(self.pack_path)
         return [self._result(cell, load, pack, clock) for cell, load in self._loads(pack, clock).items()]
 
     @property
     def _complete(self) -> bool:
-        logs = [self._path(cell, name) for cell in self.plan.cells for name in self._runs]
-        return all(path.exists() for path in (self.pack_path, *logs))
+        return self.pack_path.exists() and all(map(self._has, self._runs))
+
+    def _has(self, run: str) -> bool:
+        return all(self._path(cell, run).exists() for cell in self.plan.cells)
 
     def _clear(self) -> None:
         """A real server that starts anew is another process: nothing of the last one holds."""
@@ -127,12 +131,15 @@ class ModelCheck:
                     await self._measure_cells(real, f"real-{turn}", self._first_pack_path)
         await asyncio.to_thread(recording.finish, self.pack_path)
 
-    async def _measure_emulated(self) -> None:
-        settings = {"emulation": {"latency": str(self.pack_path)}}
-        async with self._server("emulated", settings) as emulated:
+    async def _measure_emulated(self, kind: str, settings: dict[str, Any]) -> None:
+        missing = [name for name in self._runs if name.startswith(kind) and not self._has(name)]
+        if not missing:
+            return
+        emulation = {"latency": str(self.pack_path), **settings}
+        async with self._server("emulated", {"emulation": emulation}) as emulated:
             await emulated.warm_up(self.engine.max_model_len)
-            for turn in range(self.plan.emulated_runs):
-                await self._measure_cells(emulated, f"emulated-{turn}", self.pack_path)
+            for name in missing:
+                await self._measure_cells(emulated, name, self.pack_path)
 
     async def _measure_cells(self, server: TrialServer, name: str, pack: Path) -> None:
         loads = await asyncio.to_thread(lambda: self._loads(*_recorded(pack)))
@@ -140,7 +147,7 @@ class ModelCheck:
             await self._measure_one(server, cell, load, name)
 
     async def _measure_one(self, server: TrialServer, cell: Cell, load: Load, name: str) -> None:
-        clock: Clock = "emulated" if name.startswith("emulated") else "real"
+        clock: Clock = "real" if name.startswith("real") else "emulated"
         async with self._part(f"{server.model}: {cell.name}, {name}", load.duration_s + _DRAIN_S):
             run = await server.run(self._workload(load), clock)
         await asyncio.to_thread(run.save, self._path(cell, name))
@@ -154,18 +161,22 @@ class ModelCheck:
 
     def _result(self, cell: Cell, load: Load, pack: StepPack, clock: VirtualClock) -> CellResult:
         logs = {name: RunLog.load(self._path(cell, name)) for name in self._runs}
+        metrics = {
+            kind: tuple(ServingMetrics.of(log) for name, log in logs.items() if name.startswith(kind))
+            for kind in ("real", *_EMULATED)
+        }
         workload = self._workload(load)
         seeds = range(_VIRTUAL_SEEDS)
         virtual = [clock.run(workload, _sampled(StepOracle(pack, seed))) for seed in seeds]
         virtual[0].save(self._path(cell, "virtual"))
-        emulated = [log for name, log in logs.items() if name.startswith("emulated")]
+        emulated_s = [log.header.wall_s for name, log in logs.items() if name.startswith("emulated")]
         return CellResult(
             model=self.engine.served_name,
             cell=cell,
-            real=tuple(ServingMetrics.of(log) for name, log in logs.items() if name.startswith("real")),
-            emulated=tuple(map(ServingMetrics.of, emulated)),
+            **metrics,
             virtual=tuple(map(ServingMetrics.of, virtual)),
-            emulated_s=sum(log.header.wall_s for log in emulated) / len(emulated),
+            virtual_steady=ServingMetrics.of(clock.run(workload, _mean(StepOracle(pack, seed=0)))),
+            emulated_s=sum(emulated_s) / len(emulated_s),
             # The median: the first run may meet cold caches.
             virtual_s=sorted(log.header.wall_s for log in virtual)[len(virtual) // 2],
             other_cores=max(log.header.other_cores for log in logs.values()),
@@ -173,7 +184,8 @@ class ModelCheck:
 
     @property
     def _runs(self) -> list[str]:
-        counts = {"real": self.plan.real_runs, "emulated": self.plan.emulated_runs}
+        plan = self.plan
+        counts = {"real": plan.real_runs, "emulated": plan.emulated_runs, "steady": plan.steady_runs}
         return [f"{clock}-{turn}" for clock, count in counts.items() for turn in range(count)]
 
     def _path(self, cell: Cell, name: str) -> Path:

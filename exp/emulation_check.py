@@ -51,7 +51,7 @@ def emulation_check(
 
     The truth is vLLM's CPU backend, run several times for the noise floor; emulated runs get the same
     requests at the same times. Ten minutes; the last line is JSON: signed relative errors of the worst
-    held-out cell as fractions, and how much faster virtual time is.
+    held-out cell as fractions, what exceeds the floor at most, and how much faster virtual time is.
     """
     models = tuple(model or MODELS[: None if whole else 1])
     plan = full(models, seed) if whole else quick(models, seed)

@@ -49,6 +49,9 @@ class EmulationSettings(Settings):
         None, description="A file of config/gpus, whose memory gives the KV blocks if nothing else does."
     )
     seed: int = Field(0, ge=0, description="Seed of the synthetic tokens, lengths and step times.")
+    steady: bool = Field(
+        False, description="Every step of a pack takes its shape's mean, without the ups and downs recorded."
+    )
     allow: tuple[str, ...] = Field(
         (), description="Differences between pack and engine to accept, by the names that the refusal gives."
     )

@@ -1,4 +1,4 @@
-"""Where the emulated executor has its step times from: samples of a pack, or a model's mean.
+"""Where the emulated executor has its step times from: samples or means of a pack, or a model's mean.
 
 A pack is refused if it was recorded on another engine than the one that is being emulated.
 """
@@ -54,11 +54,11 @@ class ModelledTimes:
         return self._latency.seconds(shape)
 
 
-class SampledTimes:
-    """Samples, as spread and as sluggish as the recorded steps."""
+class PackTimes:
+    """Of a pack: samples, as spread and as sluggish as the recorded steps, or steadily their mean."""
 
-    def __init__(self, name: str, oracle: StepOracle, kv_blocks: int) -> None:
-        self._oracle = oracle
+    def __init__(self, name: str, oracle: StepOracle, kv_blocks: int, *, steady: bool) -> None:
+        self._ask = oracle.mean if steady else oracle.sample
         self.name = name
         self.uncovered = 0
         self.kv_blocks = kv_blocks
@@ -66,9 +66,9 @@ class SampledTimes:
 
     def seconds(self, shape: BatchShape) -> float:
         """Of the next step."""
-        sample = self._oracle.sample(shape)
-        self.uncovered += not sample.covered
-        return sample.seconds
+        answer = self._ask(shape)
+        self.uncovered += not answer.covered
+        return answer.seconds
 
 
 def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTimes:
@@ -80,5 +80,7 @@ def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTime
     blocks = config.cache_config.num_gpu_blocks_override or settings.kv_blocks or pack.header.kv_blocks
     for doubt in pack.check_use(pack_use(config, blocks), settings.allow):
         logger.warning("%s: %s", settings.latency, doubt)
-    logger.info("Sampling %d %s steps of %s", len(pack), pack.header.source, pack.header.device or "?")
-    return SampledTimes(latency.version, StepOracle(pack, settings.seed), pack.header.kv_blocks)
+    asked = "Taking the mean of" if settings.steady else "Sampling"
+    logger.info("%s %d %s steps of %s", asked, len(pack), pack.header.source, pack.header.device or "?")
+    oracle = StepOracle(pack, settings.seed)
+    return PackTimes(latency.version, oracle, pack.header.kv_blocks, steady=settings.steady)

@@ -28,7 +28,9 @@ def result(seed: int, real: tuple[float, ...], emulated: tuple[float, ...]) -> C
         Cell("sharegpt", 0.1 * seed, 0.25 if seed % 2 else 1.0, seed),
         tuple(map(metrics, real)),
         tuple(map(metrics, emulated)),
-        (metrics(1.01),),
+        (metrics(1.0), metrics(1.02)),
+        (metrics(1.3),),
+        metrics(1.0302),
         emulated_s=20.0,
         virtual_s=0.1 * seed,
     )
@@ -43,14 +45,20 @@ def test_the_summary_has_the_keys_asked_for_and_the_worst_cells_signed_errors() 
     assert set(ERROR_KEYS) == KEYS == set(found["floor"]) == set(found["virtual"])
     assert found["e2e_mean_err"] == pytest.approx(0.90 / 0.98 - 1, abs=1e-4)
     assert found["floor"]["ttft_mean_err"] == pytest.approx(-0.04)
+    # The second cell's 8.2 % beyond its floor of 4 %; in throughput all are equal.
+    assert found["beyond_floor"]["ttft_mean_err"] == pytest.approx(0.08163 - 0.04, abs=1e-4)
+    assert found["beyond_floor"]["throughput_err"] == 0.0
+    # Virtual time is judged without the samples' chance.
+    assert found["virtual"]["e2e_mean_err"] == pytest.approx(0.02)
     assert found["speedup_virtual"] == 100.0
     assert found["cells"] == 2
     assert found["failed"] == 0
     assert json.loads(json.dumps(found)) == found
 
 
-def test_failed_requests_show() -> None:
-    broken = replace(RESULTS[0], emulated=(replace(metrics(), failed=4),))
+@pytest.mark.parametrize("kind", ["real", "emulated", "steady"])
+def test_failed_requests_show(kind: str) -> None:
+    broken = replace(RESULTS[0], **{kind: (replace(metrics(), failed=4), metrics())})
     assert summary([broken])["failed"] == 4
 
 

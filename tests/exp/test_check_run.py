@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -88,7 +89,9 @@ def cells(executor: str) -> list[str]:
 
 
 REAL = ["recording warm", "round 0", *cells("recording"), "round 1", *cells("recording"), "round 2"]
-EMULATED = ["emulated warm", *cells("emulated"), *cells("emulated")]
+SAMPLED = ["emulated warm", *cells("emulated"), *cells("emulated")]
+STEADY = ["emulated warm", *cells("emulated")]
+EMULATED = [*SAMPLED, *STEADY]
 
 
 async def test_rounds_of_recording_lie_around_the_real_runs_and_emulation_follows(
@@ -108,6 +111,17 @@ async def test_an_interruption_of_the_emulated_part_keeps_the_real_one(story: St
     story.fails_at = ""
     await check(tmp_path)
     assert story.events == EMULATED
+
+
+async def test_emulated_runs_that_are_whole_are_kept(story: Story, tmp_path: Path) -> None:
+    await check(tmp_path)
+    lost = [
+        path for path in await asyncio.to_thread(lambda: list(tmp_path.iterdir())) if "steady" in path.name
+    ]
+    await asyncio.to_thread(lost[0].unlink)
+    story.events.clear()
+    await check(tmp_path)
+    assert story.events == STEADY
 
 
 async def test_an_interruption_of_the_real_part_begins_anew_as_the_process_is_another(

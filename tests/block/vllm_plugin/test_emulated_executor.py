@@ -20,6 +20,8 @@ from block.latency.pack import load_pack
 from block.latency.table import TableLatency
 from block.types import BatchShape
 from block.vllm_plugin.emulated_executor import EmulatedExecutor
+from block.vllm_plugin.settings import EmulationSettings
+from block.vllm_plugin.step_times import load_step_times
 from exp.virtual_engine import VirtualEngine, VirtualEngineSpec
 
 
@@ -127,6 +129,18 @@ def test_a_packs_steps_are_sampled_and_its_cache_is_taken(llama_model: Path, eng
     expected_s = StepOracle(pack, 0).mean(BatchShape(64, 0, 64, 64 * 64, 1)).seconds
     assert took_s == pytest.approx(expected_s, rel=0.05, abs=0.01)
     executor.shutdown()
+
+
+def test_steady_steps_take_the_mean_every_time(llama_model: Path) -> None:
+    shape = BatchShape(64, 0, 64, 64 * 64, 1)
+
+    def twenty(**settings: Any) -> set[float]:
+        emulation = EmulationSettings(latency=PACK, **settings)
+        times = load_step_times(emulation, engine_config(llama_model))
+        return {times.seconds(shape) for _ in range(20)}
+
+    assert twenty(steady=True) == {StepOracle(load_pack(PACK), 0).mean(shape).seconds}
+    assert len(twenty()) > 1
 
 
 def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
