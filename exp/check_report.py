@@ -15,6 +15,7 @@ from exp.serving_metrics import MEASURES, STATISTICS, ServingMetrics
 
 _SHOWN = (*((measure, "mean") for measure in MEASURES), ("throughput", ""))
 PAGE = "emulation-validation.md"
+_CPU = "vLLM 0.32's CPU backend, one thread, real forward passes of tiny random Llamas"
 
 
 def result_table(results: Sequence[CellResult]) -> Table:
@@ -32,26 +33,33 @@ def result_table(results: Sequence[CellResult]) -> Table:
     return table
 
 
-def write_report(results: Sequence[CellResult], folder: Path, summary: dict[str, Any], made: str) -> None:
-    """``emulation-validation.md`` and its figures as PNG and SVG; ``made`` says by what command."""
+def write_report(
+    results: Sequence[CellResult], folder: Path, summary: dict[str, Any], made: str, device: str = ""
+) -> None:
+    """``emulation-validation.md`` and its figures as PNG and SVG; ``made`` says by what command.
+
+    ``device`` names the step times of an emulated device that was the truth.
+    """
     from exp.check_figures import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw(results, folder / "figures")
-    text = "\n".join(_page(results, summary, [figure.relative_to(folder) for figure in figures], made))
+    truth = f"an emulated device that takes the times of `{device}` steadily" if device else _CPU
+    pictures = [figure.relative_to(folder) for figure in figures]
+    text = "\n".join(_page(results, summary, pictures, made, truth))
     (folder / PAGE).write_text(text + "\n", encoding="utf-8")
 
 
 def _page(
-    results: Sequence[CellResult], summary: dict[str, Any], figures: list[Path], made: str
+    results: Sequence[CellResult], summary: dict[str, Any], figures: list[Path], made: str, truth: str
 ) -> Iterable[str]:
     day = datetime.now(UTC).date().isoformat()
     yield from (
         "# Emulation against the real engine",
         "",
         f"Made by `{made}` on {day}.",
-        "Truth: vLLM 0.32's CPU backend,",
-        "one thread, real forward passes of tiny random Llamas; recorded on one seed and other lengths,",
+        f"Truth: {truth};",
+        "recorded on one seed and other lengths,",
         "judged on the loads below. Rates are shares of the engine's capacity; bursty is gamma 0.25.",
         "Each load was run several times for real, and emulated: the same requests at the same times. The",
         "real engine is the very process that was recorded; recording lies before, between and after.",

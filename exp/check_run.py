@@ -56,6 +56,8 @@ class ModelCheck:
     folder: Path
     data: Path
     progress: TimeLeft
+    device: Path | None = None
+    """Step times of an emulated device to take for the truth; None is a real forward pass."""
 
     @property
     def pack_path(self) -> Path:
@@ -121,8 +123,12 @@ class ModelCheck:
 
     async def _measure_real(self) -> None:
         recording = self._recording
-        settings = {"record": {"journal": str(recording.journal)}}
-        async with self._server("recording", settings) as real:
+        settings: dict[str, Any] = {"record": {"journal": str(recording.journal)}}
+        executor: Executor = "recording"
+        if self.device is not None:
+            executor = "recording-emulated"
+            settings["emulation"] = {"latency": str(self.device.resolve()), "steady": True}
+        async with self._server(executor, settings) as real:
             await real.warm_up(self.engine.max_model_len)
             for turn in range(self.plan.rounds):
                 await recording.run_round(turn, real, self.progress)

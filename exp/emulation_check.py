@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from block.latency.load import load_latency
 from deploy.launch import run_until_signalled
 from exp.check_plan import CheckPlan, full, quick
 from exp.check_report import result_table, write_report
@@ -41,6 +42,13 @@ def emulation_check(
         Path | None, typer.Option(help="Folder for emulation-validation.md and its figures.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where packs and logs go.")] = Path("run/emulation-check"),
+    device: Annotated[
+        Path | None,
+        typer.Option(
+            help="A step-latency file: the truth is an emulated device that takes its times steadily, so that"
+            " recording and emulating are judged without this machine's ups and downs."
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option(help="Begin anew; --no-again reads finished models' logs.")] = True,
     cell_seconds: Annotated[float | None, typer.Option(min=2.0, help="Length of each load.")] = None,
     record_seconds: Annotated[float | None, typer.Option(min=5.0, help="Of loads to record.")] = None,
@@ -53,31 +61,37 @@ def emulation_check(
     requests at the same times. Ten minutes; the last line is JSON: signed relative errors of the worst
     held-out cell as fractions, what exceeds the floor at most, and how much faster virtual time is.
     """
+    if device is not None:
+        load_latency(device)
     models = tuple(model or MODELS[: None if whole else 1])
     plan = full(models, seed) if whole else quick(models, seed)
     plan = replace(plan, cell_s=cell_seconds or plan.cell_s, record_s=record_seconds or plan.record_s)
-    place = folder.resolve() / ("full" if whole else "quick")
+    place = folder.resolve() / ("full" if whole else "quick") / (device.stem if device else ".")
     if again:
         for name in models:
             shutil.rmtree(place / name, ignore_errors=True)
     console = Console(stderr=True)
-    results = run_until_signalled(checked(plan, place, data, console))
+    results = run_until_signalled(checked(plan, place, data, console, device))
     if results is None:
         print(f"interrupted; --no-again keeps the models that are finished in {place}", file=sys.stderr)
         raise typer.Exit(130)
     Console().print(result_table(results))
     if report is not None:
-        write_report(results, report, summary(results), shlex.join(["block-exp", *sys.argv[1:]]))
+        made = shlex.join(["block-exp", *sys.argv[1:]])
+        write_report(results, report, summary(results), made, str(device or ""))
     print(json.dumps(summary(results)), flush=True)
 
 
-async def checked(plan: CheckPlan, place: Path, data: Path, console: Console) -> list[CellResult]:
+async def checked(
+    plan: CheckPlan, place: Path, data: Path, console: Console, device: Path | None = None
+) -> list[CellResult]:
     """Run what ``place`` lacks of the plan; ``data`` is the optional data folder."""
     results: list[CellResult] = []
     with TimeLeft(console, 0.0) as progress:
         progress.note("making models")
         checks = [
-            ModelCheck(plan, TrialEngine(_model(name)), place / name, data, progress) for name in plan.models
+            ModelCheck(plan, TrialEngine(_model(name)), place / name, data, progress, device)
+            for name in plan.models
         ]
         for index, check in enumerate(checks):
             progress.plan(sum(each.planned_s for each in checks[index:]))

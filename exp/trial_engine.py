@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from deploy.plan import ProcessPlan
 
-Executor = Literal["real", "recording", "emulated"]
+Executor = Literal["real", "recording", "recording-emulated", "emulated"]
 
 _EXECUTORS: dict[Executor, str] = {
     # By its full name, as vLLM's CPU platform would turn "uni" into "mp": a process more, for two cores.
     "real": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "recording": "block.vllm_plugin.recorder.RecordingExecutor",
+    "recording-emulated": "block.vllm_plugin.recorder.RecordingEmulatedExecutor",
     "emulated": "block.vllm_plugin.emulated_executor.EmulatedExecutor",
 }
 
@@ -72,7 +73,7 @@ class TrialEngine:
             *("--num-gpu-blocks-override", str(self.num_gpu_blocks)),
             *("--no-enable-prefix-caching", "--enforce-eager", "--disable-uvicorn-access-log"),
         ]
-        if executor == "emulated":
+        if executor.endswith("emulated"):
             argv += ["--load-format", "dummy"]
         if settings is not None:
             argv += ["--additional-config", json.dumps({"block": settings})]

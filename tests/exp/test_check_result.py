@@ -70,10 +70,18 @@ def test_the_report_is_a_page_with_its_figures(tmp_path: Path) -> None:
     assert "| deep-llama | sharegpt 20% Poisson |" in page
     assert json.dumps(summary(RESULTS)) in page
     assert "`block-exp emulation-check --seed 7`" in page
+    assert "CPU backend" in page
     for name in ("emulation-errors", "emulation-latencies"):
         assert f"figures/{name}.svg" in page
         assert (tmp_path / "figures" / f"{name}.svg").read_text().startswith("<?xml")
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_page_names_the_device_that_was_the_truth(tmp_path: Path) -> None:
+    write_report(RESULTS, tmp_path, summary(RESULTS), "block-exp emulation-check", "config/latency/gpu.yaml")
+    page = (tmp_path / "emulation-validation.md").read_text()
+    assert "`config/latency/gpu.yaml`" in page
+    assert "CPU backend" not in page
 
 
 def test_what_is_judged_was_not_recorded() -> None:

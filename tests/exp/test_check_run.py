@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from exp.trial_engine import TrialEngine
 from exp.workload import Workload
 
 CELLS = (Cell("sharegpt", 0.5, 1.0, 1000), Cell("long-prompts", 0.4, 1.0, 1001))
+DEVICE = Path("gpu.yaml").resolve()
 PLAN = CheckPlan(("tiny-llama",), record_s=6.0, cell_s=2.0, cells=CELLS, real_runs=2, emulated_runs=2)
 
 
@@ -31,6 +33,8 @@ class Story:
 
     events: list[str] = field(default_factory=list)
     fails_at: str = ""
+    settings: list[str] = field(default_factory=list)
+    """Of each server, as JSON."""
 
     def tell(self, event: str) -> None:
         if event == self.fails_at:
@@ -59,6 +63,7 @@ def story(monkeypatch: pytest.MonkeyPatch) -> Story:
 
     @asynccontextmanager
     async def running(plan: Any, *_: Any) -> AsyncIterator[FakeServer]:
+        told.settings.append(plan.argv[-1])
         yield FakeServer(told, plan.name.split()[0])
 
     async def run_round(self: Recording, turn: int, *_: Any) -> None:
@@ -78,9 +83,10 @@ def story(monkeypatch: pytest.MonkeyPatch) -> Story:
     return told
 
 
-async def check(folder: Path) -> list[Any]:
+async def check(folder: Path, device: Path | None = None) -> list[Any]:
     with TimeLeft(Console(quiet=True), 0.0) as progress:
-        model = ModelCheck(PLAN, TrialEngine(Path("tiny-llama")), folder, Path("nowhere"), progress)
+        engine = TrialEngine(Path("tiny-llama"))
+        model = ModelCheck(PLAN, engine, folder, Path("nowhere"), progress, device)
         return list(await model.run())
 
 
@@ -101,6 +107,19 @@ async def test_rounds_of_recording_lie_around_the_real_runs_and_emulation_follow
     assert story.events == REAL + EMULATED
     await check(tmp_path)
     assert story.events == REAL + EMULATED  # all is there: nothing is started
+
+
+async def test_a_device_in_the_place_of_the_forward_pass_keeps_steadily_to_its_times(
+    story: Story, tmp_path: Path
+) -> None:
+    await check(tmp_path, DEVICE)
+    of_truth, sampled, steady = (json.loads(each)["block"] for each in story.settings)
+    assert of_truth["emulation"] == {"latency": str(DEVICE), "steady": True}
+    assert "record" in of_truth
+    assert "steady" not in sampled["emulation"]
+    assert steady["emulation"]["steady"]
+    pack = str(tmp_path / "tiny-llama.npz")
+    assert sampled["emulation"]["latency"] == steady["emulation"]["latency"] == pack
 
 
 async def test_an_interruption_of_the_emulated_part_keeps_the_real_one(story: Story, tmp_path: Path) -> None:
