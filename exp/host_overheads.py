@@ -20,6 +20,8 @@ from exp.run_log import RequestLog, RunLog
 _LONGEST_S = 0.5
 """What takes longer is no overhead but a pause."""
 _FEWEST = 8
+_ALONE_S = 0.05
+"""Who was sent so long before is no longer on the way."""
 
 
 class HostOverheads(msgspec.Struct, frozen=True):
@@ -94,14 +96,33 @@ def measure_overheads(runs: Sequence[RunLog], steps: StepTimes) -> HostOverheads
     return HostOverheads(*way_in, _trimmed_mean([s for _, s in first]), *later, *engine)
 
 
-def _ways_in(requests: Iterable[tuple[float, RequestLog]], steps: StepTimes) -> Iterable[tuple[float, float]]:
-    """(prompt tokens, seconds) of requests that met an idle engine and nobody else on the way."""
+def _ways_in(requests: Sequence[tuple[float, RequestLog]], steps: StepTimes) -> Sequence[tuple[float, float]]:
+    """(prompt tokens, seconds) of requests that met an idle engine; of those alone on the way, if enough are.
+
+    In a burst the front end takes in one prompt after the other: that is a queue, not a way.
+    """
+    sent_s = np.sort([start_s + request.sent_s for start_s, request in requests])
+    idle, alone = [], []
     for start_s, request in requests:
-        sent_s = start_s + request.sent_s
-        after = int(np.searchsorted(steps.submit_s, sent_s))
-        idle = after < len(steps.submit_s) and (after == 0 or steps.ready_s[after - 1] < sent_s)
-        if idle and steps.requests[after] == 1 and steps.submit_s[after] - sent_s < _LONGEST_S:
-            yield request.prompt_tokens, steps.submit_s[after] - sent_s
+        at_s = start_s + request.sent_s
+        first = _first_batch(at_s, steps)
+        if first is None:
+            continue
+        point = float(request.prompt_tokens), steps.submit_s[first] - at_s
+        idle.append(point)
+        near = np.searchsorted(sent_s, [at_s - _ALONE_S, steps.submit_s[first]])
+        if near[1] - near[0] == 1:
+            alone.append(point)
+    return alone if len(alone) >= _FEWEST else idle
+
+
+def _first_batch(at_s: float, steps: StepTimes) -> int | None:
+    """Number of the batch that took in a request alone, sent at ``at_s`` to an engine that was idle."""
+    after = int(np.searchsorted(steps.submit_s, at_s))
+    if after == len(steps.submit_s) or (after > 0 and steps.ready_s[after - 1] >= at_s):
+        return None
+    alone = steps.requests[after] == 1 and steps.submit_s[after] - at_s < _LONGEST_S
+    return after if alone else None
 
 
 def _ways_out(

@@ -73,6 +73,20 @@ def test_a_pause_of_the_machine_does_not_count() -> None:
     assert found.way_out(4, first=False) == pytest.approx(plain.way_out(4, first=False), rel=0.1)
 
 
+def test_a_queue_of_prompts_before_the_engine_is_no_way_in() -> None:
+    """Ten came alone; forty came with another on their heels, and both waited for the front end."""
+    requests, steps = [], []
+    for number in range(50):
+        sent_s, alone = float(number), number % 5 == 0
+        submit_s = sent_s + (0.004 if alone else 0.02)
+        companions = () if alone else (0.001,)
+        for later_s in (0.0, *companions):
+            requests.append(RequestLog(sent_s, sent_s + later_s, 10, 1, (submit_s + 0.03,)))
+        steps.append((submit_s, submit_s + 0.01, float("nan"), 1.0))
+    run = RunLog(RunHeader("real", "made up", 0.0, 1.0, 0, 0.0, 0.0), tuple(requests))
+    assert measure_overheads([run], StepTimes(*np.array(steps).T)).way_in(10) == pytest.approx(0.004)
+
+
 def test_nothing_seen_is_nothing() -> None:
     none = np.array([])
     assert measure_overheads([], StepTimes(none, none, none, none)) == HostOverheads()
