@@ -79,9 +79,8 @@ def test_a_queue_of_prompts_before_the_engine_is_no_way_in() -> None:
     for number in range(50):
         sent_s, alone = float(number), number % 5 == 0
         submit_s = sent_s + (0.004 if alone else 0.02)
-        companions = () if alone else (0.001,)
-        for later_s in (0.0, *companions):
-            requests.append(RequestLog(sent_s, sent_s + later_s, 10, 1, (submit_s + 0.03,)))
+        sent = (sent_s,) if alone else (sent_s, sent_s + 0.001)
+        requests += [RequestLog(each, each, 10, 1, (submit_s + 0.03,)) for each in sent]
         steps.append((submit_s, submit_s + 0.01, float("nan"), 1.0))
     run = RunLog(RunHeader("real", "made up", 0.0, 1.0, 0, 0.0, 0.0), tuple(requests))
     assert measure_overheads([run], StepTimes(*np.array(steps).T)).way_in(10) == pytest.approx(0.004)
