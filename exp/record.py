@@ -15,6 +15,7 @@ from rich.console import Console
 
 from block.errors import ConfigError
 from deploy.launch import run_until_signalled
+from exp.bench_serve import first_model
 from exp.cli import main
 from exp.free_port import free_port
 from exp.host_overheads import HostOverheads
@@ -22,6 +23,7 @@ from exp.local_model import CONFIG_ROOT, make_local_model
 from exp.prompt import PromptWriter
 from exp.recording import Recording
 from exp.sweep import Sweep
+from exp.target import Target
 from exp.time_left import TimeLeft
 from exp.trial_engine import TrialEngine
 from exp.trial_server import TrialServer, running
@@ -46,11 +48,12 @@ def record(
     data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
     port: Annotated[
         int | None,
-        typer.Option(help="Of a server of yours with a recording executor, journal FOLDER/steps.journal."),
+        typer.Option(
+            help="Of a server of yours on this machine, with a recording executor and the journal"
+            " FOLDER/steps.journal; its limits are taken from there."
+        ),
     ] = None,
-    max_model_len: Annotated[
-        int, typer.Option(min=64, help="vLLM's; also that of a server of yours.")
-    ] = 1024,
+    max_model_len: Annotated[int, typer.Option(min=64, help="vLLM's.")] = 1024,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="vLLM's.")] = 16,
     max_num_batched_tokens: Annotated[int, typer.Option(min=16, help="vLLM's.")] = 256,
     num_gpu_blocks: Annotated[int, typer.Option(min=2, help="vLLM's, of 32 tokens each.")] = 129,
@@ -63,7 +66,8 @@ def record(
     path = _model_folder(model)
     engine = TrialEngine(path, max_model_len, max_num_seqs, max_num_batched_tokens, 32, num_gpu_blocks)
     place = (folder or Path("run") / "record" / path.name).resolve()
-    recording = Recording(place, Sweep(60.0 * minutes, seed), max_model_len, data)
+    sweep = Sweep(60.0 * minutes, seed, max_num_seqs=max_num_seqs)
+    recording = Recording(place, sweep, max_model_len, data)
     if run_until_signalled(_recorded(recording, engine, port)) is None:
         print(f"interrupted; the same command goes on from {place}", file=sys.stderr)
         raise typer.Exit(130)
@@ -73,10 +77,13 @@ def record(
 
 async def _recorded(recording: Recording, engine: TrialEngine, port: int | None) -> bool:
     writer = PromptWriter(engine.model / "tokenizer.json")
-    with TimeLeft(Console(stderr=True), START_S + recording.planned_s) as progress:
+    started_s = 0.0 if port is not None else START_S
+    with TimeLeft(Console(stderr=True), started_s + recording.left_s) as progress:
         if port is not None:
-            await recording.run(TrialServer(port, engine.served_name, writer), progress)
+            model = await first_model(Target("127.0.0.1", port, ""))
+            await recording.of_its_engine().run(TrialServer(port, model, writer), progress)
             return True
+        recording.begin()
         settings = {"record": {"journal": str(recording.journal)}}
         plan = engine.plan("recording", free_port(), recording.folder / "engine.log", settings)
         async with running(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from exp.load import Load, burst
 
-BURSTS: Mapping[str, int] = {"sharegpt": 24, "short": 32, "deep": 10, "prompts": 6}
-"""Length mix -> requests at once."""
+BURSTS: Mapping[str, float] = {"sharegpt": 1.5, "short": 2.0, "deep": 0.625, "prompts": 0.375}
+"""Length mix -> requests at once, for each one that a batch has room for."""
 _SHARES = (
     ("sharegpt", 0.5, 0.22),
     ("deep", 0.6, 0.16),
@@ -35,11 +35,14 @@ class Sweep:
     """Of the loads after the bursts, all rounds together."""
     seed: int = 0
     rounds: int = 3
+    max_num_seqs: int = 16
+    """The engine's: bursts are as large as they must be to fill its batch."""
 
     def bursts(self, turn: int) -> list[Load]:
         """What a round begins with; rounds count from 0."""
         first = self._first_seed(turn)
-        return [burst(mix, count, first + index) for index, (mix, count) in enumerate(BURSTS.items())]
+        counts = {mix: max(2, round(share * self.max_num_seqs)) for mix, share in BURSTS.items()}
+        return [burst(mix, count, first + index) for index, (mix, count) in enumerate(counts.items())]
 
     def loads(self, turn: int, capacity_per_s: Mapping[str, float]) -> list[Load]:
         """What follows; capacities as the first bursts have shown them."""

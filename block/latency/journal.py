@@ -7,6 +7,7 @@ leaves out. Knows nothing of vLLM.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -61,7 +62,7 @@ class JournalWriter:
         try:
             end = _whole_end(path, header)
             os.ftruncate(self._file, end)
-            os.write(self._file, _framed(_HEADER_KIND, msgspec.json.encode(header)))
+            self._write(_framed(_HEADER_KIND, msgspec.json.encode(header)))
         except BaseException:
             self.close()
             raise
@@ -81,7 +82,12 @@ class JournalWriter:
             shape.prefill_context_products,
             shape.requests,
         )
-        os.write(self._file, _framed(_STEP_KIND, payload))
+        self._write(_framed(_STEP_KIND, payload))
+
+    def _write(self, frame: bytes) -> None:
+        """Whole, or OSError: nothing may follow a frame that a full disk has cut short."""
+        if os.write(self._file, frame) < len(frame):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Give the file back."""
@@ -198,10 +204,13 @@ def _frame_at(data: bytes, at: int) -> tuple[Literal[b"H", b"S"], bytes, int] | 
 
 
 def _is_torn_end(data: bytes, at: int) -> bool:
-    """Whether what starts at ``at`` can be a frame that a kill cut short: nothing whole follows it."""
-    kind = data[at : at + 1]
-    length = _STEP.size if kind == _STEP_KIND else _LARGEST_PAYLOAD
-    return kind in (_HEADER_KIND, _STEP_KIND) and len(data) - at <= _FRAME.size + length + _CHECKSUM.size
+    """Whether what starts at ``at`` can be a frame that a kill cut short: the file ends within it."""
+    kind, left = data[at : at + 1], len(data) - at
+    if kind not in (_HEADER_KIND, _STEP_KIND) or left < _FRAME.size:
+        return kind in (_HEADER_KIND, _STEP_KIND)
+    _, length = _FRAME.unpack_from(data, at)
+    whole = length == _STEP.size if kind == _STEP_KIND else length <= _LARGEST_PAYLOAD
+    return bool(whole and left <= _FRAME.size + length + _CHECKSUM.size)
 
 
 def _framed(kind: bytes, payload: bytes) -> bytes:

@@ -1,9 +1,11 @@
 """Reads the profile packs of LLM-Emu (arXiv 2605.00616), JSON version 2.0.
 
 Such a pack has raw step times in microseconds by total tokens (``tt``) and a bucket of concurrent requests
-(``conc``, the bucket's middle), for decode-only steps and for steps with prompt tokens. They span whole
-cycles of the engine, its own time included, and say nothing of context or order: an imported pack has
-context 0 everywhere, so its model has no context axis, and every deeper shape counts as not covered.
+(``conc``, the bucket's middle), for steps with new requests ("prefill") and for all others ("decode"). The
+second chunk of a long prompt, or of one that was preempted, is none of a new request and lies among the
+latter: more tokens than the bucket can have requests tell it. Times span whole cycles of the engine, its own
+time included, and say nothing of context or order: an imported pack has context 0 everywhere, so its model
+has no context axis, and every deeper shape counts as not covered.
 """
 
 from __future__ import annotations
@@ -29,6 +31,21 @@ class _Cell(msgspec.Struct):
     samples: list[float]
 
 
+class _Buckets(msgspec.Struct):
+    """A value lies in the bucket ``value // width``, which goes by its middle."""
+
+    tt_bucket_width: int = 1
+    conc_bucket_width: int = 5
+
+    def fewest_tokens(self, tt: int) -> int:
+        """That a step of a cell can have had."""
+        return tt - self.tt_bucket_width // 2
+
+    def most_requests(self, conc: int) -> int:
+        """The same of its requests, from above."""
+        return conc + (self.conc_bucket_width - 1) // 2
+
+
 class _Gpu(msgspec.Struct):
     gpu_name: str = ""
     gpu_count: int = 1
@@ -52,6 +69,7 @@ class _File(msgspec.Struct):
     gpu_model: str = ""
     model_name: str = ""
     profile_type: str = ""
+    bucketing: _Buckets = msgspec.field(default_factory=_Buckets)
     decode_2d_distribution: list[_Cell] = []
     prefill_2d_distribution: list[_Cell] = []
     step_cycle_2d_distribution: list[_Cell] = []
@@ -81,20 +99,22 @@ def _read(path: Path) -> _File:
 
 
 def _steps(file: _File) -> Iterator[tuple[BatchShape, float]]:
-    for cells, has_prompt in (
+    older = not (file.decode_2d_distribution or file.prefill_2d_distribution)
+    for cells, has_new in (
         (file.decode_2d_distribution, False),
         (file.prefill_2d_distribution, True),
-        (file.step_cycle_2d_distribution if not file.decode_2d_distribution else (), None),
+        (file.step_cycle_2d_distribution if older else (), False),
     ):
-        yield from _of_cells(cells, has_prompt)
+        yield from _of_cells(cells, file.bucketing, has_new=has_new)
 
 
-def _of_cells(cells: Iterable[_Cell], has_prompt: bool | None) -> Iterator[tuple[BatchShape, float]]:
+def _of_cells(
+    cells: Iterable[_Cell], buckets: _Buckets, *, has_new: bool
+) -> Iterator[tuple[BatchShape, float]]:
     for cell in cells:
         if cell.tt < 1:
             continue
-        # Where the pack does not say, a step of more tokens than requests must have had a prompt.
-        prompt = cell.tt > cell.conc + 2 if has_prompt is None else has_prompt
+        prompt = has_new or buckets.fewest_tokens(cell.tt) > buckets.most_requests(cell.conc)
         decodes = max(0, min(cell.conc - 1, cell.tt - 2)) if prompt else cell.tt
         shape = BatchShape(cell.tt - decodes, decodes, 0, 0, decodes + prompt)
         yield from ((shape, microseconds / 1e6) for microseconds in cell.samples if microseconds > 0)

@@ -81,7 +81,7 @@ class StepOracle:
         cell = self._cells.get(key)
         if cell is None:
             cell = self._cells[key] = self._residuals.cell(key)
-        return cell, cell.covered and self._residuals.within(shape.tokens, shape.context_tokens)
+        return cell, cell.covered and self._residuals.within(shape)
 
 
 class _Draw:

@@ -55,7 +55,7 @@ class PackHeader:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     flags: dict[str, str] = field(default_factory=dict)
-    """Further engine flags that bear on step times, such as ``enforce_eager``."""
+    """Further flags that bear on step times: ``quantization`` (empty for none) and ``enforce_eager``."""
     vllm_version: str = ""
     device: str = ""
     executor: str = ""
@@ -71,6 +71,16 @@ class PackHeader:
         """Whether the next batch was scheduled while one ran, so that ``host_s`` overlaps."""
         return self.limits.async_scheduling
 
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+        return self.limits.block_size
+
+    @property
+    def quantization(self) -> str:
+        """Of the weights; "none" if there was none, empty if that was not told."""
+        return (self.flags["quantization"] or "none") if "quantization" in self.flags else ""
+
 
 @dataclass(frozen=True)
 class PackUse:
@@ -80,6 +90,8 @@ class PackUse:
     block_size: int = 0
     dtype: str = ""
     cache_dtype: str = ""
+    quantization: str = ""
+    """Of the weights; the word none if there is none."""
     tensor_parallel: int = 0
     pipeline_parallel: int = 0
     vllm_version: str = ""
@@ -147,12 +159,7 @@ class StepPack:
         return [*differences.values(), *self._doubts(use)]
 
     def _differences(self, use: PackUse) -> dict[str, str]:
-        header = self.header
-        recorded = {
-            "model": header.model,
-            "block_size": header.limits.block_size,
-            **{name: getattr(header, name) for name in _REFUSED if hasattr(header, name) and name != "model"},
-        }
+        recorded = {name: getattr(self.header, name) for name in _REFUSED}
         return {
             name: f"{_difference(recorded[name], getattr(use, name))}"
             for name in _REFUSED
@@ -191,6 +198,7 @@ _REFUSED = (
     "block_size",
     "dtype",
     "cache_dtype",
+    "quantization",
     "tensor_parallel",
     "pipeline_parallel",
     "vllm_version",
@@ -244,18 +252,24 @@ def _decoded(name: str, stored: Integers) -> Floats | Integers:
 
 
 def _same(recorded: object, wanted: object) -> bool:
+    if isinstance(recorded, ModelDimensions) and isinstance(wanted, ModelDimensions):
+        return not _other_sizes(recorded, wanted)
     # Both widths of 16 bits take the same time, and CPUs often run one for the other.
     return _SIXTEEN_BITS.get(str(recorded), recorded) == _SIXTEEN_BITS.get(str(wanted), wanted)
 
 
 def _difference(recorded: object, wanted: object) -> str:
     if isinstance(recorded, ModelDimensions) and isinstance(wanted, ModelDimensions):
-        names = [
-            each.name
-            for each in fields(recorded)
-            if getattr(recorded, each.name) != getattr(wanted, each.name)
-        ]
         return ", ".join(
-            f"{name} recorded {getattr(recorded, name)}, here {getattr(wanted, name)}" for name in names
+            f"{name} recorded {getattr(recorded, name)}, here {getattr(wanted, name)}"
+            for name in _other_sizes(recorded, wanted)
         )
     return f"recorded {recorded}, here {wanted}"
+
+
+def _other_sizes(recorded: ModelDimensions, wanted: ModelDimensions) -> list[str]:
+    """Names of the sizes that differ; 0 was not told and differs from nothing."""
+    pairs = {
+        each.name: (getattr(recorded, each.name), getattr(wanted, each.name)) for each in fields(recorded)
+    }
+    return [name for name, (first, second) in pairs.items() if first and second and first != second]

@@ -57,7 +57,9 @@ def read_container(path: Path) -> tuple[bytes, dict[str, Integers]]:
 
 
 def is_container(path: Path) -> bool:
-    """Whether a file begins as a pack does; False if it cannot be read."""
+    """Whether a file is named as a pack is, be it sound or not, or begins as one does."""
+    if path.suffix == ".npz":
+        return True
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC

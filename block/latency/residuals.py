@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from block.latency.least_squares import Floats
-from block.latency.shapes import CONTEXT, DECODES, TOKENS
+from block.latency.shapes import CONTEXT, DECODES, PRODUCTS, REQUESTS, TOKENS
+from block.types import BatchShape
 
 ValueT = TypeVar("ValueT")
 
@@ -79,16 +80,23 @@ class Residuals:
             for level, rows in _rows_by(cells, depth).items()
             if len(rows) >= _ENOUGH or depth == 0
         }
-        self._most = shapes[:, [TOKENS, CONTEXT]].max(axis=0)
+        # Plain numbers: comparing numpy's costs ten times as much.
+        most = shapes[:, [TOKENS, CONTEXT, PRODUCTS, REQUESTS]].max(axis=0).tolist()
+        self._most_tokens, self._most_context, self._most_products, self._most_requests = most
         self.memory = _memory(self._scores(noise), follows)
 
     def cell(self, key: Level) -> Cell:
         """What is known of a cell, be it by its neighbours or by all."""
         return Cell(self._nearest(self._bias, key), self._nearest(self._spreads, key), self._covers(key))
 
-    def within(self, tokens: float, context: float) -> bool:
-        """Whether neither exceeds everything recorded."""
-        return bool(tokens <= self._most[0] and context <= self._most[1])
+    def within(self, shape: BatchShape) -> bool:
+        """Whether nothing of a shape exceeds everything recorded."""
+        return bool(
+            shape.tokens <= self._most_tokens
+            and shape.context_tokens <= self._most_context
+            and shape.prefill_context_products <= self._most_products
+            and shape.requests <= self._most_requests
+        )
 
     def _biases(self, cells: list[Level], ratios: Floats) -> dict[Level, float]:
         biases: dict[Level, float] = {(): float(ratios.mean())}

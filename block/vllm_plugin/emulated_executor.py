@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property
-from statistics import quantiles
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -29,6 +28,7 @@ from block.latency.gpu_memory import kv_cache_bytes
 from block.latency.roofline import Gpu
 from block.lengths import LengthDistribution
 from block.vllm_plugin.emulated_model import EmulatedModel, ScheduledRequest
+from block.vllm_plugin.emulation_log import EmulationLog
 from block.vllm_plugin.pack_header import memory_use
 from block.vllm_plugin.settings import EmulationSettings, plugin_settings
 from block.vllm_plugin.step_timer import StepTimer
@@ -54,6 +54,7 @@ class EmulatedExecutor(Executor):
         lengths = LengthDistribution(settings.output_lengths) if settings.output_lengths else None
         self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed, lengths)
         self._timer: StepTimer[ModelRunnerOutput] = StepTimer()
+        self._log = EmulationLog(self._step_times, self._timer)
         self._submitted: tuple[list[ScheduledRequest], float] | None = None
         _restore_async_scheduling(self.vllm_config)
         logger.info("Emulating step times of %s", self._step_times.name)
@@ -119,10 +120,13 @@ class EmulatedExecutor(Executor):
         started_s = time.monotonic()
         scheduled = self._model.admit(scheduler_output)
         if not scheduled:
+            self._log.idle()
             return _resolved(EMPTY_MODEL_RUNNER_OUTPUT) if non_block else EMPTY_MODEL_RUNNER_OUTPUT
-        latency_s = self._step_times.seconds(self._model.shape(scheduled))
+        shape = self._model.shape(scheduled)
+        latency_s = self._step_times.seconds(shape)
         # What emulating itself takes is part of the step, not added to it.
         self._submitted = scheduled, self._timer.reserve(latency_s, started_s)
+        self._log.step(shape)
         return _resolved(None) if non_block else None
 
     def sample_tokens(
@@ -148,18 +152,8 @@ class EmulatedExecutor(Executor):
 
     def shutdown(self) -> None:
         """Stop the device and say how exactly it kept time."""
-        if self._step_times.uncovered:
-            logger.warning("%d steps were unlike any recorded", self._step_times.uncovered)
-        lateness_s = self._timer.lateness_s()
         self._timer.close()
-        if len(lateness_s) > 1:
-            percentiles = quantiles(lateness_s, n=100)
-            logger.info(
-                "Emulated %d steps; resolved late by p50 %.3f ms, p99 %.3f ms",
-                len(lateness_s),
-                percentiles[49] * 1e3,
-                percentiles[98] * 1e3,
-            )
+        self._log.tell()
 
 
 def _vocabulary(config: VllmConfig) -> Vocabulary:

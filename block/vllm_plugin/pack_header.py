@@ -47,6 +47,7 @@ def pack_use(config: VllmConfig, kv_blocks: int) -> PackUse:
         block_size=config.cache_config.block_size,
         dtype=str(model.dtype).removeprefix("torch."),
         cache_dtype=str(config.cache_config.cache_dtype),
+        quantization=str(model.quantization or "none"),
         tensor_parallel=parallel.tensor_parallel_size,
         pipeline_parallel=parallel.pipeline_parallel_size,
         vllm_version=vllm.__version__.partition("+")[0],

@@ -19,6 +19,7 @@ HEADER = PackHeader(
     model_name="tiny",
     dtype="float16",
     cache_dtype="auto",
+    flags={"enforce_eager": "True", "quantization": ""},
     vllm_version="0.32.0",
     device="imagined",
     created_at="2026-11-21T00:00:00+00:00",

@@ -85,6 +85,25 @@ def test_an_older_pack_that_mixes_both_kinds_is_told_apart_by_size(tmp_path: Pat
     assert (pack.prefill_tokens > 0).sum() == 250 * 4
 
 
+def test_later_chunks_of_a_prompt_are_told_from_decodes(tmp_path: Path) -> None:
+    cells = [
+        {"tt": 512, "conc": 7, "num_samples": 1, "samples": [60_000.0]},
+        {"tt": 9, "conc": 7, "num_samples": 1, "samples": [30_000.0]},
+        {"tt": 10, "conc": 7, "num_samples": 1, "samples": [31_000.0]},
+    ]
+    shapes = list(import_llm_emu(write(tmp_path, decode_2d_distribution=cells)).shapes())[:3]
+    # Buckets of five: up to nine requests lie in the one of seven.
+    assert shapes == [BatchShape(506, 6, 0, 0, 7), BatchShape(0, 9, 0, 0, 9), BatchShape(4, 6, 0, 0, 7)]
+
+
+def test_the_files_own_bucket_widths_count(tmp_path: Path) -> None:
+    cells = [{"tt": 25, "conc": 10, "num_samples": 1, "samples": [30_000.0]}]
+    for width, tokens_width, decodes in ((5, 1, 9), (20, 1, 9), (32, 1, 25), (20, 21, 25)):
+        buckets = {"tt_bucket_width": tokens_width, "conc_bucket_width": width}
+        path = write(tmp_path, decode_2d_distribution=cells, bucketing=buckets)
+        assert next(import_llm_emu(path).shapes()).decode_tokens == decodes
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

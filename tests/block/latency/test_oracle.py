@@ -94,6 +94,9 @@ def test_the_same_seed_gives_the_same_samples() -> None:
         (BatchShape(0, 10, 400_000, 0, 10), False),
         (BatchShape(4096, 0, 4096, 4096**2, 1), False),
         (BatchShape(0, 400, 4000, 0, 400), False),
+        # As many tokens and as much context as the prompt above, of more requests or of deeper chunks.
+        (BatchShape(200, 206, 4000, 160_000, 207), False),
+        (BatchShape(400, 6, 4000, 100_000_000, 7), False),
     ],
 )
 def test_unlike_shapes_are_said_to_be_guessed(uneven: StepOracle, shape: BatchShape, covered: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from packs import HEADER, TINY, traffic_pack
 
 from block.errors import PackError
-from block.latency.pack import COLUMNS, PackUse, StepPack, load_pack, save_pack
+from block.latency.pack import COLUMNS, PackHeader, PackUse, StepPack, load_pack, save_pack
 from block.latency.pack_container import read_container, write_container
 from block.types import BatchShape, EngineLimits
 
@@ -112,7 +112,7 @@ def test_a_place_that_cannot_be_written_is_named(pack: StepPack, tmp_path: Path)
         save_pack(tmp_path / "nowhere" / "pack.npz", pack)
 
 
-USE = PackUse(TINY, 16, "float16", "auto", 1, 1, "0.32.0", HEADER.limits)
+USE = PackUse(TINY, 16, "float16", "auto", "none", 1, 1, "0.32.0", HEADER.limits)
 
 
 def test_the_engine_that_was_recorded_may_use_it(pack: StepPack) -> None:
@@ -128,6 +128,7 @@ def test_the_engine_that_was_recorded_may_use_it(pack: StepPack) -> None:
         ({"block_size": 32}, r"block_size \(recorded 16, here 32\)"),
         ({"dtype": "float32"}, "dtype"),
         ({"cache_dtype": "fp8"}, "cache_dtype"),
+        ({"quantization": "fp8"}, r"quantization \(recorded none, here fp8\)"),
         ({"tensor_parallel": 2}, "tensor_parallel"),
         ({"pipeline_parallel": 2}, "pipeline_parallel"),
         ({"vllm_version": "0.33.0"}, r"vllm_version \(recorded 0.32.0, here 0.33.0\)"),
@@ -137,6 +138,16 @@ def test_another_engine_is_refused_unless_that_is_wanted(pack: StepPack, change,
     with pytest.raises(PackError, match=named):
         pack.check_use(replace(USE, **change))
     assert len(pack.check_use(replace(USE, **change), allow=tuple(change))) == 1
+
+
+def test_what_a_pack_does_not_tell_is_not_held_against_an_engine(pack: StepPack) -> None:
+    told_nothing = replace(pack, header=PackHeader(None, EngineLimits(0, 0, 0, 0, 0), 0))
+    assert told_nothing.check_use(replace(USE, limits=None, quantization="fp8")) == []
+    header = replace(HEADER, model=replace(TINY, head_size=0))
+    half_told = replace(pack, header=header)
+    assert half_told.check_use(USE) == []
+    with pytest.raises(PackError, match=r"model \(layers recorded 4, here 5\)"):
+        half_told.check_use(replace(USE, model=replace(TINY, layers=5)))
 
 
 def test_larger_limits_are_doubted(pack: StepPack) -> None:

@@ -38,6 +38,26 @@ def test_all_steps_together_take_as_long_as_they_did(tmp_path: Path) -> None:
     assert modelled == pytest.approx(pack.duration_s.sum(), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "named"),
+    [
+        ("cut.npz", b"\x03\x04", r"cut\.npz: is no pack: begins with"),
+        (
+            "e.journal",
+            b"H\xee\x02\0\0{}",
+            "a recording's journal; make a pack of it with `block-exp pack from",
+        ),
+        ("a40.json", b' {"version": "2.0", "decode_2d_distribution": []}', "`block-exp pack import-llm-emu`"),
+    ],
+)
+def test_what_is_no_model_file_is_told_from_a_wrong_one(
+    tmp_path: Path, name: str, data: bytes, named: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(PackError, match=named):
+        load_latency(tmp_path / name)
+
+
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     (tmp_path / "named.yaml").write_text("kind: pack\npack: nowhere.npz\n")
     with pytest.raises((ConfigError, PackError), match=r"nowhere\.npz"):
