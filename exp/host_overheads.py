@@ -6,8 +6,10 @@ monotonic clock. Constants, not distributions: means by prompt length and batch 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -95,13 +97,21 @@ def measure_overheads(runs: Sequence[RunLog], steps: StepTimes) -> HostOverheads
 
 
 def _ways_in(requests: Iterable[tuple[float, RequestLog]], steps: StepTimes) -> Iterable[tuple[float, float]]:
-    """(prompt tokens, seconds) of requests that met an idle engine and nobody else on the way."""
-    for start_s, request in requests:
-        sent_s = start_s + request.sent_s
+    """(prompt tokens, seconds) of requests that met an idle engine and nobody else on the way.
+
+    In a crowd, the front end is busy with the others: what one of it waits is not the way's own time.
+    """
+    in_order = sorted(requests, key=lambda pair: pair[0] + pair[1].sent_s)
+    sent = [*(start_s + request.sent_s for start_s, request in in_order), math.inf]
+    busy_until_s = -math.inf
+    for (start_s, request), (sent_s, next_s) in zip(in_order, pairwise(sent), strict=True):
         after = int(np.searchsorted(steps.submit_s, sent_s))
         idle = after < len(steps.submit_s) and (after == 0 or steps.ready_s[after - 1] < sent_s)
-        if idle and steps.requests[after] == 1 and steps.submit_s[after] - sent_s < _LONGEST_S:
-            yield request.prompt_tokens, steps.submit_s[after] - sent_s
+        if idle and busy_until_s < sent_s and steps.requests[after] == 1:
+            submit_s = float(steps.submit_s[after])
+            if submit_s < next_s and submit_s - sent_s < _LONGEST_S:
+                yield request.prompt_tokens, submit_s - sent_s
+        busy_until_s = max(busy_until_s, start_s + request.token_s[-1])
 
 
 def _ways_out(
