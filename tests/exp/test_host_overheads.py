@@ -53,6 +53,23 @@ def made_up(seed: int) -> tuple[RunLog, StepTimes]:
     )
 
 
+def test_a_crowd_on_its_way_in_tells_nothing_of_the_way_in() -> None:
+    requests: list[RequestLog] = []
+    submits: list[float] = []
+    for turn in range(40):
+        now_s, crowd = 2.0 * turn, 1 + turn % 4
+        for member in range(crowd):
+            sent_s, answered_s = now_s + 0.001 * member, now_s + 1.0 + 0.1 * member
+            requests.append(RequestLog(sent_s, sent_s, 100, 1, (answered_s,)))
+        # With the front end busy with all of them, the first one comes late; then each in a batch of its own.
+        first_s = 0.004 if crowd == 1 else 0.05
+        submits += [now_s + first_s + 0.1 * member for member in range(crowd)]
+    submit_s = np.array(submits)
+    steps = StepTimes(submit_s, submit_s + STEP_S, np.full(len(submits), np.nan), np.ones(len(submits)))
+    run = RunLog(RunHeader("real", "crowds", 0.0, 1.0, 0, 0.0, 0.0), tuple(requests))
+    assert measure_overheads([run], steps).way_in(100) == pytest.approx(0.004)
+
+
 def test_the_constants_are_found_again() -> None:
     run, steps = made_up(seed=1)
     found = measure_overheads([run], steps)
