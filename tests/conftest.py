@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from certificates import write_certificate
 from engine_server import EngineServer, emulated_server
+from hypothesis import settings
 
 from block.latency.base import KernelLatency
 from exp.local_model import make_local_model
 
 ROOT = Path(__file__).parent.parent
+
+# A property is no slower for what else the machine does; pytest's timeout ends what hangs.
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")
