@@ -113,6 +113,9 @@ ENDPOINTS: Mapping[bytes, Reader] = {
     ),
 }
 
+BESIDE_THE_ENGINE = frozenset({b"/tokenize", b"/detokenize", b"/v1/messages/count_tokens"})
+"""What the API server answers by itself: no queue of an engine ever shows it."""
+
 OPERATIONS: Mapping[bytes, str] = {
     b"/v1/chat/completions": "chat",
     b"/v1/completions": "text_completion",
