@@ -338,7 +338,8 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), OnceLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # PyYAML's own for a date that is none, a number too long, or a tag on what it does not fit.
         raise ConfigError(f"{path}: not valid YAML ({error}); mend the syntax at that place") from error
 
 

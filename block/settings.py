@@ -21,8 +21,9 @@ Option = Flag | Whole | Annotated[float, Strict()] | str | None
 def _with_readable_port(url: str) -> str:
     try:
         parts = urlsplit(url)
-        sane = bool(parts.hostname) and parts.port != 0 and " " not in url
-    except ValueError:
+        host = (parts.hostname or "").encode("idna")
+        sane = bool(host) and parts.port != 0 and url.isprintable() and " " not in url
+    except ValueError:  # a UnicodeError is one
         sane = False
     if not sane:
         raise PydanticCustomError("url", "must be http(s)://HOST:PORT, with a port from 1 to 65535")

@@ -7,6 +7,7 @@ refused where it would not be the only one. Who may do that is decided before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -25,6 +26,8 @@ from global_scheduler.roster import Roster
 
 PREFIX = b"/admin/"
 _PATH = re.compile(r"/admin/instances(?:/(?P<name>[A-Za-z0-9._-]{1,64})(?:/(?P<action>drain|resume))?)?")
+
+logger = logging.getLogger(__name__)
 
 
 class InstanceView(msgspec.Struct, frozen=True):
@@ -77,7 +80,10 @@ class Admin:
         try:
             await self._route(exchange)
         except RequestError as error:
-            exchange.respond(error.status, error_headers(error), error_body(error))
+            _refuse(exchange, error)
+        except Exception:
+            logger.exception("%s failed inside the scheduler", exchange.request.path.decode("latin-1"))
+            _refuse(exchange, RequestError("internal error", status=500))
 
     async def _route(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -124,6 +130,10 @@ class Admin:
             )
         self._roster.follow(configs)
         await self._show(exchange, status)
+
+
+def _refuse(exchange: Exchange, error: RequestError) -> None:
+    exchange.respond(error.status, error_headers(error), error_body(error))
 
 
 def _new(body: bytes) -> InstanceConfig:

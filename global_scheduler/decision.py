@@ -16,6 +16,7 @@ from block.errors import RequestError
 from block.messages import MOST_SEQUENCES, CandidateRequest, PredictResponse, Wanted
 from block.types import Prediction
 from global_scheduler.admission import check_admission
+from global_scheduler.fair_share import with_fair_share
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import Inquiry
 from global_scheduler.lineup import cached_tokens, line_up
@@ -115,17 +116,18 @@ class Decider:
         eligible = self._fleet.eligible(inquiry.model)
         request = await self._describe(inquiry, eligible, needs)
         described_s = time.perf_counter()
-        question = self._question(request, needs, eligible, len(inquiry.prompt_json))
+        asks = needs.answers or self._judges(request)
+        question = self._question(request, needs, eligible, len(inquiry.prompt_json), asks=asks)
         answers: dict[str, PredictResponse] = {}
-        if needs.answers:
+        if asks:
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
         asked_s = time.perf_counter()
-        lost = needs.answers and not answers
-        max_age_s = self._settings.last_state_max_age_s if lost else None
+        missing = len(eligible) - len(answers) if needs.answers else 0
+        max_age_s = self._settings.last_state_max_age_s if missing == len(eligible) else None
         candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
-        choice, fallback = self._choose(policy, request, candidates, eligible if lost else ())
+        choice, fallback = self._choose(policy, request, candidates, eligible, missing)
         return Decision(
             instances=self._fleet.named((choice.instance, *choice.ranking)),
             question=question,
@@ -149,26 +151,37 @@ class Decider:
         policy: Policy,
         request: RoutingRequest,
         candidates: Sequence[Candidate],
-        silent: Sequence[Instance],
+        eligible: Sequence[Instance],
+        missing: int,
     ) -> tuple[Choice, str | None]:
         """The choice, and why the policy did not make it on fresh answers, if so.
 
-        ``silent``: all instances, if too few of their predictors answered the policy's question.
+        ``missing``: how many of the ``eligible`` have no answer to the policy's question; all, if too few
+        had one.
         """
         fallback = None
-        if silent:
-            policy, fallback = _substitute(policy, candidates, silent)
+        if missing == len(eligible):
+            policy, fallback = _substitute(policy, candidates, eligible)
         elif self._settings.admission_max_miss is not None:
             check_admission(request, candidates, self._settings.admission_max_miss)
         choice = _guarded_choice(policy, request, candidates)
         if choice is None:
             return LeastRequest().choose(request, candidates), "policy_failed"
+        if missing and fallback is None:
+            share = with_fair_share(choice, request, eligible, candidates, time.monotonic())
+            return (choice, None) if share is None else (share, share.reason)
         return choice, fallback
 
     def _question(
-        self, request: RoutingRequest, needs: Needs, eligible: Sequence[Instance], prompt_bytes: int
+        self,
+        request: RoutingRequest,
+        needs: Needs,
+        eligible: Sequence[Instance],
+        prompt_bytes: int,
+        *,
+        asks: bool,
     ) -> Question:
-        if not (needs.answers or needs.prefixes):
+        if not (asks or needs.prefixes):
             return Question(_newcomer(request), request.seed, "load")
         return Question(
             candidate=_newcomer(request),
@@ -181,8 +194,11 @@ class Decider:
     def _wanted(self, request: RoutingRequest, needs: Needs) -> Wanted:
         if needs.predictions:
             return "harm" if needs.harm else "times"
-        admission = self._settings.admission_max_miss is not None and has_slo(request)
-        return "times" if admission else "load"
+        return "times" if self._judges(request) else "load"
+
+    def _judges(self, request: RoutingRequest) -> bool:
+        """Whether admission control has to know what is predicted, whatever the policy looks at."""
+        return self._settings.admission_max_miss is not None and has_slo(request)
 
     def _quorum(self, needs: Needs) -> Quorum:
         settings = self._settings

@@ -15,6 +15,7 @@ from global_scheduler.attempt import Answer, Failure, Outlet, Stream, Whole
 from global_scheduler.client import Client
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
+from global_scheduler.endpoints import BESIDE_THE_ENGINE
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment, Ledger
 from global_scheduler.metrics import SchedulerMetrics
@@ -121,7 +122,7 @@ class Dispatcher:
                 self._hand_over(answer, errand)
             else:
                 await self._pass_on(instance, answer, errand)
-            served = answer.status < 400
+            served = answer.status < 400 and receipt.path not in BESIDE_THE_ENGINE
             return None
         finally:
             instance.traffic.end(number)

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from block.errors import RequestError
-from global_scheduler.inquiry import Inquiry, read_inquiry
+from global_scheduler.inquiry import Inquiry, Int64, read_inquiry, session_of, temperature_of
 
 Reader = Callable[[str, bytes, Mapping[str, str]], Inquiry]
 """Request id, body and headers in; raises RequestError (400)."""
@@ -27,8 +27,13 @@ class _Fields(msgspec.Struct, frozen=True):
     input: msgspec.Raw = msgspec.Raw(b"")
     messages: msgspec.Raw = msgspec.Raw(b"")
     tools: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
+    system: msgspec.Raw = msgspec.Raw(b"")
     max_output_tokens: int | None = None
     max_tokens: int | None = None
+    priority: Int64 | None = None
+    user: msgspec.Raw = msgspec.Raw(b"")
+    temperature: msgspec.Raw = msgspec.Raw(b"")
 
 
 _FIELDS = msgspec.json.Decoder(_Fields)
@@ -39,7 +44,10 @@ def _read_generation(chat: bool, id_: str, body: bytes, headers: Mapping[str, st
 
 
 def _read_conversation(id_: str, body: bytes, headers: Mapping[str, str]) -> Inquiry:
-    """OpenAI's responses and Anthropic's messages: generation by other names."""
+    """OpenAI's responses and Anthropic's messages: generation by other names.
+
+    What stands before the conversation, ``instructions`` or ``system``, weighs as tools do: by its size.
+    """
     fields = _fields(body)
     limit = fields.max_output_tokens or fields.max_tokens
     return _inquiry(
@@ -49,15 +57,27 @@ def _read_conversation(id_: str, body: bytes, headers: Mapping[str, str]) -> Inq
         chat=True,
         model=fields.model or "",
         prompt_json=bytes(fields.input or fields.messages),
-        tools_json=bytes(fields.tools),
+        tools_json=b"".join(map(bytes, (fields.instructions, fields.system, fields.tools))),
         max_tokens=max(1, limit) if limit is not None else None,
         stream=bool(fields.stream),
+        priority=fields.priority or 0,
+        user=bytes(fields.user),
+        temperature=temperature_of(bytes(fields.temperature)),
     )
 
 
 def _read_input(id_: str, body: bytes, headers: Mapping[str, str]) -> Inquiry:
     """What is computed in one go: no response grows, so none is estimated."""
-    return _inquiry(id_, body, headers, model=_fields(body).model or "", prompt_json=body, max_tokens=1)
+    fields = _fields(body)
+    return _inquiry(
+        id_,
+        body,
+        headers,
+        model=fields.model or "",
+        prompt_json=body,
+        priority=fields.priority or 0,
+        user=bytes(fields.user),
+    )
 
 
 def _read_form(id_: str, body: bytes, headers: Mapping[str, str]) -> Inquiry:
@@ -92,6 +112,9 @@ ENDPOINTS: Mapping[bytes, Reader] = {
         _read_input,
     ),
 }
+
+BESIDE_THE_ENGINE = frozenset({b"/tokenize", b"/detokenize", b"/v1/messages/count_tokens"})
+"""What the API server answers by itself: no queue of an engine ever shows it."""
 
 OPERATIONS: Mapping[bytes, str] = {
     b"/v1/chat/completions": "chat",
@@ -131,6 +154,9 @@ def _inquiry(
     tools_json: bytes = b"",
     max_tokens: int | None = 1,
     stream: bool = False,
+    priority: int = 0,
+    user: bytes = b"",
+    temperature: float | None = None,
 ) -> Inquiry:
     """Everything else as a completion without a prompt has it, the ``x-block-*`` headers included."""
     plain = read_inquiry(id_, chat=False, body=b"{}", headers=headers)
@@ -143,4 +169,7 @@ def _inquiry(
         tools_json=tools_json,
         max_tokens=max_tokens,
         stream=stream,
+        priority=priority,
+        session=plain.session or session_of(user),
+        temperature=temperature,
     )

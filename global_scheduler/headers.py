@@ -26,7 +26,8 @@ _HOP_BY_HOP = frozenset(
 _SET_ANEW = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Headers that the HTTP client, the server or this service writes itself."""
 _DROPPED = _HOP_BY_HOP | _SET_ANEW
-_DROPPED_WITH_KEYS = _DROPPED | CREDENTIALS
+_NOT_SENT = _DROPPED | {b"accept-encoding"}
+"""Answers are read on their way, event by event, so that they must not come compressed."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -51,7 +52,7 @@ class ForwardedHeaders:
 
     def __init__(self, upstream: UpstreamSettings) -> None:
         """Raises ConfigError if the engines' key cannot be read."""
-        self._dropped = _DROPPED if upstream.forward_client_key else _DROPPED_WITH_KEYS
+        self._dropped = _NOT_SENT if upstream.forward_client_key else _NOT_SENT | CREDENTIALS
         self.own = bearer(upstream.engine_key, "settings.upstream.engine_key")
         """This service's own, with which it shows itself to instances."""
 

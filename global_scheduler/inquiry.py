@@ -16,7 +16,7 @@ from block.errors import RequestError
 MAX_COUNT = 2**31 - 1
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | Annotated[float, msgspec.Meta(ge=0, le=MAX_COUNT)]
 """As vLLM takes it: 5.0 is 5."""
-_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _FIELD_IN_ERROR = re.compile(r"`\$\.(\w+)")
 MAX_DECLARED_TOKENS = MAX_COUNT
 MAX_SLO_MS = 86_400_000
@@ -33,7 +33,7 @@ class _Body(msgspec.Struct, frozen=True):
     max_completion_tokens: _Count | None = None
     stream: bool | None = None
     n: _Count | None = None
-    priority: _Int64 | None = None
+    priority: Int64 | None = None
     user: msgspec.Raw = msgspec.Raw(b"")
     temperature: msgspec.Raw = msgspec.Raw(b"")
 
@@ -90,10 +90,10 @@ def read_inquiry(request_id: str, *, chat: bool, body: bytes, headers: Mapping[s
         max_tokens=_max_tokens(fields, chat=chat),
         stream=bool(fields.stream),
         priority=fields.priority or 0,
-        session=_user(bytes(fields.user)),
+        session=session_of(bytes(fields.user)),
         samples=max(1, int(fields.n or 1)),
         prompts=1 if chat else _count_prompts(prompt),
-        temperature=_temperature(bytes(fields.temperature)),
+        temperature=temperature_of(bytes(fields.temperature)),
     )
     return _wishing(inquiry, headers) if headers else inquiry
 
@@ -155,8 +155,8 @@ def _count_prompts(prompt_json: bytes) -> int:
     return len(_LIST.decode(prompt_json))
 
 
-def _user(raw: bytes) -> str:
-    """Whatever it is, equal ones are equal; whether it is valid is the instance's business."""
+def session_of(raw: bytes) -> str:
+    """A body's ``user``. Whatever it is, equal ones are equal; its validity is the instance's business."""
     return "" if raw in (b"", b"null", b'""') else raw.decode()
 
 
@@ -171,7 +171,8 @@ def _slo_s(name: str, headers: Mapping[str, str]) -> float | None:
     return slo_ms / 1000
 
 
-def _temperature(raw: bytes) -> float | None:
+def temperature_of(raw: bytes) -> float | None:
+    """A body's ``temperature``, if it is one."""
     if not raw:
         return None
     try:

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from block.series import Counters, Histograms
+from block.series import OTHER, Counters, Histograms
 from global_scheduler.fleet import Fleet, Instance
 
 NONE = "none"
@@ -35,6 +35,25 @@ _FIRST_TOKEN_S = (
 _PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _GEN_AI = ("gen_ai_operation_name", "gen_ai_request_model")
 _PROVIDER = {"gen_ai_provider_name": "vllm"}
+_TEXTS = {
+    "block_requests": "Requests that are over, by policy, instance and outcome (2xx..5xx, broken, gone).",
+    "block_decisions": "Choices of an instance, by policy, reason, and what stood in for it, if anything.",
+    "block_receipts": "Decision receipts by outcome: written, dropped (too many waited), failed.",
+    "block_retries": "Attempts that failed before the first byte, by reason.",
+    "block_probes": "Predictor probes by outcome: answered, late, failed.",
+    "block_unauthorized": "Requests without a valid key.",
+    "block_probe_seconds": "Time of a probe that was answered.",
+    "block_decision_seconds": "From the request's body to the choice of an instance.",
+    "block_overhead_seconds": "From the request's body to the answer's head, but for waits for instances.",
+    "block_prediction_error_seconds": "Predicted - actual, of ttft and e2e.",
+    "block_prediction_error_ratio": "(predicted - actual) / actual, of ttft, e2e and output_tokens.",
+    "gen_ai_server_request_duration_seconds": "From the request's body to the end of the answer.",
+    "gen_ai_server_time_to_first_token_seconds": "From the request's body to the first event of a stream.",
+    "gen_ai_server_time_per_output_token_seconds": "Of streams, after the first token; only while "
+    "answers are counted (receipts, traces, lengths).",
+    "block_instances_file_ok": "0 if the file of instances is broken and its last good state is followed.",
+}
+"""What each family tells."""
 
 FamilyT = TypeVar("FamilyT", bound=Collector)
 
@@ -47,67 +66,22 @@ class SchedulerMetrics:
         self._fleet = fleet
         self._worker = worker
         self._registry = CollectorRegistry()
-        self.requests = self._counters(
-            "block_requests",
-            "Requests that are over, by policy, instance and outcome (2xx..5xx, broken, gone).",
-            ("policy", "instance", "outcome"),
-        )
-        self.decisions = self._counters(
-            "block_decisions",
-            "Choices of an instance, by policy, the policy's reason, and what stood in for it, if anything.",
-            ("policy", "reason", "fallback"),
-        )
-        self.receipts = self._counters(
-            "block_receipts",
-            "Decision receipts by outcome: written, dropped (too many waited), failed.",
-            ("outcome",),
-        )
-        self.retries = self._counters(
-            "block_retries", "Attempts that failed before the first byte, by reason.", ("reason",)
-        )
-        self.probes = self._counters(
-            "block_probes", "Predictor probes by outcome: answered, late, failed.", ("outcome",)
-        )
-        self.unauthorized = self._counters("block_unauthorized", "Requests without a valid key.", ())
-        self.probe_s = self._seconds("block_probe_seconds", "Time of a probe that was answered.", _SHORT_S)
-        self.decision_s = self._seconds(
-            "block_decision_seconds", "From the request's body to the choice of an instance.", _SHORT_S
-        )
-        self.overhead_s = self._seconds(
-            "block_overhead_seconds",
-            "From the request's body to the answer's head, without the waits for instances.",
-            _SHORT_S,
-        )
-        self.error_s = self._seconds(
-            "block_prediction_error_seconds", "Predicted - actual, of ttft and e2e.", _SIGNED_S, ("quantity",)
-        )
-        self.error_ratio = self._histograms(
-            "block_prediction_error_ratio",
-            "(predicted - actual) / actual, of ttft, e2e and output_tokens.",
-            _RATIO,
-            ("quantity",),
-        )
-        self.duration_s = self._gen_ai(
-            "gen_ai_server_request_duration_seconds",
-            "From the request's body to the end of the answer.",
-            _DURATION_S,
-            "error_type",
-        )
-        self.ttft_s = self._gen_ai(
-            "gen_ai_server_time_to_first_token_seconds",
-            "From the request's body to the first event of a stream.",
-            _FIRST_TOKEN_S,
-        )
-        self.per_token_s = self._gen_ai(
-            "gen_ai_server_time_per_output_token_seconds",
-            "Of streams, after the first token; only while answers are counted (receipts, traces, lengths).",
-            _PER_TOKEN_S,
-        )
-        self.instances_file_ok = Gauge(
-            "block_instances_file_ok",
-            "0 if the file of instances is broken and its last good state is followed.",
-            registry=self._registry,
-        )
+        self.requests = self._counters("block_requests", "policy", "instance", "outcome")
+        self.decisions = self._counters("block_decisions", "policy", "reason", "fallback")
+        self.receipts = self._counters("block_receipts", "outcome")
+        self.retries = self._counters("block_retries", "reason")
+        self.probes = self._counters("block_probes", "outcome")
+        self.unauthorized = self._counters("block_unauthorized")
+        self.probe_s = self._seconds("block_probe_seconds", _SHORT_S)
+        self.decision_s = self._seconds("block_decision_seconds", _SHORT_S)
+        self.overhead_s = self._seconds("block_overhead_seconds", _SHORT_S)
+        self.error_s = self._seconds("block_prediction_error_seconds", _SIGNED_S, "quantity")
+        self.error_ratio = self._ratios("block_prediction_error_ratio", _RATIO, "quantity")
+        self.duration_s = self._gen_ai("gen_ai_server_request_duration_seconds", _DURATION_S, "error_type")
+        self.ttft_s = self._gen_ai("gen_ai_server_time_to_first_token_seconds", _FIRST_TOKEN_S)
+        self.per_token_s = self._gen_ai("gen_ai_server_time_per_output_token_seconds", _PER_TOKEN_S)
+        file_ok = "block_instances_file_ok"
+        self.instances_file_ok = Gauge(file_ok, _TEXTS[file_ok], registry=self._registry)
         self.open_requests = 0
         self.before_reading: Callable[[], None] = _nothing
         """Called before metrics are read, to add what is still to be counted."""
@@ -118,7 +92,7 @@ class SchedulerMetrics:
     def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
         """The text that Prometheus reads, OpenMetrics if ``accept`` asks for it, and its content type."""
         self.before_reading()
-        names = {NONE, *(instance.name for instance in self._fleet.instances)}
+        names = {NONE, OTHER, *(instance.name for instance in self._fleet.instances)}
         self.requests.keep(lambda key: key[1] in names)
         if "application/openmetrics-text" in accept:
             text = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
@@ -129,21 +103,17 @@ class SchedulerMetrics:
             text = _labelled(text, b'worker="%d"' % self._worker)
         return text, content_type.encode()
 
-    def _counters(self, name: str, text: str, labels: tuple[str, ...]) -> Counters:
-        return self._registered(Counters(name, text, labels))
+    def _counters(self, name: str, *labels: str) -> Counters:
+        return self._registered(Counters(name, _TEXTS[name], labels))
 
-    def _histograms(
-        self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
-    ) -> Histograms:
-        return self._registered(Histograms(name, text, bounds, labels))
+    def _ratios(self, name: str, bounds: tuple[float, ...], *labels: str) -> Histograms:
+        return self._registered(Histograms(name, _TEXTS[name], bounds, labels))
 
-    def _seconds(
-        self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
-    ) -> Histograms:
-        return self._registered(Histograms(name, text, bounds, labels, unit="seconds"))
+    def _seconds(self, name: str, bounds: tuple[float, ...], *labels: str) -> Histograms:
+        return self._registered(Histograms(name, _TEXTS[name], bounds, labels, unit="seconds"))
 
-    def _gen_ai(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histograms:
-        family = Histograms(name, text, bounds, (*_GEN_AI, *labels), unit="seconds", fixed=_PROVIDER)
+    def _gen_ai(self, name: str, bounds: tuple[float, ...], *labels: str) -> Histograms:
+        family = Histograms(name, _TEXTS[name], bounds, (*_GEN_AI, *labels), unit="seconds", fixed=_PROVIDER)
         return self._registered(family)
 
     def _registered(self, family: FamilyT) -> FamilyT:

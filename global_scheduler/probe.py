@@ -81,6 +81,8 @@ class Prober:
         if not timely:
             return {}
         await poll.settled(self._deadline_s)
+        if len(poll.answers) < len(asked):
+            _note_unanswered(instance for instance in asked if instance.name not in poll.answers)
         if poll.overdue:
             self._note_late(instance for instance in timely if instance.name not in poll.heard)
         self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
@@ -152,6 +154,12 @@ class Prober:
             instance.timeliness.fail(time.monotonic())
         if poll is not None:
             poll.take(instance.name, answer)
+
+
+def _note_unanswered(instances: Iterable[Instance]) -> None:
+    now_s = time.monotonic()
+    for instance in instances:
+        instance.traffic.miss(now_s)
 
 
 def _checked(response: Response, instance: Instance, wanted: Wanted) -> PredictResponse:

@@ -56,6 +56,7 @@ class Traffic:
         """By number, in the order in which they were sent."""
         self._sent = 0
         self._heard: _Heard | None = None
+        self._unheard_since_s: float | None = None
         self._seconds: dict[int, int] = {}
         """Second -> requests sent in it, oldest first, for the last minute."""
         self._sent_last_minute = 0
@@ -100,8 +101,18 @@ class Traffic:
 
     def hear(self, load: EngineLoad, asked_at: Tally, now_s: float) -> None:
         """Its predictor told its load; ``asked_at`` is the tally as it was when it was asked."""
+        self._unheard_since_s = None
         if self._heard is None or asked_at.sent >= self._heard.tally.sent:
             self._heard = _Heard(load, asked_at, now_s)
+
+    def miss(self, now_s: float) -> None:
+        """Its predictor left a question unanswered, or has not answered it yet."""
+        if self._unheard_since_s is None:
+            self._unheard_since_s = now_s
+
+    def unheard_s(self, now_s: float) -> float:
+        """For how long it has answered none of its questions; 0 if it has answered the last one."""
+        return 0.0 if self._unheard_since_s is None else now_s - self._unheard_since_s
 
     @property
     def heard_load(self) -> EngineLoad | None:

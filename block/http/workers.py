@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -20,6 +21,7 @@ SILENCE_S = 20.0
 """Since its last sign of life, after which a worker is replaced: the kernel would go on dealing connections
 out to it. Generous, for a machine may be busy."""
 _TIME = struct.Struct("d")
+_HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +62,15 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         self._note_pulse(number, 0.0)
+        # A signal that came between the next lines would be handed to all but the new one, or be taken by
+        # the new one in the supervisor's place.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
         pid = os.fork()
         if pid == 0:
             os.close(self._held)
             _work_and_exit(partial(self._work, number, self._lifeline, partial(self._note_pulse, number)))
         self._workers[pid] = number
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
 
     def wait(self) -> None:
         while self._workers:
@@ -99,7 +105,8 @@ class _Supervisor:
 
     def _hand_on(self, number: int, _: object) -> None:
         for pid in self._workers:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(pid, number)
 
 
 def _work_and_exit(work: Callable[[], None]) -> None:
@@ -107,6 +114,7 @@ def _work_and_exit(work: Callable[[], None]) -> None:
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing to read again yet
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
     status = 1
     try:
         work()

@@ -16,10 +16,12 @@ from global_scheduler.policies.rendezvous import preference
 
 @dataclass(frozen=True, slots=True)
 class PrefixAffinity:
-    """Most cached tokens first; a prompt new to all goes where its first block hashes to.
+    """Most cached tokens first, of equals the one with fewest requests; a prompt new to all goes where its
+    first block hashes to.
 
     So copies of the scheduler agree where a shared beginning lives without having seen each other's
-    requests. An instance that holds too much is passed over.
+    requests; once several hold it, as they do a system prompt, it binds to none of them. An instance that
+    holds too much is passed over.
     """
 
     needs: ClassVar[Needs] = Needs(prefixes=True)
@@ -29,11 +31,16 @@ class PrefixAffinity:
     """Requests below which no instance is full."""
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
-        """By cached tokens, ties by the first block's hash; no whole block: least_request."""
+        """By cached tokens, then load, then the first block's hash; no whole block: least_request."""
         if not request.prefix_digests:
             return LeastRequest().choose(request, candidates)
         leading = request.prefix_digests[0].to_bytes(8, "little")
         order = preference(leading, candidates)
-        order.sort(key=lambda candidate: -candidate.cached_tokens)
+        order.sort(key=_worth)
         ranked = within_bound_first(order, load_bound(candidates, self.load_factor, self.always_allowed))
         return Choice.of(ranked, "prefix" if ranked[0] is order[0] else "prefix_full")
+
+
+def _worth(candidate: Candidate) -> tuple[int, int]:
+    """Who has nothing cached is not told apart by load: else the first block would have no home."""
+    return -candidate.cached_tokens, candidate.outstanding if candidate.cached_tokens else 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from block.config import ClusterConfig, SchedulerConfig, load_config
+from block.config import ClusterConfig, SchedulerConfig, load_config, load_instances
 from block.errors import ConfigError
 from block.latency.table import LatencyTable
 
@@ -75,6 +75,14 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         load_config(path, ClusterConfig)
 
 
+@pytest.mark.parametrize("value", ["2026-13-45", "9" * 5000, "!!timestamp soon", "!!int x", "[" * 2000])
+def test_a_value_that_the_yaml_reader_trips_over_is_an_error_like_others(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "instances.yaml"
+    path.write_text(f"- {{name: {value}, url: 'http://a:1'}}\n")
+    with pytest.raises(ConfigError, match=r"instances\.yaml: not valid YAML"):
+        load_instances(path)
+
+
 def test_a_step_time_that_is_no_number_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latency.yaml"
     path.write_text("source: here\ntokens_ms: {1: .nan, 2: 1.0}\n")
@@ -93,6 +101,9 @@ def test_a_step_time_that_is_no_number_is_refused(tmp_path: Path) -> None:
         "http://a:70000",
         "http://a:0",
         "http://[::1",
+        "http://a..b:80",
+        f"http://{'a' * 64}.example:80",
+        "http://a:80/\n",
     ],
 )
 def test_an_address_that_cannot_be_one_is_refused(tmp_path: Path, field: str, url: str) -> None:

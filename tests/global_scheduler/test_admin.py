@@ -14,6 +14,7 @@ from fake_instance import FakeInstance
 from scheduler_world import Scheduler, World
 
 from block.config import SchedulerConfig
+from global_scheduler.roster import Roster
 
 
 async def conditions(fleet: World) -> dict[str, str]:
@@ -116,6 +117,7 @@ async def test_a_removed_instance_is_shown_as_leaving_until_its_requests_are_ove
         ("POST", "", {"name": "a", "url": "http://127.0.0.1:9"}, 409),
         ("POST", "", {"name": "no blanks", "url": "http://127.0.0.1:9"}, 400),
         ("POST", "", {"name": "c"}, 400),
+        ("POST", "", {"name": "c", "url": "http://a..b:80"}, 400),
         ("POST", "", [], 400),
         ("DELETE", "/nobody", None, 404),
         ("POST", "/nobody/drain", None, 404),
@@ -132,6 +134,18 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(world, method,
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
     assert await conditions(fleet) == {"a": "ready", "b": "ready"}
+
+
+async def test_a_defect_is_an_answer_and_a_traceback(world, monkeypatch, caplog):
+    fleet = await world(instances=1)
+
+    def follow(self: Roster, configs: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Roster, "follow", follow)
+    answer = await post(fleet, "/a/drain")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (500, "internal error")
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def start_with_file(fleet: World, path: Path, worker: int | None = None, **fields: Any) -> None:

@@ -235,6 +235,23 @@ async def test_admission_is_off_by_default_and_never_refuses_blindly() -> None:
     assert (await blind.decide(headers=headers)).fallback == "last_known_state"
 
 
+@pytest.mark.parametrize("policy", ["round_robin", "least_request", "prefix_affinity"])
+async def test_admission_judges_whatever_the_policy_looks_at(policy: str) -> None:
+    """Or a client would be admitted by naming a policy that asks nobody."""
+    bench = Bench(admission_max_miss=0.5, slo_e2e_s=2.0, policy=policy)
+    bench.predictors.tell("a", e2e_s=1.0)
+    assert (await bench.decide()).fallback is None
+    bench.predictors.tell("a", e2e_s=3.0)
+    with pytest.raises(RequestError):
+        await bench.decide()
+    assert [question.wanted for question in bench.predictors.questions] == ["times", "times"]
+    bench.predictors.answers.clear()
+    assert (await bench.decide()).fallback is None
+    indifferent = Bench(admission_max_miss=0.5, policy=policy)
+    await indifferent.decide()
+    assert indifferent.predictors.questions == []
+
+
 async def test_objectives_in_the_settings_hold_for_requests_without_their_own() -> None:
     bench = Bench(admission_max_miss=0.5, slo_e2e_s=2.0)
     bench.predictors.tell("a", e2e_s=3.0)

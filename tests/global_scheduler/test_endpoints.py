@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 import httpx
 import openai
@@ -34,6 +35,30 @@ async def test_responses_stream_and_are_weighed_by_their_own_limit(world, expect
     (question,) = fleet.predictors["a"].questions
     assert question.candidate.max_tokens == 99
     assert 40 <= question.candidate.prompt_tokens <= 70
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings"])
+async def test_the_session_is_the_user_of_any_endpoint_unless_the_header_names_one(world, path):
+    fleet = await world(instances=4, policy="session")
+    homes: dict[str, set[str]] = {}
+    for number in range(12):
+        for headers in ({}, {"x-block-session": '"of the header"'}):
+            body = {"model": "llama", "input": "x", "user": f"user-{number % 6}"}
+            answer = await fleet.http.post(f"{fleet.url}{path}", json=body, headers=headers)
+            key = "header" if headers else body["user"]
+            homes.setdefault(key, set()).add(answer.headers["x-block-instance"])
+    assert {key: len(names) for key, names in homes.items()} == dict.fromkeys(homes, 1)
+    assert len(set.union(*homes.values())) > 1
+
+
+def test_a_conversations_priority_temperature_and_instructions_are_read():
+    read = ENDPOINTS[b"/v1/responses"]
+    fields = {"input": "x", "priority": -3, "temperature": 0.5, "instructions": "be brief", "tools": []}
+    inquiry = read("id", json.dumps(fields).encode(), {})
+    assert (inquiry.priority, inquiry.temperature) == (-3, 0.5)
+    assert inquiry.tools_json == b'"be brief"[]'
+    message = ENDPOINTS[b"/v1/messages"]("id", b'{"messages":[],"system":"be kind"}', {})
+    assert message.tools_json == b'"be kind"'
 
 
 async def test_a_form_with_a_file_passes_untouched_to_an_instance_with_its_model(world):

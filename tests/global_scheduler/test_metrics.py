@@ -123,6 +123,17 @@ def test_of_an_instance_that_is_gone_nothing_is_told():
     assert b"gone" not in text.replace(b"broken, gone", b"")
 
 
+def test_what_is_beyond_the_bound_of_series_is_counted_on_from_scrape_to_scrape():
+    fleet = Fleet([InstanceConfig(name=f"i{n}", url="http://127.0.0.1:1") for n in range(600)], 1.0)
+    metrics = SchedulerMetrics(fleet)
+    line = b'block_requests_total{instance="other",outcome="other",policy="other"} %d.0\n'
+    for scrape in (1, 2):
+        for instance in fleet.instances:
+            metrics.requests.count(("random", instance.name, "2xx"))
+        text, _ = metrics.exposition()
+        assert line % (100 * scrape) in text
+
+
 async def test_a_signed_histogram_has_negative_bounds(world):
     fleet = await world(predictors=True, policy="block")
     for predictor in fleet.predictors.values():

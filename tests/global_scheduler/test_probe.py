@@ -150,6 +150,20 @@ async def test_what_is_over_is_told_no_more(world, wait_until):
     assert all(question.committed == () for question in predictor.questions)
 
 
+async def test_what_no_engine_gets_to_see_is_released_and_the_rest_is_not(world, wait_until):
+    """Or it would weigh on the instance until the predictor gives it up."""
+    fleet = await world(instances=1, predictors=True, policy="block")
+    for path in ("/v1/embeddings", "/tokenize"):
+        answer = await fleet.http.post(
+            f"{fleet.url}{path}", json={"model": "llama", "input": "x", "prompt": "x"}
+        )
+        assert answer.status_code == 200
+    predictor = fleet.predictors["a"]
+    await wait_until(lambda: predictor.released)
+    _, tokenized = predictor.committed
+    assert predictor.released == [tokenized]
+
+
 async def test_a_request_that_the_instance_refuses_is_released(world, wait_until):
     fleet = await world(instances=1, predictors=True)
     fleet.instances["a"].behaviour = "refuse"

@@ -47,6 +47,7 @@ class FakeInstance:
         app.router.add_post("/v1/completions", self.generate)
         app.router.add_post("/v1/responses", self.generate)
         app.router.add_post("/v1/embeddings", self.generate)
+        app.router.add_post("/tokenize", self.generate)
         app.router.add_post("/v1/audio/transcriptions", self.transcribe)
         app.router.add_get("/v1/models", self.list_models)
         app.router.add_get("/health", self.health)

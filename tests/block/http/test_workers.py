@@ -43,3 +43,25 @@ def test_a_stopped_worker_is_replaced() -> None:
         finally:
             supervisor.terminate()  # or a failure would wait for it for ever
     assert log.count(b"no sign of life") == 1
+
+
+_ENDED_WHILE_FORKING = """
+import os, signal, time
+from block.http.workers import supervise
+
+fork = os.fork
+
+def fork_and_be_ended():
+    pid = fork()
+    if pid:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+
+os.fork = fork_and_be_ended
+supervise(1, lambda number, lifeline, pulse: time.sleep(60))
+"""
+
+
+def test_an_end_that_comes_while_a_worker_is_made_reaches_it() -> None:
+    argv = [sys.executable, "-c", _ENDED_WHILE_FORKING]
+    subprocess.run(argv, cwd=Path(__file__).parents[3], check=True, timeout=10)

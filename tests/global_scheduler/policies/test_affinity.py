@@ -84,6 +84,14 @@ def test_prefix_affinity_prefers_who_has_seen_most_of_it() -> None:
     assert (choice.instance, *choice.ranking) == ("instance-2", "instance-1", "instance-0")
 
 
+def test_a_beginning_that_many_have_seen_goes_to_the_one_with_fewest_requests() -> None:
+    """As a system prompt: one home for it would fill to its bound while others are idle."""
+    fleet = [replace(one, cached_tokens=100, outstanding=5 - number) for number, one in enumerate(FLEET[:4])]
+    for key in range(10):
+        choice = make_policy("prefix_affinity").choose(keyed("prefix_affinity", key), [*fleet, FLEET[4]])
+        assert (choice.instance, choice.ranking[-1]) == ("instance-3", "instance-4")
+
+
 def test_the_bound_is_a_multiple_of_the_mean_with_a_floor() -> None:
     held = [Candidate("a", 30), Candidate("b", 9)]
     assert load_bound(held, 1.25, always_allowed=8) == 25  # 1.25 x 40 / 2
