@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from block.errors import PackError
+from length_estimation.conformal import conformal_shifts
 from length_estimation.dataset import Example
 from length_estimation.encoder import Encoder, open_encoder, save_weights
 from length_estimation.prompt_text import read_prompt
 from length_estimation.quantiles import LEVELS
-from length_estimation.recalibration import conformal_shifts
 from length_estimation.roberta import InputForm, PromptEncoding, encoder_text
 from length_estimation.split import held_out
 
