@@ -153,7 +153,10 @@ def tag(
     """Add predicted lengths to the rows of a data set, as lists where a row is a conversation."""
     from length_estimation.tag import tag as run
 
-    print(json.dumps({"rows": run(model, data, out, max_tokens), "out": str(out)}))
+    with _progress(Console(stderr=True)) as progress:
+        task = progress.add_task("tag", total=None)
+        rows = run(model, data, out, max_tokens, lambda done: progress.update(task, completed=done))
+    print(json.dumps({"rows": rows, "out": str(out)}))
 
 
 @app.command(
