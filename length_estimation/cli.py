@@ -137,11 +137,23 @@ def export(
     """Add an ONNX form to a roberta model, for fast estimates on a CPU without torch."""
     from length_estimation.export import export as run
 
-    done = run(model, int8=int8)
-    print(json.dumps({"model": done.card.model, "bytes": done.size_bytes, "worst_log_tokens": done.worst}))
+    done = run(model, int8=int8, most_tokens=most_tokens, data=data or ())
+    scores = {} if done.compared is None else done.compared
+    print(
+        json.dumps(
+            {"model": done.card.model, "bytes": done.size_bytes, "worst_log_tokens": done.worst} | scores
+        )
+    )
 
 
 @app.command(
+    most_tokens: Annotated[
+        int | None, typer.Option(min=8, help="Of a prompt that are read from now on: time grows with them.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Prompts and answers: say what the new form loses on them (the held-out seventh)."),
+    ] = None,
     epilog="Example: block-length tag --model models/lengths --data prompts.jsonl --out tagged.jsonl"
 )
 def tag(
@@ -201,8 +213,9 @@ def serve(
 
     from length_estimation.service import create_app
 
-    service = create_app(model, batch, tokenizer)
+    service = create_app(model, batch, tokenizer, threads)
     uvicorn.run(service, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
+    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a batch of a roberta.")] = 1,
 
 
 @app.command(epilog="Example: block-length bench --model models/lengths")
@@ -213,14 +226,15 @@ def bench(
     ] = None,
     calls: Annotated[int, typer.Option(min=10, help="Timed estimates of each size.")] = 100,
 ) -> None:
-    """Time a trained model on one core: single prompts of several sizes, and batches of 32."""
+    """Time a trained model, on one core by default: single prompts of several sizes, and batches of 32."""
     from length_estimation.bench import bench as run
 
-    print(json.dumps(run(model, prompts, calls)), flush=True)
+    print(json.dumps(run(model, prompts, calls, threads)), flush=True)
 
 
 def main() -> None:
     """Run a command; an error of ours is one line and exit status 1."""
+    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a roberta.")] = 1,
     try:
         app()
     except BlockError as error:

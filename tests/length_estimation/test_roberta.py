@@ -14,6 +14,7 @@ import pytest
 from block.errors import ConfigError, PackError
 from length_estimation.dataset import read_examples
 from length_estimation.estimator import EstimationRequest
+from length_estimation.export import export
 from length_estimation.factory import load_trained
 from length_estimation.model_folder import read_card
 from length_estimation.quantiles import LEVELS
@@ -86,6 +87,29 @@ def test_onnx_says_the_same_in_any_batch(roberta_folder, tmp_path):
         assert one.unbounded == pytest.approx(other.unbounded, rel=1e-3)
     timed = run_cli("bench", "--model", folder, "--calls", 10)
     assert timed["16 words"]["p50_ms"] > 0
+
+
+def test_an_export_says_what_it_costs(roberta_folder, data_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(roberta_folder, folder)
+    exported = run_cli("export", "--model", folder, "--int8", "--most-tokens", 9, "--data", data_folder)
+    card = read_card(folder, "roberta")
+    assert (card.settings["export"], card.settings["most_tokens"]) == ({"int8": True, "most_tokens": 9}, 64)
+    assert card.metrics["export"]["exported"] == exported["exported"]
+    assert exported["rows"] == card.metrics["rows"]
+    assert exported["trained"]["pinball"] == pytest.approx(card.metrics["pinball"], rel=1e-3)
+    assert exported["exported"]["pinball"] > 0
+    assert 1e-4 < exported["worst_log_tokens"] < 0.5
+    long = ask("Write a long essay about " + "tea " * 60)
+    read = load_roberta(folder)._encoding.ids(long)
+    assert len(read) == 9
+    with pytest.raises(ConfigError, match="reads 9 at most"):
+        export(folder, most_tokens=10)
+
+
+def test_many_threads_say_the_same(roberta_folder):
+    one, two = (load_trained(roberta_folder, threads).estimate(ask("Name tea.")) for threads in (1, 2))
+    assert one.unbounded == pytest.approx(two.unbounded, rel=1e-4)
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder):
