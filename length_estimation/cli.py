@@ -96,7 +96,14 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="roberta: examples per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="roberta: at its highest.")] = 1e-5,
     most_tokens: Annotated[int, typer.Option(min=16, help="roberta: of a prompt that are read.")] = 256,
-    device: Annotated[str, typer.Option(help="roberta: auto, cpu or cuda (bfloat16).")] = "auto",
+    layers: Annotated[
+        int | None,
+        typer.Option(min=1, help="roberta: keep the encoder's first so many layers; all by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="roberta: auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="roberta: float32, or bfloat16 (mixed), which auto takes on a GPU.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="roberta: of the CPU.")] = 1,
 ) -> None:
     """Train an estimator and save it with its card.
@@ -119,6 +126,8 @@ def train(
                 batch=batch,
                 learning_rate=learning_rate,
                 most_tokens=most_tokens,
+                layers=layers,
+                precision=precision,
                 device=device,
                 threads=threads,
             )
@@ -133,6 +142,13 @@ def export(
     int8: Annotated[
         bool, typer.Option(help="8-bit weights: a quarter of the size, faster, a little off.")
     ] = False,
+    most_tokens: Annotated[
+        int | None, typer.Option(min=8, help="Of a prompt that are read from now on: time grows with them.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Prompts and answers: say what the new form loses on them (the held-out seventh)."),
+    ] = None,
 ) -> None:
     """Add an ONNX form to a roberta model, for fast estimates on a CPU without torch."""
     from length_estimation.export import export as run
@@ -147,13 +163,6 @@ def export(
 
 
 @app.command(
-    most_tokens: Annotated[
-        int | None, typer.Option(min=8, help="Of a prompt that are read from now on: time grows with them.")
-    ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="Prompts and answers: say what the new form loses on them (the held-out seventh)."),
-    ] = None,
     epilog="Example: block-length tag --model models/lengths --data prompts.jsonl --out tagged.jsonl"
 )
 def tag(
@@ -206,6 +215,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8300,
     batch: Annotated[int, typer.Option(min=1, help="Largest batch.")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a batch of a roberta.")] = 1,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Answer POST /v1/estimate; requests that come together are computed together."""
@@ -215,7 +225,6 @@ def serve(
 
     service = create_app(model, batch, tokenizer, threads)
     uvicorn.run(service, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
-    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a batch of a roberta.")] = 1,
 
 
 @app.command(epilog="Example: block-length bench --model models/lengths")
@@ -225,6 +234,7 @@ def bench(
         Path | None, typer.Option(help="Data set with prompts; words drawn at random without one.")
     ] = None,
     calls: Annotated[int, typer.Option(min=10, help="Timed estimates of each size.")] = 100,
+    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a roberta.")] = 1,
 ) -> None:
     """Time a trained model, on one core by default: single prompts of several sizes, and batches of 32."""
     from length_estimation.bench import bench as run
@@ -234,7 +244,6 @@ def bench(
 
 def main() -> None:
     """Run a command; an error of ours is one line and exit status 1."""
-    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a roberta.")] = 1,
     try:
         app()
     except BlockError as error:
