@@ -1,4 +1,4 @@
-"""The admin API: instances added, drained and taken away while the scheduler runs.
+"""The admin API: instances added, drained and taken away while the scheduler runs; lengths forgotten.
 
 A change goes into the file that all workers follow, if there is one; else into this process alone, which is
 refused where it would not be the only one. Who may do that is decided before.
@@ -21,6 +21,8 @@ from block.http.exchange import Exchange
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.instance_file import InstanceFile
 from global_scheduler.instance_list import Edit, with_draining, with_new, without
+from global_scheduler.length_admin import PATH as LENGTHS
+from global_scheduler.length_admin import LengthAdmin
 from global_scheduler.replies import error_body, error_headers
 from global_scheduler.roster import Roster
 
@@ -62,11 +64,14 @@ _DRAIN = msgspec.json.Decoder(_Drain)
 class Admin:
     """Answers what is asked below ``/admin/``."""
 
-    def __init__(self, fleet: Fleet, roster: Roster, file: InstanceFile | None, *, alone: bool) -> None:
+    def __init__(
+        self, fleet: Fleet, roster: Roster, file: InstanceFile | None, lengths: LengthAdmin, *, alone: bool
+    ) -> None:
         """``alone``: whether no other worker shares this one's port."""
         self._fleet = fleet
         self._roster = roster
         self._file = file
+        self._lengths = lengths
         self._alone = alone
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -87,9 +92,15 @@ class Admin:
 
     async def _route(self, exchange: Exchange) -> None:
         request = exchange.request
+        if request.path.startswith(LENGTHS):
+            self._lengths.answer(exchange)
+            return
         match = _PATH.fullmatch(request.path.decode("latin-1"))
         if match is None:
-            raise RequestError("no such path; known: /admin/instances[/NAME[/drain|/resume]]", status=404)
+            raise RequestError(
+                "no such path; known: /admin/instances[/NAME[/drain|/resume]], /admin/lengths[/reset]",
+                status=404,
+            )
         name, action = match["name"], match["action"]
         shape = "action" if action else "one" if name else "all"
         handlers: Mapping[tuple[str, bytes], Callable[[], Awaitable[None]]] = {

@@ -26,6 +26,7 @@ from global_scheduler.headers import ForwardedHeaders
 from global_scheduler.health import HealthMonitor
 from global_scheduler.instance_file import InstanceFile
 from global_scheduler.ledger import Ledger
+from global_scheduler.length_admin import LengthAdmin
 from global_scheduler.measures import Measures
 from global_scheduler.metrics import SchedulerMetrics
 from global_scheduler.pages import Page, Pages
@@ -96,7 +97,8 @@ class SchedulerApp:
         lengths = make_length_service(self._lengths, settings, http)
         self._resources.push_async_callback(lengths.close)
         self._router = self._make_router(http, courier, ledger, lengths)
-        await self._open_roster(http)
+        self._metrics.lengths = lengths.tally
+        await self._open_roster(http, lengths)
 
     async def close(self) -> None:
         """Let go of the fleet."""
@@ -136,12 +138,13 @@ class SchedulerApp:
         if self._writer is not None:
             self._writer.renew()
 
-    async def _open_roster(self, http: Client) -> None:
+    async def _open_roster(self, http: Client, lengths: LengthService) -> None:
         monitor = HealthMonitor(http, self._settings, self._headers.own)
         self._resources.push_async_callback(monitor.stop)
         roster = Roster(self._fleet, monitor, self._settings.drain_timeout_s)
         self._resources.push_async_callback(roster.close)
-        self._admin = Admin(self._fleet, roster, self._file, alone=self._alone)
+        about_lengths = LengthAdmin(self._lengths.name, lengths, alone=self._alone)
+        self._admin = Admin(self._fleet, roster, self._file, about_lengths, alone=self._alone)
         await roster.open()
         if self._file is not None:
             following = asyncio.create_task(self._file.follow(roster.follow))

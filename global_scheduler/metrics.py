@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, exposition
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from block.series import OTHER, Counters, Histograms
 from global_scheduler.fleet import Fleet, Instance
+from length_estimation.length_service import LengthTally
 
 NONE = "none"
 """Label of what does not apply."""
@@ -83,10 +85,13 @@ class SchedulerMetrics:
         file_ok = "block_instances_file_ok"
         self.instances_file_ok = Gauge(file_ok, _TEXTS[file_ok], registry=self._registry)
         self.open_requests = 0
+        self.lengths = LengthTally()
+        """How length estimates came about; the length service's own counts."""
         self.before_reading: Callable[[], None] = _nothing
         """Called before metrics are read, to add what is still to be counted."""
         self._registry.register(_FleetGauges(fleet))
         self._registry.register(_OpenRequests(self))
+        self._registry.register(_LengthEstimates(self))
         ProcessCollector(registry=self._registry)
 
     def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
@@ -128,6 +133,18 @@ class _OpenRequests(Collector):
     def collect(self) -> Iterator[Metric]:
         text = "Requests that have come and are not over, decided on or not."
         yield GaugeMetricFamily("block_open_requests", text, self._metrics.open_requests)
+
+
+class _LengthEstimates(Collector):
+    def __init__(self, metrics: SchedulerMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Length estimates asked for, cached, late, failed or refused; completed requests learned from."
+        family = CounterMetricFamily("block_length_estimates", text, labels=("outcome",))
+        for outcome, count in asdict(self._metrics.lengths).items():
+            family.add_metric((outcome,), count)
+        yield family
 
 
 class _FleetGauges(Collector):

@@ -18,6 +18,9 @@ from length_estimation.estimator import EstimationRequest, Estimator, LengthEsti
 MOST_WAITING = 4096
 """Beyond it, questions are refused."""
 
+_FAILURES = (PredictorError, RuntimeError, ValueError, LookupError)
+"""Our own, torch's and numpy's, and what a tokenizer of another model's makes of a network."""
+
 _Waiting = tuple[EstimationRequest, "asyncio.Future[LengthEstimate]"]
 
 
@@ -85,11 +88,7 @@ class Batcher:
             try:
                 asked = [request for request, _ in batch]
                 answers = await loop.run_in_executor(self._thread, self._inner.estimate_all, asked)
-            except (
-                PredictorError,
-                RuntimeError,
-                ValueError,
-            ) as error:  # the last two are torch's and numpy's
+            except _FAILURES as error:
                 _fail(batch, PredictorError(f"the length estimator failed: {error}"))
             else:
                 self._hand_out(batch, answers)

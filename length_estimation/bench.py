@@ -15,16 +15,16 @@ from length_estimation.estimator import EstimationRequest, Estimator
 from length_estimation.factory import load_trained
 from length_estimation.token_counter import make_token_counter
 
-WORDS: Final = (16, 64, 128, 256)
+WORDS: Final = (16, 48, 64, 128, 256)
 """Of the prompts that are made up; an encoder reads one token or more for each."""
 _BATCH: Final = 32
 _LIMIT: Final = 4096
 _COMMON: Final = "the of and to write a story about how we can make this work for you with code"
 
 
-def bench(model: Path, prompts: Path | None, calls: int) -> dict[str, Any]:
+def bench(model: Path, prompts: Path | None, calls: int, threads: int = 1) -> dict[str, Any]:
     """Milliseconds by size, and estimates per second in batches. Raises PackError for a damaged model."""
-    estimator = load_trained(model)
+    estimator = load_trained(model, threads)
     if prompts is not None:
         requests = [example.request for example in read_examples(prompts, make_token_counter(None))]
         return {"prompts": _timed(estimator, requests[:calls])}

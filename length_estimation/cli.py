@@ -96,7 +96,14 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="roberta: examples per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="roberta: at its highest.")] = 1e-5,
     most_tokens: Annotated[int, typer.Option(min=16, help="roberta: of a prompt that are read.")] = 256,
-    device: Annotated[str, typer.Option(help="roberta: auto, cpu or cuda (bfloat16).")] = "auto",
+    layers: Annotated[
+        int | None,
+        typer.Option(min=1, help="roberta: keep the encoder's first so many layers; all by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="roberta: auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="roberta: float32, or bfloat16 (mixed), which auto takes on a GPU.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="roberta: of the CPU.")] = 1,
 ) -> None:
     """Train an estimator and save it with its card.
@@ -119,6 +126,8 @@ def train(
                 batch=batch,
                 learning_rate=learning_rate,
                 most_tokens=most_tokens,
+                layers=layers,
+                precision=precision,
                 device=device,
                 threads=threads,
             )
@@ -133,12 +142,24 @@ def export(
     int8: Annotated[
         bool, typer.Option(help="8-bit weights: a quarter of the size, faster, a little off.")
     ] = False,
+    most_tokens: Annotated[
+        int | None, typer.Option(min=8, help="Of a prompt that are read from now on: time grows with them.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Prompts and answers: say what the new form loses on them (the held-out seventh)."),
+    ] = None,
 ) -> None:
     """Add an ONNX form to a roberta model, for fast estimates on a CPU without torch."""
     from length_estimation.export import export as run
 
-    done = run(model, int8=int8)
-    print(json.dumps({"model": done.card.model, "bytes": done.size_bytes, "worst_log_tokens": done.worst}))
+    done = run(model, int8=int8, most_tokens=most_tokens, data=data or ())
+    scores = {} if done.compared is None else done.compared
+    print(
+        json.dumps(
+            {"model": done.card.model, "bytes": done.size_bytes, "worst_log_tokens": done.worst} | scores
+        )
+    )
 
 
 @app.command(
@@ -153,7 +174,10 @@ def tag(
     """Add predicted lengths to the rows of a data set, as lists where a row is a conversation."""
     from length_estimation.tag import tag as run
 
-    print(json.dumps({"rows": run(model, data, out, max_tokens), "out": str(out)}))
+    with _progress(Console(stderr=True)) as progress:
+        task = progress.add_task("tag", total=None)
+        rows = run(model, data, out, max_tokens, lambda done: progress.update(task, completed=done))
+    print(json.dumps({"rows": rows, "out": str(out)}))
 
 
 @app.command(
@@ -191,6 +215,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8300,
     batch: Annotated[int, typer.Option(min=1, help="Largest batch.")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a batch of a roberta.")] = 1,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Answer POST /v1/estimate; requests that come together are computed together."""
@@ -198,7 +223,7 @@ def serve(
 
     from length_estimation.service import create_app
 
-    service = create_app(model, batch, tokenizer)
+    service = create_app(model, batch, tokenizer, threads)
     uvicorn.run(service, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
 
 
@@ -209,11 +234,12 @@ def bench(
         Path | None, typer.Option(help="Data set with prompts; words drawn at random without one.")
     ] = None,
     calls: Annotated[int, typer.Option(min=10, help="Timed estimates of each size.")] = 100,
+    threads: Annotated[int, typer.Option(min=1, help="Cores that compute a roberta.")] = 1,
 ) -> None:
-    """Time a trained model on one core: single prompts of several sizes, and batches of 32."""
+    """Time a trained model, on one core by default: single prompts of several sizes, and batches of 32."""
     from length_estimation.bench import bench as run
 
-    print(json.dumps(run(model, prompts, calls)), flush=True)
+    print(json.dumps(run(model, prompts, calls, threads)), flush=True)
 
 
 def main() -> None:

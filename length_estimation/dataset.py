@@ -8,7 +8,8 @@ all that came before as its prompt.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,13 +56,20 @@ def data_file(path: Path) -> Path:
     return found
 
 
+def refuse_overwriting(data: Sequence[Path], out: Path) -> None:
+    """Raises PackError if what is to be read would be written to."""
+    for path in data:
+        if data_file(path).resolve() == out.resolve():
+            raise PackError(f"{out}: is read as well; name another file with --out")
+
+
 def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
     """All examples of a folder or file, in its order. Raises PackError that names the line."""
     examples: list[Example] = []
     prompts: Prompts = {}
     for place, row in read_rows(data_file(path)):
         try:
-            examples += _examples(row, counter, prompts)
+            examples += _examples(row, place, counter, prompts)
         except (TypeError, ValueError, AttributeError) as error:
             raise PackError(f"{place}: not a row of prompt and response ({error})") from error
     if not examples:
@@ -71,6 +79,7 @@ def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """``(place, row)`` of a JSON list or of JSON lines."""
+    number = 0
     try:
         with path.open("rb") as file:
             first = next((line for line in file if line.strip()), b"")
@@ -87,7 +96,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except OSError as error:
         raise PackError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise PackError(f"{path}: not JSON or JSON lines ({error})") from error
+        raise PackError(f"{path}:{max(number, 1)}: not JSON or JSON lines ({error})") from error
 
 
 Prompts = dict[tuple[str, str], Any]
@@ -103,12 +112,18 @@ class Exchange:
     request: EstimationRequest
     response: str | None
     """None where it is not given; its length may be."""
+    output_tokens: int | None
+    """As recorded, else counted; None where there is nothing to count."""
+    cut: bool
+    """The response was ended by its limit."""
 
 
 def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Exchange]:
     """All exchanges of a row. Raises TypeError, ValueError or AttributeError for what is no such row."""
     model = str(row.get("model") or "")
-    for prompt, response in _turns(row, prompts, (_identity(row), model)):
+    # Where the limit is not known, the length that was recorded is all there is to predict.
+    cut = row.get("max_tokens") is not None and row.get("finish_reason") == "length"
+    for prompt, response in _turns(row, prompts, (identity_of(row), model)):
         prompt_json = json.dumps(prompt).encode()
         counted = counter.messages if isinstance(prompt, list) else counter.prompt
         request = EstimationRequest(
@@ -118,23 +133,22 @@ def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -
             model=model,
             temperature=_number(row.get("temperature")),
         )
-        yield Exchange(prompt, request, response)
+        yield Exchange(prompt, request, response, _output_tokens(row, response, counter), cut)
 
 
-def _examples(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
-    identity = _identity(row)
-    keys = (f"id {identity}",) if identity else ()
-    # Where the limit is not known, the length that was recorded is all there is to predict.
-    cut = row.get("max_tokens") is not None and row.get("finish_reason") == "length"
+def _examples(row: dict[str, Any], place: str, counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
+    identity = identity_of(row)
+    keys = (f"id {identity}",) if identity else (f"row {place}",)
     for exchange in exchanges_of(row, counter, prompts):
-        tokens = _output_tokens(row, exchange.response, counter)
-        if tokens is not None:
-            own = (*keys, f"prompt {_normal(exchange.prompt)}")
-            yield Example(exchange.request, max(1, tokens), own, cut)
+        if exchange.output_tokens is not None:
+            own = (*keys, f"prompt {_opening(exchange.prompt)}")
+            yield Example(exchange.request, max(1, exchange.output_tokens), own, exchange.cut)
 
 
-def _identity(row: dict[str, Any]) -> str:
-    return str(row.get("id", row.get("conversation_id", "")))
+def identity_of(row: dict[str, Any]) -> str:
+    """Id of the conversation or the prompt; empty if it has none."""
+    known = (row.get(name) for name in ("id", "conversation_id"))
+    return next((str(value) for value in known if value is not None), "")
 
 
 def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Iterator[tuple[Any, str | None]]:
@@ -151,7 +165,7 @@ def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Ite
                 yield messages[:i], str(message["content"] or "")
         return
     prompt = row.get("prompt", row.get("instruction"))
-    if prompt is None:
+    if prompt is None and place[0]:
         prompt = prompts.get(place)  # further samples of a prompt that was given once
     if prompt is None:
         raise ValueError("no prompt, messages or conversations")
@@ -168,7 +182,9 @@ def _output_tokens(row: dict[str, Any], response: str | None, counter: TokenCoun
     """Recorded, or counted; of a row that has neither, None."""
     known = next((row[name] for name in _LENGTHS if row.get(name) is not None), None)
     if known is not None:
-        return int(known)
+        if not 0 <= (tokens := int(known)) < UNLIMITED:
+            raise ValueError(f"{known} output tokens")
+        return tokens
     return None if response is None else counter.text(response)
 
 
@@ -176,9 +192,24 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _normal(prompt: Any) -> str:
-    """The same for prompts that differ in case and white space only."""
+def _opening(prompt: Any) -> str:
+    """What a prompt, or all turns of a conversation with a user, begin with.
+
+    The same for those that differ in case, white space and Unicode's composition only.
+    """
+    asked = prompt
     if isinstance(prompt, list):
-        users = [message for message in prompt if isinstance(message, dict) and message.get("role") == "user"]
-        prompt = json.dumps([message.get("content") for message in users] or prompt)
-    return " ".join(str(prompt).lower().split())
+        users = (turn for turn in prompt if isinstance(turn, dict) and turn.get("role") == "user")
+        first = next(users, None)
+        asked = prompt if first is None else _text(first.get("content"))
+    text = asked if isinstance(asked, str) else json.dumps(asked)
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _text(content: Any) -> Any:
+    """A message's text, if text is all it has."""
+    if not isinstance(content, list):
+        return content
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts) if len(texts) == len(parts) else content

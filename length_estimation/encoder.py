@@ -64,16 +64,18 @@ class Encoder:
     """Longest input that the encoder's positions allow."""
 
 
-def open_encoder(name: str, texts: Iterable[str], seed: int) -> Encoder:
+def open_encoder(name: str, texts: Iterable[str], seed: int, layers: int | None = None) -> Encoder:
     """By name: ``tiny``, ``small`` or ``base`` made here, else a local folder or a hub id.
 
-    ``texts`` train the tokenizer of an encoder made here. Raises ConfigError if it cannot be had.
+    ``texts`` train the tokenizer of an encoder made here. Of its layers the first ``layers`` are kept.
+    Raises ConfigError if it cannot be had.
     """
     torch.manual_seed(seed)
     if name in FRESH:
-        return _fresh(name, texts)
+        return _fresh(name, texts, layers)
+    fewer = {} if layers is None else {"num_hidden_layers": layers}
     try:
-        encoder = AutoModel.from_pretrained(name, use_safetensors=True, attn_implementation="eager")
+        encoder = AutoModel.from_pretrained(name, use_safetensors=True, attn_implementation="eager", **fewer)
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -119,14 +121,14 @@ def _config_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def _fresh(name: str, texts: Iterable[str]) -> Encoder:
+def _fresh(name: str, texts: Iterable[str], kept: int | None) -> Encoder:
     layers, width, heads = FRESH[name]
     tokenizer = _train_tokenizer(texts)
     pad_id = int(tokenizer.token_to_id("<pad>") or 0)
     config = RobertaConfig(
         vocab_size=max(tokenizer.get_vocab_size(), len(_SPECIAL)),
         hidden_size=width,
-        num_hidden_layers=layers,
+        num_hidden_layers=kept or layers,
         num_attention_heads=heads,
         intermediate_size=4 * width,
         max_position_embeddings=514,

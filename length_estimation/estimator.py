@@ -45,9 +45,10 @@ class LengthEstimate(msgspec.Struct, frozen=True):
     """The quantiles' tokens as they were before the request's limit: what recalibration learns from."""
 
     @classmethod
-    def point(cls, tokens: float, source: str) -> Self:
-        """All weight on one length."""
-        return cls(tokens, ((0.5, tokens),), source, unbounded=(tokens,))
+    def point(cls, tokens: float, most: int, source: str) -> Self:
+        """All weight on one length, cut at the limit ``most``."""
+        bounded = min(tokens, most)
+        return cls(bounded, ((0.5, bounded),), source, unbounded=(tokens,))
 
     @classmethod
     def of(
@@ -109,7 +110,7 @@ class ConstantEstimator:
 
     def estimate(self, request: EstimationRequest) -> LengthEstimate:
         """The constant."""
-        return LengthEstimate.point(min(self.tokens, request.max_tokens), "constant")
+        return LengthEstimate.point(self.tokens, request.max_tokens, "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class MaxTokensEstimator:
 
     def estimate(self, request: EstimationRequest) -> LengthEstimate:
         """The request's own limit."""
-        return LengthEstimate.point(request.max_tokens, "max_tokens")
+        return LengthEstimate.point(request.max_tokens, request.max_tokens, "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +129,5 @@ class OracleEstimator:
     def estimate(self, request: EstimationRequest) -> LengthEstimate:
         """The declared length."""
         if request.declared_output_tokens is None:
-            return LengthEstimate.point(request.max_tokens, "max_tokens")
-        return LengthEstimate.point(min(request.declared_output_tokens, request.max_tokens), "oracle")
+            return LengthEstimate.point(request.max_tokens, request.max_tokens, "max_tokens")
+        return LengthEstimate.point(request.declared_output_tokens, request.max_tokens, "oracle")

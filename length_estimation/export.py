@@ -7,19 +7,37 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
-from block.errors import PackError
+from block.errors import ConfigError, PackError
+from length_estimation.contenders import follow
+from length_estimation.dataset import read_examples
+from length_estimation.estimator import Estimator
 from length_estimation.model_folder import Card, read_card, with_files
-from length_estimation.roberta import KIND, ONNX, Floats, Ints, onnx_network, read_form
+from length_estimation.roberta import (
+    INPUT,
+    KIND,
+    ONNX,
+    Floats,
+    Ints,
+    load_roberta,
+    onnx_network,
+    read_form,
+)
+from length_estimation.scores import Answers, Scores
+from length_estimation.split import groups_of, held_out
+from length_estimation.token_counter import make_token_counter
 
 _OPSET: Final = 17
 _TOLERANCE: Final = 2e-3
 """Of log tokens, for 32-bit weights: a fifth of a percent."""
+_COMPARED: Final = ("mae", "pinball", "coverage80", "kendall_tau")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +48,77 @@ class Exported:
     worst: float
     """Largest difference of log tokens between torch and ONNX over random inputs."""
     size_bytes: int
+    compared: dict[str, Any] | None
+    """Rows, and scores of the model as trained and as exported; None without data."""
 
 
-def export(folder: Path, *, int8: bool = False) -> Exported:
+def export(
+    folder: Path, *, int8: bool = False, most_tokens: int | None = None, data: Sequence[Path] = ()
+) -> Exported:
     """Add ``model.onnx``; ``int8`` halves and halves again the weights, at some loss.
 
+    With ``most_tokens`` the model reads no more of a prompt from now on. ``data`` says what both cost.
     Raises PackError for a damaged model, or if the two forms disagree (with 8-bit weights they do,
-    somewhat: then the difference is only reported).
+    somewhat: then the difference is only reported), ConfigError for more tokens than it reads.
     """
+    card = read_card(folder, KIND)
+    form = read_form(folder)
+    most = most_tokens or form.most_tokens
+    if most > form.most_tokens:
+        raise ConfigError(f"--most-tokens {most}: the model reads {form.most_tokens} at most; name fewer")
+    exam = _Exam(data, int(card.settings.get("seed", 0))) if data else None
+    before = None if exam is None else exam.scores(load_roberta(folder, torch_only=True))
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path, worst = _checked(folder, Path(scratch) / ONNX, int8)
+        path.replace(folder / ONNX)
+    (folder / INPUT).write_bytes(msgspec.json.encode(msgspec.structs.replace(form, most_tokens=most)))
+    settings = {"export": {"int8": int8, "most_tokens": most}}
+    metrics = {"export": {"worst_log_tokens": worst}}
+    card = with_files(folder, (ONNX, INPUT), settings, metrics)
+    compared = None
+    if exam is not None:
+        compared = {"rows": exam.rows, "trained": before, "exported": exam.scores(load_roberta(folder))}
+        card = with_files(folder, (), {}, {"export": metrics["export"] | compared})
+    return Exported(card, worst, (folder / ONNX).stat().st_size, compared)
+
+
+class _Exam:
+    """What training held out of these examples, if they are those that it had."""
+
+    def __init__(self, data: Sequence[Path], seed: int) -> None:
+        counter = make_token_counter(None)
+        examples = [example for path in data for example in read_examples(path, counter)]
+        groups = groups_of([example.keys for example in examples])
+        kept = np.flatnonzero(held_out(groups, seed))
+        self._examples = [examples[row] for row in kept]
+        self._groups = groups[kept]
+        self._truth = np.array([example.output_tokens for example in self._examples], dtype=np.float64)
+        self.rows = len(kept)
+
+    def scores(self, estimator: Estimator) -> dict[str, float]:
+        """How good its quantiles are."""
+        said = np.array(follow(estimator, self._examples))
+        scores = Scores.of(Answers(said, self._truth, self._groups))
+        return {name: round(getattr(scores, name), 4) for name in _COMPARED}
+
+
+def _checked(folder: Path, path: Path, int8: bool) -> tuple[Path, float]:
+    """The exported network, and by how much it is off. Raises PackError if that is too much."""
     import torch
 
     from length_estimation.encoder import load_regressor
 
-    read_card(folder, KIND)
     regressor = load_regressor(folder)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        path = Path(scratch) / ONNX
-        _write(regressor, path)
-        path = _quantized(path) if int8 else path
-        worst = 0.0
-        for ids, mask in _samples(read_form(folder).pad_id, regressor.encoder.config.vocab_size):
-            with torch.inference_mode():
-                meant: Floats = regressor(torch.from_numpy(ids), torch.from_numpy(mask)).double().numpy()
-            worst = max(worst, float(np.abs(onnx_network(path, 1)(ids, mask) - meant).max()))
-        if worst > _TOLERANCE and not int8:
-            raise PackError(f"{folder}: the exported network is off by {worst:.4f} log tokens; not kept")
-        path.replace(folder / ONNX)
-    return Exported(with_files(folder, (ONNX,)), worst, (folder / ONNX).stat().st_size)
+    _write(regressor, path)
+    path = _quantized(path) if int8 else path
+    worst = 0.0
+    for ids, mask in _samples(read_form(folder).pad_id, regressor.encoder.config.vocab_size):
+        with torch.inference_mode():
+            meant: Floats = regressor(torch.from_numpy(ids), torch.from_numpy(mask)).double().numpy()
+        worst = max(worst, float(np.abs(onnx_network(path, 1)(ids, mask) - meant).max()))
+    if worst > _TOLERANCE and not int8:
+        raise PackError(f"{folder}: the exported network is off by {worst:.4f} log tokens; not kept")
+    return path, worst
 
 
 def _write(regressor: Any, path: Path) -> None:

@@ -19,6 +19,8 @@ class EstimatorSettings:
     constant_output_tokens: int
     model: Path | None = None
     """Folder of a trained model."""
+    threads: int = 1
+    """Of the CPU, for networks."""
 
 
 def _features(settings: EstimatorSettings) -> Estimator:
@@ -30,7 +32,7 @@ def _features(settings: EstimatorSettings) -> Estimator:
 def _roberta(settings: EstimatorSettings) -> Estimator:
     from length_estimation.roberta import load_roberta
 
-    return load_roberta(_folder("roberta", settings))
+    return load_roberta(_folder("roberta", settings), settings.threads)
 
 
 ESTIMATORS: Mapping[str, Callable[[EstimatorSettings], Estimator]] = {
@@ -54,9 +56,9 @@ def make_estimator(name: str, settings: EstimatorSettings) -> Estimator:
     return factory(settings)
 
 
-def load_trained(folder: Path) -> Estimator:
+def load_trained(folder: Path, threads: int = 1) -> Estimator:
     """The estimator in a trained model's folder, whichever its kind. Raises PackError or ConfigError."""
-    return make_estimator(peek_card(folder).kind, EstimatorSettings(1, folder))
+    return make_estimator(peek_card(folder).kind, EstimatorSettings(1, folder, threads))
 
 
 def _folder(name: str, settings: EstimatorSettings) -> Path:

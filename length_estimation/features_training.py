@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from block.errors import PackError
+from length_estimation.conformal import conformal_shifts
 from length_estimation.dataset import Example
 from length_estimation.features import FeaturesModel
 from length_estimation.forest import Forest
 from length_estimation.lexicon import BUCKETS, hashed_words, words_of
 from length_estimation.prompt_text import read_prompt
 from length_estimation.quantiles import LEVELS
-from length_estimation.recalibration import conformal_shifts
 from length_estimation.split import folds_of, held_out
 
 Floats = npt.NDArray[np.float64]

@@ -36,7 +36,9 @@ class LengthTally:
 
     cached: int = 0
     asked: int = 0
+    """Of the estimator itself, where it is a trained or a remote one."""
     late: int = 0
+    """Not there when the deadline was over."""
     failed: int = 0
     refused: int = 0
     """Not asked, because too many questions were open."""
@@ -110,6 +112,11 @@ class LengthService:
         """A request ended without a whole response: it says nothing about lengths."""
         self._pending.pop(request_id, None)
 
+    @property
+    def corrections(self) -> dict[str, int]:
+        """Completed requests that the recalibration has learned from, by model."""
+        return {} if self._recalibration is None else self._recalibration.counts
+
     def reset(self, model: str | None = None) -> None:
         """Forget what was learned of a model, or of all."""
         if isinstance(self._quick, Learner):
@@ -138,6 +145,7 @@ class LengthService:
         key = _key(request)
         known = self._cached(key, request)
         if known is None:
+            self.tally.asked += 1
             known = self._quick.estimate(request)
             self._keep(key, known)
         return known

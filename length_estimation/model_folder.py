@@ -67,11 +67,20 @@ def write_card(
     return _put(folder, card)
 
 
-def with_files(folder: Path, files: tuple[str, ...]) -> Card:
-    """The folder's card, written anew with further files of the same model."""
+def with_files(
+    folder: Path, files: tuple[str, ...], settings: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Card:
+    """The folder's card, written anew with further or changed files of the same model, and how they came."""
     card = peek_card(folder)
     digests = {**card.files, **{name: file_digest(folder / name) for name in files}}
-    return _put(folder, msgspec.structs.replace(card, files=digests, model=_brief(digests)))
+    changed = msgspec.structs.replace(
+        card,
+        files=digests,
+        model=_brief(digests),
+        settings={**card.settings, **settings},
+        metrics={**card.metrics, **metrics},
+    )
+    return _put(folder, changed)
 
 
 def read_card(folder: Path, kind: str) -> Card:

@@ -24,18 +24,28 @@ def within(tokens: Sequence[float], most: float) -> tuple[float, ...]:
 
 
 def mean_of(levels: Sequence[float], tokens: Sequence[float], most: float) -> float:
-    """Mean of the distribution through these quantiles, cut at ``most``.
+    """Mean of ``min(length, most)`` under the distribution through these quantiles.
 
     Straight lines between the quantiles; below the first one down to half of it, as
     ``block.lengths`` has it; beyond the last one an exponential tail through the median.
     """
     if tokens[0] == tokens[-1]:
         return min(tokens[0], most)
-    total = levels[0] * 0.75 * tokens[0]
-    for i in range(1, len(levels)):
-        total += (levels[i] - levels[i - 1]) * 0.5 * (tokens[i - 1] + tokens[i])
+    total, start, below = 0.0, 0.5 * tokens[0], 0.0
+    for level, end in zip(levels, tokens, strict=True):
+        total += (level - below) * _mean_between(start, end, most)
+        start, below = end, level
     rest = 1.0 - levels[-1]
     middle = next(i for i, level in enumerate(levels) if level >= 0.5 or i == len(levels) - 1)
     scale = (tokens[-1] - tokens[middle]) / math.log(max(1.0 - levels[middle], 1e-9) / rest) if rest else 0.0
     tail = scale * (1.0 - math.exp(-max(most - tokens[-1], 0.0) / scale)) if scale > 0 else 0.0
-    return min(total + rest * (tokens[-1] + tail), most)
+    return total + rest * min(tokens[-1] + tail, most)
+
+
+def _mean_between(low: float, high: float, most: float) -> float:
+    """Mean of what lies evenly between two lengths, each cut at ``most``."""
+    if high <= most:
+        return 0.5 * (low + high)
+    if low >= most:
+        return most
+    return most - 0.5 * (most - low) ** 2 / (high - low)

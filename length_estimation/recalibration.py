@@ -3,8 +3,8 @@
 Conformal, one quantile at a time: for each level, the residuals ``log(real) - log(said)`` of recent
 responses of the same model are kept, and the level's own quantile of them is added to what the
 estimator says next. Whatever the estimator, the shifted quantiles then cover as they say, as far as the
-next requests are like the recent ones (after Romano, Patterson and Candes, "Conformalized quantile
-regression", 2019, taken over a sliding window). Around a point estimate it makes a distribution.
+next requests are like the recent ones (``conformal``, over a sliding window). Of a response that was cut
+at its limit only a bound is known, and it counts as one. Around a point estimate it makes a distribution.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
+from length_estimation.conformal import Flags, Floats, censored_shifts, conformal_shifts, informative
 from length_estimation.estimator import Completion, EstimationRequest, Estimator, Learner, LengthEstimate
 from length_estimation.quantiles import LEVELS
-
-Floats = npt.NDArray[np.float64]
 
 WINDOW: Final = 512
 """Responses remembered of each model."""
@@ -38,6 +36,7 @@ class ResidualWindow:
     def __init__(self, levels: Sequence[float]) -> None:
         self._levels = np.array(levels)
         self._residuals: Floats = np.empty((WINDOW, len(levels)))
+        self._cut: Flags = np.zeros(WINDOW, dtype=np.bool_)
         self._count = 0
         self._shifts: Floats = np.zeros(len(levels))
 
@@ -51,14 +50,19 @@ class ResidualWindow:
         """To be added to the logarithms of the quantiles, shape (levels,)."""
         return self._shifts
 
-    def add(self, residuals: Floats) -> None:
-        """Take in one response's residuals, shape (levels,)."""
+    def add(self, residuals: Floats, cut: bool = False) -> None:
+        """Take in one response's residuals, shape (levels,); ``cut``: it would have gone on."""
         self._residuals[self._count % WINDOW] = residuals
+        self._cut[self._count % WINDOW] = cut
         self._count += 1
         if self._count <= 2 * _EVERY or self._count % _EVERY == 0:
-            known = min(self._count, WINDOW)
-            shifts = conformal_shifts(self._residuals[:known], self._levels)
-            self._shifts = shifts * known**2 / (known**2 + _CAUTION**2)
+            self._shifts = self._learned(min(self._count, WINDOW))
+
+    def _learned(self, known: int) -> Floats:
+        residuals, cut = self._residuals[:known], self._cut[:known]
+        if not cut.any():
+            return conformal_shifts(residuals, self._levels) * _trust(known)
+        return censored_shifts(residuals, cut, self._levels) * _trust(informative(residuals, cut))
 
 
 class Recalibration:
@@ -66,6 +70,11 @@ class Recalibration:
 
     def __init__(self) -> None:
         self._windows: OrderedDict[str, ResidualWindow] = OrderedDict()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Completions learned from, by model."""
+        return {model: window.count for model, window in self._windows.items()}
 
     def correct(self, said: LengthEstimate, request: EstimationRequest) -> LengthEstimate:
         """What was said, its quantiles shifted; the same if nothing is known of the model."""
@@ -91,7 +100,7 @@ class Recalibration:
         self._windows.move_to_end(model)
         if len(self._windows) > MODELS:
             self._windows.popitem(last=False)
-        window.add(math.log(completion.output_tokens) - np.log(tokens))
+        window.add(math.log(completion.output_tokens) - np.log(tokens), completion.cut)
 
     def reset(self, model: str | None = None) -> None:
         """Forget the corrections of one model, or all."""
@@ -125,24 +134,13 @@ class Recalibrated:
         self._recalibration.reset(model)
 
 
-def conformal_shifts(residuals: Floats, levels: Floats) -> Floats:
-    """Each level's quantile of its column; residuals (n, levels) -> (levels,).
-
-    At position level x (n + 1), which makes the next response fall below with that probability.
-    """
-    count = len(residuals)
-    ordered = np.sort(residuals, axis=0)
-    position = np.clip(levels * (count + 1) - 1, 0, count - 1)
-    below = position.astype(np.intp)
-    above = np.minimum(below + 1, count - 1)
-    columns = np.arange(len(levels))
-    low, high = ordered[below, columns], ordered[above, columns]
-    shifts: Floats = low + (position - below) * (high - low)
-    return shifts
-
-
 def _spread(estimate: LengthEstimate) -> tuple[tuple[float, ...], Floats]:
     """Levels and unbounded tokens; a point is the same at all levels."""
     if len(estimate.quantiles) == 1:
         return LEVELS, np.full(len(LEVELS), max(estimate.unbounded[0], 1.0))
     return tuple(level for level, _ in estimate.quantiles), np.maximum(estimate.unbounded, 1.0)
+
+
+def _trust(responses: float | Floats) -> float | Floats:
+    """How much of a shift that follows from so many responses is made."""
+    return responses**2 / (responses**2 + _CAUTION**2)

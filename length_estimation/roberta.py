@@ -90,6 +90,8 @@ class RobertaEstimator:
 
     def estimate_all(self, requests: Sequence[EstimationRequest]) -> list[LengthEstimate]:
         """In the order of the requests, all in one run of the network."""
+        if not requests:
+            return []
         ids, mask = self._encoding.padded([self._encoding.ids(request) for request in requests])
         logs = np.minimum(self._network(ids, mask)[:, 1:] + self._shifts, _LONGEST)
         return [
@@ -98,14 +100,16 @@ class RobertaEstimator:
         ]
 
 
-def load_roberta(folder: Path, threads: int = 1) -> RobertaEstimator:
+def load_roberta(folder: Path, threads: int = 1, *, torch_only: bool = False) -> RobertaEstimator:
     """A trained model's folder: its ONNX form if it was exported, else torch.
 
+    With ``torch_only`` as it was trained, exported or not.
     Raises PackError for a damaged model, ConfigError where neither runtime is installed.
     """
     card = read_card(folder, KIND)
     form = read_form(folder)
-    network = onnx_network(folder / ONNX, threads) if ONNX in card.files else torch_network(folder, threads)
+    exported = ONNX in card.files and not torch_only
+    network = onnx_network(folder / ONNX, threads) if exported else torch_network(folder, threads)
     return RobertaEstimator(
         PromptEncoding(read_tokenizer(folder / TOKENIZER), form), form, network, version_of(card)
     )

@@ -1,6 +1,6 @@
 """Trains the encoder behind ``roberta``: pinball loss for the quantiles, Huber loss for the mean.
 
-On a CPU or a GPU (bfloat16 there). Every epoch leaves a checkpoint from which a run goes on as if it
+On a CPU or a GPU (with bfloat16 there). Every epoch leaves a checkpoint from which a run goes on as if it
 had never stopped: shuffling and dropout follow from seed and epoch alone. Stops when the held-out
 loss has not fallen for ``patience`` epochs, and keeps the best epoch's weights.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,21 +21,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from block.errors import PackError
+from block.errors import ConfigError, PackError
+from length_estimation.conformal import conformal_shifts
 from length_estimation.dataset import Example
 from length_estimation.encoder import Encoder, open_encoder, save_weights
 from length_estimation.prompt_text import read_prompt
 from length_estimation.quantiles import LEVELS
-from length_estimation.recalibration import conformal_shifts
 from length_estimation.roberta import InputForm, PromptEncoding, encoder_text
 from length_estimation.split import held_out
 
 Ints = npt.NDArray[np.intp]
 
-_WEIGHTS: Final = "checkpoint.safetensors"
-_BEST: Final = "best.safetensors"
-_OPTIMIZER: Final = "optimizer.safetensors"
 _STATE: Final = "state.json"
+_ELSEWHERE: Final = ("device", "threads")
+"""Options that a run may go on with changed: they say where, not what."""
 _WARM_UP: Final = 0.06
 """Share of all steps over which the learning rate rises."""
 
@@ -52,6 +52,10 @@ class RobertaOptions:
     seed: int = 0
     device: str = "auto"
     """auto, cpu or cuda."""
+    precision: str = "auto"
+    """Of the forward pass: float32, or bfloat16, which auto takes on a GPU."""
+    layers: int | None = None
+    """Of the encoder that are kept, from its first one; None keeps all."""
     threads: int = 1
 
 
@@ -67,14 +71,24 @@ class Progress:
 
 
 class _State(msgspec.Struct):
-    """Of an interrupted run; its options must be the same."""
+    """Of an interrupted run; its options and its data must be the same."""
 
     options: dict[str, Any]
-    examples: int
+    data: str
+    """Digest of what is trained on."""
     epoch: int = 0
     """Epochs done."""
     best_loss: float = math.inf
     best_epoch: int = 0
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Weights, optimizer, best weights: new names each time, so that the last ones stay whole."""
+        return (
+            f"weights-{self.epoch}.safetensors",
+            f"optimizer-{self.epoch}.safetensors",
+            f"best-{self.best_epoch}.safetensors",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +108,27 @@ def train_roberta(
     options: RobertaOptions,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Progress], None] = lambda _: None,
+    on_share: Callable[[float], None] = lambda _: None,
 ) -> TrainedRoberta:
     """Fit; ``checkpoint`` is a folder where the run's state is kept and taken up again.
 
-    Raises ConfigError if the encoder cannot be had, PackError for a checkpoint of another run.
+    ``on_share`` hears how many epochs are done, in fractions. Raises ConfigError if the encoder or the
+    device cannot be had or the loss is lost, PackError for a checkpoint of another run.
     """
     torch.set_num_threads(options.threads)
     texts = (encoder_text(read_prompt(e.request.prompt_json), e.request.model) for e in examples)
-    encoder = open_encoder(options.encoder, texts, options.seed)
+    encoder = open_encoder(options.encoder, texts, options.seed, options.layers)
     form = InputForm(encoder.pad_id, min(options.most_tokens, encoder.most_tokens))
     run = _Run(encoder, form, examples, held_out(groups, options.seed), options)
     state = run.resumed(checkpoint)
     while state.epoch < options.epochs and state.epoch - state.best_epoch < options.patience:
-        trained = run.train_epoch(state.epoch)
+        trained = run.train_epoch(state.epoch, on_share)
         judged = run.judge()
+        if not math.isfinite(judged):
+            raise ConfigError(
+                f"the loss is {judged} after epoch {state.epoch + 1}; "
+                f"train with a lower --learning-rate than {options.learning_rate:g}"
+            )
         state.epoch += 1
         if judged < state.best_loss:
             state.best_loss, state.best_epoch = judged, state.epoch
@@ -134,11 +155,12 @@ class _Run:
         options: RobertaOptions,
     ) -> None:
         self._options = options
-        self._examples = len(examples)
         self._device = _device(options.device)
+        self._mixed = _mixed(options.precision, self._device)
         self._encoding = PromptEncoding(encoder.tokenizer, form)
         self._rows = [self._encoding.ids(example.request) for example in examples]
         self._target = np.log([example.output_tokens for example in examples])
+        self._data = _digest(self._rows, self._target)
         self._training, self._held_out = np.flatnonzero(~kept_back), np.flatnonzero(kept_back)
         self._network = encoder.regressor.to(self._device)
         self._network.centre.fill_(float(self._target[self._training].mean()))
@@ -146,7 +168,7 @@ class _Run:
         self._optimizer: Any = torch.optim.AdamW(self._network.parameters(), lr=options.learning_rate)
         self.best: dict[str, Any] = {}
 
-    def train_epoch(self, epoch: int) -> float:
+    def train_epoch(self, epoch: int, on_share: Callable[[float], None]) -> float:
         """One pass over the training part; mean loss."""
         torch.manual_seed(self._options.seed * 100_003 + epoch)
         self._network.train()
@@ -160,6 +182,7 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
             self._optimizer.step()
             total += float(loss.detach()) * len(rows)
+            on_share(epoch + (number + 1) / len(batches))
         return total / len(self._training)
 
     def judge(self) -> float:
@@ -182,30 +205,37 @@ class _Run:
 
     def resumed(self, folder: Path | None) -> _State:
         """The state to go on from; a new one if there is no checkpoint."""
-        fresh = _State(asdict(self._options), self._examples)
+        options = {name: value for name, value in asdict(self._options).items() if name not in _ELSEWHERE}
+        fresh = _State(options, self._data)
         if folder is None or not (folder / _STATE).is_file():
             return fresh
         try:
             state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
-            if (state.options, state.examples) != (fresh.options, fresh.examples):
+            if (state.options, state.data) != (fresh.options, fresh.data):
                 raise PackError(f"{folder}: a checkpoint of other options or data; remove it or name another")
-            self._network.load_state_dict(load_file(folder / _WEIGHTS))
-            self.best = load_file(folder / _BEST)
-            _restore(self._optimizer, load_file(folder / _OPTIMIZER))
+            weights, optimizer, best = (load_file(folder / name) for name in state.files)
+            self._network.load_state_dict(weights)
+            self.best = best
+            _restore(self._optimizer, optimizer)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise PackError(f"{folder}: damaged checkpoint ({error}); remove it") from error
         return state
 
     def keep(self, folder: Path | None, state: _State) -> None:
-        """Write a checkpoint; the state comes last, so that a half-written one is not taken up."""
+        """Write a checkpoint beside the last one, which is given up when this one is whole."""
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _STATE).unlink(missing_ok=True)
-        save_weights(self._network.state_dict(), folder / _WEIGHTS)
-        save_weights(self.best, folder / _BEST)
-        save_weights(_flattened(self._optimizer), folder / _OPTIMIZER)
-        (folder / _STATE).write_bytes(msgspec.json.encode(state))
+        weights, optimizer, best = state.files
+        save_weights(self._network.state_dict(), folder / weights)
+        save_weights(_flattened(self._optimizer), folder / optimizer)
+        if state.best_epoch == state.epoch:
+            save_weights(self.best, folder / best)
+        (folder / "new.json").write_bytes(msgspec.json.encode(state))
+        (folder / "new.json").replace(folder / _STATE)
+        for old in folder.glob("*.safetensors"):
+            if old.name not in state.files:
+                old.unlink()
 
     def _loss(self, rows: Ints) -> Any:
         """Pinball plus half of Huber, both in spreads of the target."""
@@ -219,7 +249,7 @@ class _Run:
     def _outputs(self, rows: Ints) -> Any:
         ids, mask = self._encoding.padded([self._rows[row] for row in rows])
         moved = (torch.from_numpy(array).to(self._device) for array in (ids, mask))
-        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._device == "cuda"):
+        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._mixed):
             return self._network(*moved)
 
     def _batches(self, rows: Ints, random: np.random.Generator | None) -> Iterator[Ints]:
@@ -240,9 +270,27 @@ class _Run:
 
 
 def _device(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device = {name!r}: must be auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda': torch sees no GPU here; train with --device cpu")
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _mixed(precision: str, device: str) -> bool:
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"precision = {precision!r}: must be auto, float32 or bfloat16")
+    return precision == "bfloat16" or (precision == "auto" and device == "cuda")
+
+
+def _digest(rows: Sequence[Sequence[int]], target: npt.NDArray[np.float64]) -> str:
+    """Of token ids and lengths."""
+    digest = sha256(target.tobytes())
+    for row in rows:
+        digest.update(np.array([len(row), *row], dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _flattened(optimizer: Any) -> dict[str, Any]:

@@ -19,7 +19,16 @@ import numpy as np
 from rich.progress import Progress
 
 from block.errors import InstanceError, PackError
-from length_estimation.dataset import Exchange, Prompts, data_file, exchanges_of, read_rows
+from length_estimation.dataset import (
+    UNLIMITED,
+    Exchange,
+    Prompts,
+    data_file,
+    exchanges_of,
+    identity_of,
+    read_rows,
+    refuse_overwriting,
+)
 from length_estimation.token_counter import TokenCounter, make_token_counter
 
 _PATIENCE_S: Final = 600.0
@@ -59,11 +68,13 @@ def sample(
 
     Raises PackError for unreadable data, InstanceError for an endpoint that is down.
     """
+    refuse_overwriting(data, out)
     counter = make_token_counter(tokenizer)
     asked = _questions(data, counter, endpoint.model if endpoint else "")
     if count is not None and count < len(asked):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(asked))[:count])
         asked = [asked[i] for i in chosen]
+    _mend(out)
     known = _known(out)
     left = [question for question in asked if question.key not in known]
     task = progress.add_task("sample", total=len(left))
@@ -71,7 +82,7 @@ def sample(
         writing = _Writing(file, progress, task)
         if endpoint is None:
             for question in left:
-                writing.put(_recorded(question, counter))
+                writing.put(_recorded(question))
         else:
             asyncio.run(_ask_all(endpoint, left, writing))
     return {"written": writing.written, "known": len(asked) - len(left), "failed": writing.failed}
@@ -106,7 +117,7 @@ def _questions(data: Sequence[Path], counter: TokenCounter, model: str) -> list[
     for path in data:
         prompts: Prompts = {}
         for place, row in read_rows(data_file(path)):
-            conversation = f"{path.resolve().name}/{row.get('id', place.rpartition(':')[2])}"
+            conversation = f"{path.resolve().name}/{identity_of(row) or place.rpartition(':')[2]}"
             try:
                 exchanges = list(exchanges_of(row, counter, prompts))
             except (TypeError, ValueError, AttributeError) as error:
@@ -116,6 +127,22 @@ def _questions(data: Sequence[Path], counter: TokenCounter, model: str) -> list[
                 key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
                 found.setdefault(key, _Question(key, conversation, exchange))
     return list(found.values())
+
+
+def _mend(out: Path) -> None:
+    """End the last line of what an earlier run has written; drop it if that run was stopped within it."""
+    if not out.is_file():
+        return
+    written = out.read_bytes()
+    whole, _, last = written.rpartition(b"\n")
+    if not last.strip():
+        return
+    try:
+        msgspec.json.decode(last)
+    except ValueError:
+        out.write_bytes(whole + b"\n" if whole else b"")
+    else:
+        out.write_bytes(written + b"\n")
 
 
 def _known(out: Path) -> set[str]:
@@ -135,11 +162,18 @@ def _row(question: _Question, model: str, output_tokens: int) -> dict[str, Any]:
     }
 
 
-def _recorded(question: _Question, counter: TokenCounter) -> dict[str, Any] | None:
-    response = question.exchange.response
-    if response is None:
+def _recorded(question: _Question) -> dict[str, Any] | None:
+    exchange = question.exchange
+    if exchange.output_tokens is None:
         return None
-    return _row(question, question.exchange.request.model, max(1, counter.text(response)))
+    row = _row(question, exchange.request.model, max(1, exchange.output_tokens))
+    if exchange.request.max_tokens < UNLIMITED:
+        row |= {"max_tokens": exchange.request.max_tokens}
+    if exchange.cut:
+        row |= {"finish_reason": "length"}
+    if exchange.request.temperature is not None:
+        row |= {"temperature": exchange.request.temperature}
+    return row
 
 
 async def _ask_all(endpoint: Endpoint, questions: list[_Question], writing: _Writing) -> None:

@@ -58,6 +58,7 @@ def train_and_save_roberta(
     out: Path,
     options: RobertaOptions,
     on_epoch: Callable[[Progress], None],
+    on_share: Callable[[float], None] = lambda _: None,
 ) -> Card:
     """A ``roberta`` model in the folder ``out``; goes on from the checkpoint there, if there is one."""
     from length_estimation.encoder import save_regressor
@@ -66,7 +67,7 @@ def train_and_save_roberta(
 
     prepare(out)
     groups = groups_of([example.keys for example in examples])
-    trained = train_roberta(examples, groups, options, out / CHECKPOINT, on_epoch)
+    trained = train_roberta(examples, groups, options, out / CHECKPOINT, on_epoch, on_share)
     files = [*save_regressor(trained.encoder.regressor, out), INPUT, "tokenizer.json"]
     (out / INPUT).write_bytes(msgspec.json.encode(trained.form))
     trained.encoder.tokenizer.save(str(out / "tokenizer.json"))

@@ -105,9 +105,12 @@ class LengthEndpoint:
         )
 
 
-def create_app(model: Path, batch: int = 32, tokenizer: Path | None = None) -> FastAPI:
-    """The service. Raises PackError for a damaged model, ConfigError for a bad tokenizer."""
-    batcher = batcher_of(load_trained(model), batch)
+def create_app(model: Path, batch: int = 32, tokenizer: Path | None = None, threads: int = 1) -> FastAPI:
+    """The service; ``threads`` compute a batch.
+
+    Raises PackError for a damaged model, ConfigError for a bad tokenizer.
+    """
+    batcher = batcher_of(load_trained(model, threads), batch)
     endpoint = LengthEndpoint(peek_card(model), batcher, make_token_counter(tokenizer))
 
     @asynccontextmanager

@@ -2,37 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from block.errors import PackError
-from length_estimation.dataset import UNLIMITED, Prompts, data_file, exchanges_of, read_rows
+from length_estimation.batcher import BatchEstimator, OneByOne
+from length_estimation.dataset import (
+    UNLIMITED,
+    Prompts,
+    data_file,
+    exchanges_of,
+    read_rows,
+    refuse_overwriting,
+)
 from length_estimation.estimator import EstimationRequest, LengthEstimate
 from length_estimation.factory import load_trained
 from length_estimation.token_counter import make_token_counter
 
+_ROWS: Final = 32
+"""Rows that are read, and requests that are estimated, together."""
 
-def tag(model: Path, data: Sequence[Path], out: Path, max_tokens: int) -> int:
-    """Write the tagged rows; returns how many. Raises PackError that names model, row or file."""
+
+def tag(
+    model: Path,
+    data: Sequence[Path],
+    out: Path,
+    max_tokens: int,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write the tagged rows; returns how many, as ``on_rows`` hears meanwhile.
+
+    Raises PackError that names model, row or file.
+    """
+    refuse_overwriting(data, out)
     estimator = load_trained(model)
-    counter = make_token_counter(None)
+    batches = estimator if isinstance(estimator, BatchEstimator) else OneByOne(estimator)
+    questions = _questions(data, max_tokens)
     rows = 0
     with out.open("wb") as file:
-        for path in data:
-            prompts: Prompts = {}
-            for place, row in read_rows(data_file(path)):
-                try:
-                    asked = [exchange.request for exchange in exchanges_of(row, counter, prompts)]
-                except (TypeError, ValueError, AttributeError) as error:
-                    raise PackError(f"{place}: not a row with a prompt ({error})") from error
-                said = [estimator.estimate(_limited(request, max_tokens)) for request in asked]
+        while some := list(islice(questions, _ROWS)):
+            said = _estimates(batches, [request for _, asked in some for request in asked])
+            for row, asked in some:
                 listed = isinstance(row.get("conversations", row.get("messages")), list)
-                file.write(msgspec.json.encode(row | _fields(said, listed)) + b"\n")
-                rows += 1
+                fields = _fields(list(islice(said, len(asked))), listed)
+                file.write(msgspec.json.encode(row | fields) + b"\n")
+            rows += len(some)
+            on_rows(rows)
     return rows
+
+
+def _questions(
+    data: Sequence[Path], max_tokens: int
+) -> Iterator[tuple[dict[str, Any], list[EstimationRequest]]]:
+    """Each row with the requests in it."""
+    counter = make_token_counter(None)
+    for path in data:
+        prompts: Prompts = {}
+        for place, row in read_rows(data_file(path)):
+            try:
+                asked = [exchange.request for exchange in exchanges_of(row, counter, prompts)]
+            except (TypeError, ValueError, AttributeError) as error:
+                raise PackError(f"{place}: not a row with a prompt ({error})") from error
+            yield row, [_limited(request, max_tokens) for request in asked]
+
+
+def _estimates(batches: BatchEstimator, requests: list[EstimationRequest]) -> Iterator[LengthEstimate]:
+    for start in range(0, len(requests), _ROWS):
+        yield from batches.estimate_all(requests[start : start + _ROWS])
 
 
 def _limited(request: EstimationRequest, max_tokens: int) -> EstimationRequest:

@@ -49,15 +49,17 @@ class TrainCommand:
         task = progress.add_task("roberta", total=options["epochs"])
 
         def show(done: roberta_training.Progress) -> None:
-            progress.update(task, completed=done.epoch)
             progress.console.print(
                 f"epoch {done.epoch}: loss {done.train_loss:.4f}, held out {done.held_out_loss:.4f} "
                 f"(best {done.best_loss:.4f})",
                 highlight=False,
             )
 
+        def move(epochs: float) -> None:
+            progress.update(task, completed=round(epochs, 2))
+
         chosen = RobertaOptions(seed=self.seed, **options)
-        return _line(train_and_save_roberta(examples, self._provenance(), self.out, chosen, show))
+        return _line(train_and_save_roberta(examples, self._provenance(), self.out, chosen, show, move))
 
     def _examples(self) -> list[Example]:
         counter = make_token_counter(self.tokenizer)

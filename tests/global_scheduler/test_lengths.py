@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from openai_answers import TOKENS
+from scheduler_world import Scheduler
 
 from block.errors import BlockError
 from global_scheduler.app import create_app
@@ -82,3 +83,86 @@ async def test_a_policy_without_need_of_lengths_waits_for_none(world):
         answer = await fleet.chat(stream=True)
     assert answer.status_code == 200
     assert float(answer.headers["x-block-decision-ms"]) < 1000
+
+
+async def admin(fleet, method, path="", **fields):
+    return await fleet.http.request(method, f"{fleet.url}/admin/lengths{path}", **fields)
+
+
+async def test_what_was_learned_is_shown_and_forgotten(world, model):
+    fleet = await world(
+        instances=1, predictors=True, policy="block", estimator="features", lengths={"model": str(model)}
+    )
+    for _ in range(30):
+        await fleet.chat()
+    shown = (await admin(fleet, "GET")).json()
+    (served,) = shown["corrections"]
+    assert (shown["estimator"], shown["corrections"][served]) == ("features", 30)
+    assert {name: shown["tally"][name] for name in ("asked", "cached", "learned")} == {
+        "asked": 1,
+        "cached": 29,
+        "learned": 30,
+    }
+    assert await fleet.metric('block_length_estimates_total{outcome="cached"}') == 29
+    other = await admin(fleet, "POST", "/reset", json={"model": "another"})
+    assert other.json()["corrections"] == shown["corrections"]
+    await fleet.chat()
+    assert (await admin(fleet, "POST", "/reset", json={"model": served})).json()["corrections"] == {}
+    await fleet.chat()
+    first, *_, learned, fresh = (question.candidate for question in fleet.predictors["a"].questions)
+    assert abs(learned.output_tokens - TOKENS) < abs(first.output_tokens - TOKENS)
+    assert fresh.output_quantiles == first.output_quantiles
+    assert (await admin(fleet, "POST", "/reset")).json()["corrections"] == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("PUT", "", None, 405),
+        ("GET", "/reset", None, 405),
+        ("POST", "/reset", {"name": "m"}, 400),
+        ("POST", "/reset", [], 400),
+    ],
+)
+async def test_what_makes_no_sense_of_lengths_is_refused(world, method, path, body, status):
+    fleet = await world(instances=1)
+    answer = await admin(fleet, method, path, json=body)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+
+
+async def test_one_of_several_workers_does_not_forget_alone(world):
+    fleet = await world(instances=1)
+    await fleet.scheduler.stop()
+    fleet.scheduler = Scheduler(fleet.configure({}), worker=1)
+    await fleet.scheduler.start()
+    answer = await admin(fleet, "POST", "/reset")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "several_workers")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'"x"',
+        b'""',
+        b"null",
+        b'"%b"' % (b"tea " * 250_000),
+        "写一首诗 🙂".encode().join((b'"', b'"')),
+        b'[{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": "data:%b"}}]'
+        % (b"A" * 1_000_000),
+        b'[{"type": "input_audio", "input_audio": {}}, 5, null]',
+    ],
+    ids=["byte", "empty", "null", "1 MB", "any language", "image", "odd parts"],
+)
+@pytest.mark.parametrize("estimator", ["features", "history"])
+async def test_any_prompt_is_estimated_and_served(world, model, estimator, content):
+    fleet = await world(
+        instances=1, predictors=True, policy="block", estimator=estimator, lengths={"model": str(model)}
+    )
+    body = b'{"model": "llama", "max_tokens": 50, "messages": [{"role": "user", "content": %b}]}' % content
+    answer = await fleet.http.post(f"{fleet.url}/v1/chat/completions", content=body)
+    assert answer.status_code == 200
+    (question,) = fleet.predictors["a"].questions
+    tokens = [value for _, value in question.candidate.output_quantiles]
+    assert len(tokens) == len(LEVELS)
+    assert 1 <= tokens[0] <= tokens[-1] <= 50

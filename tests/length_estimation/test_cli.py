@@ -12,6 +12,11 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from length_estimation.cli import app
+from length_estimation.dataset import read_examples
+from length_estimation.split import groups_of
+from length_estimation.token_counter import make_token_counter
+
+COUNTER = make_token_counter(None)
 
 
 def run(*arguments):
@@ -59,6 +64,25 @@ def test_tag_adds_predictions_and_leaves_the_rest(features_folder, tmp_path):
     assert len(tagged[1]["predicted_tokens"]) == 1
 
 
+def test_tag_estimates_in_order_whatever_the_number_of_turns(features_folder, tmp_path):
+    prompts = [f"{'Name' if i % 2 else 'Write a long essay about'} tea, item {i}." for i in range(100)]
+    turns = [{"role": role, "content": text} for text in prompts for role in ("user", "assistant")]
+    rows = [*({"prompt": prompt} for prompt in prompts), {"messages": turns}, {"messages": []}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ("--model", features_folder, "--data", tmp_path / "in.jsonl")
+    done = run("tag", *arguments, "--out", tmp_path / "out.jsonl")
+    assert json.loads(done.stdout.splitlines()[-1])["rows"] == 102
+    tagged = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    short, long = tagged[1:100:2], tagged[0:100:2]
+    assert max(row["predicted_tokens"] for row in short) < min(row["predicted_tokens"] for row in long)
+    assert [len(row["predicted_tokens"]) for row in tagged[100:]] == [100, 0]
+    before = (tmp_path / "in.jsonl").read_bytes()
+    for command in (("tag", *arguments), ("sample", *arguments[2:])):
+        refused = run(*command, "--out", tmp_path / "in.jsonl")
+        assert "is read as well" in str(refused.exception)
+    assert (tmp_path / "in.jsonl").read_bytes() == before
+
+
 def test_sample_converts_recorded_conversations(tmp_path):
     turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a" * 40}] * 2
     (tmp_path / "sharegpt.json").write_text(json.dumps([{"id": "c", "conversations": turns}]))
@@ -69,6 +93,36 @@ def test_sample_converts_recorded_conversations(tmp_path):
     assert [row["output_tokens"] for row in rows] == [10, 10]
     assert [len(row["messages"]) for row in rows] == [1, 3]
     assert {row["id"] for row in rows} == {"sharegpt.json/c"}
+
+
+def test_sample_goes_on_after_a_line_that_was_not_written_whole(tmp_path):
+    rows = [{"id": i, "prompt": f"p{i}", "response": "a" * 40} for i in range(3)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ("sample", "--data", tmp_path / "in.jsonl", "--out", tmp_path / "data.jsonl")
+    run(*arguments)
+    whole = (tmp_path / "data.jsonl").read_bytes()
+    (tmp_path / "data.jsonl").write_bytes(whole[:-20])
+    assert json.loads(run(*arguments).stdout) == {"written": 1, "known": 2, "failed": 0}
+    assert (tmp_path / "data.jsonl").read_bytes() == whole
+    (tmp_path / "data.jsonl").write_bytes(whole.rstrip())
+    assert json.loads(run(*arguments).stdout) == {"written": 0, "known": 3, "failed": 0}
+    assert (tmp_path / "data.jsonl").read_bytes() == whole
+
+
+def test_sample_keeps_lengths_that_were_recorded_without_the_answer(tmp_path):
+    rows = [
+        {"id": None, "prompt": "p", "output_tokens": 7, "max_tokens": 7, "finish_reason": "length"},
+        {"id": None, "prompt": "q", "completion_tokens": 9, "temperature": 0.5},
+        {"prompt": "r"},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = run("sample", "--data", tmp_path / "in.jsonl", "--out", tmp_path / "data.jsonl")
+    assert json.loads(made.stdout) == {"written": 2, "known": 0, "failed": 1}
+    before, after = (read_examples(tmp_path / name, COUNTER) for name in ("in.jsonl", "data.jsonl"))
+    assert [(e.request, e.output_tokens, e.cut) for e in after] == [
+        (e.request, e.output_tokens, e.cut) for e in before
+    ]
+    assert groups_of([example.keys for example in after]).tolist() == [0, 1]
 
 
 @pytest.fixture

@@ -66,6 +66,49 @@ def test_duplicate_prompts_and_turns_of_a_conversation_share_a_group(tmp_path):
     assert groups[4] not in groups[:4]
 
 
+def turns(*texts):
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def groups(examples):
+    return groups_of([example.keys for example in examples]).tolist()
+
+
+def test_turns_of_a_conversation_without_an_id_share_a_group(tmp_path):
+    rows = [{"messages": turns(f"question {i}", "a", "and then?", "b")} for i in range(3)]
+    assert groups(read(tmp_path, *rows)) == [0, 0, 1, 1, 2, 2]
+    logged = [
+        {"messages": turns("question 0"), "output_tokens": 4},
+        {"messages": turns("question 1"), "output_tokens": 4},
+        {"messages": turns("question 0", "a", "and then?"), "output_tokens": 4},
+    ]
+    assert groups(read(tmp_path, *logged)) == [0, 1, 0]
+    greeted = [{"role": "assistant", "content": "Hello!"}, {"role": "assistant", "content": "Well?"}]
+    assert groups(read(tmp_path, {"messages": greeted + turns("question", "a")})) == [0, 0]
+
+
+def test_the_same_prompt_in_another_form_shares_a_group(tmp_path):
+    parts = [{"type": "text", "text": "caf\u00e9  au lait"}]
+    examples = read(
+        tmp_path,
+        {"prompt": "Cafe\u0301 au\nlait", "response": "x"},
+        {"messages": turns("caf\u00e9 AU lait"), "response": "x"},
+        {"messages": [{"role": "user", "content": parts}], "response": "x"},
+        {"prompt": "tea", "response": "x"},
+    )
+    assert groups(examples) == [0, 0, 0, 1]
+
+
+def test_rows_without_an_id_are_strangers(tmp_path):
+    rows = [{"id": None, "prompt": f"p{i}", "response": "x"} for i in range(3)]
+    assert groups(read(tmp_path, *rows)) == [0, 1, 2]
+    rows = [{"id": None, "conversation_id": i % 2, "prompt": f"p{i}", "response": "x"} for i in range(3)]
+    assert groups(read(tmp_path, *rows)) == [0, 1, 0]
+    with pytest.raises(PackError, match=r"data\.jsonl:2: .*no prompt"):
+        read(tmp_path, {"prompt": "p", "response": "x"}, {"response": "y"})
+
+
 def test_all_the_formats_are_read(tmp_path):
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a" * 40}]
     recorded = {"messages": chat[:1], "output_tokens": 7, "finish_reason": "length", "max_tokens": 7}
@@ -91,6 +134,9 @@ def test_all_the_formats_are_read(tmp_path):
         ("[1]", "must be an object"),
         ('{"prompt": "a"}', "no prompt with a response"),
         ('{"prompt": "a", "response": "b", "max_tokens": "many"}', r"data\.jsonl:1"),
+        ('{"prompt": "a", "output_tokens": 1e300}', r"data\.jsonl:1: .*output tokens"),
+        ('{"prompt": "a", "output_tokens": -3}', r"data\.jsonl:1: .*-3 output tokens"),
+        ('{"prompt": "a", "response": "b"}\n{', r"data\.jsonl:2: not JSON"),
     ],
 )
 def test_bad_data_says_where_and_what(tmp_path, text, complaint):

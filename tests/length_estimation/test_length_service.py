@@ -145,11 +145,12 @@ async def test_who_asks_during_a_batch_is_in_the_next_one():
     await batcher.close()
 
 
-async def test_a_failing_estimator_fails_its_batch_only():
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, IndexError, PredictorError])
+async def test_a_failing_estimator_fails_its_batch_only(error):
     class Moody(OneByOne):
         def estimate_all(self, requests):
             if any(request.max_tokens == 1 for request in requests):
-                raise ValueError("no")
+                raise error("no")
             return super().estimate_all(requests)
 
     batcher = Batcher(Moody(ConstantEstimator(5)), most=1)

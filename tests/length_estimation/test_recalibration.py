@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from length_estimation.conformal import censored_shifts, conformal_shifts
 from length_estimation.estimator import Completion, ConstantEstimator, EstimationRequest, LengthEstimate
 from length_estimation.history import HistoryEstimator
 from length_estimation.quantiles import LEVELS
-from length_estimation.recalibration import MODELS, Recalibrated, conformal_shifts
+from length_estimation.recalibration import MODELS, Recalibrated
 
 
 class Overconfident:
@@ -97,3 +98,52 @@ def test_completions_without_tokens_say_nothing():
 def test_shifts_are_conformal():
     residuals = np.repeat(np.arange(1.0, 20.0)[:, None], 2, axis=1)
     assert conformal_shifts(residuals, np.array([0.5, 0.9])).tolist() == [10.0, 18.0]
+
+
+def test_shifts_count_cut_responses_as_bounds():
+    """Half of the responses are cut at random places: the quantiles of all of them are still found."""
+    draw = np.random.default_rng(0)
+    levels = np.array([0.25, 0.5, 0.75])
+    whole = draw.normal(size=(4000, 1)).repeat(3, axis=1)
+    bounds = draw.normal(0.3, 1.0, size=(4000, 1))
+    cut = (bounds < whole)[:, 0]
+    assert 0.3 < cut.mean() < 0.6
+    seen = np.minimum(whole, bounds)
+    assert censored_shifts(seen, cut, levels) == pytest.approx([-0.674, 0, 0.674], abs=0.06)
+    assert conformal_shifts(seen, levels)[1] < -0.3
+
+
+def test_without_cut_responses_both_shifts_are_the_same():
+    residuals = np.random.default_rng(0).normal(size=(50, 3))
+    levels = np.array([0.1, 0.5, 0.95])
+    none = np.zeros(50, dtype=bool)
+    assert censored_shifts(residuals, none, levels) == pytest.approx(conformal_shifts(residuals, levels))
+
+
+def run_with_limit(estimator, count, limit, truth):
+    """Every second request allows ``limit`` tokens only, and is cut there if it would go on."""
+    draw = np.random.default_rng(5)
+    for number in range(count):
+        request = ask(1000, max_tokens=limit if number % 2 else 10**6)
+        length = max(1, round(truth * draw.lognormal(0, 0.5)))
+        estimate = estimator.estimate(request)
+        cut = length >= request.max_tokens
+        estimator.learn(Completion(request, estimate, min(length, request.max_tokens), cut))
+
+
+def test_limits_do_not_pass_for_lengths():
+    recalibrated = Recalibrated(Overconfident())
+    run_with_limit(recalibrated, 2000, limit=20, truth=1000)
+    quantiles = dict(recalibrated.estimate(ask(1000)).quantiles)
+    assert quantiles[0.5] == pytest.approx(1000, rel=0.1)
+    assert quantiles[0.1] == pytest.approx(1000 * np.exp(-1.28 * 0.5), rel=0.15)
+
+
+def test_requests_that_are_all_cut_lower_nothing_and_raise_what_they_contradict():
+    low, high = Recalibrated(Overconfident()), Recalibrated(Overconfident())
+    raw = low.estimate(ask(1000)).median_tokens
+    for _ in range(100):
+        low.learn(Completion(ask(1000, max_tokens=16), low.estimate(ask(1000)), 16, cut=True))
+        high.learn(Completion(ask(1000, max_tokens=4000), high.estimate(ask(1000)), 4000, cut=True))
+    assert low.estimate(ask(1000)).median_tokens == pytest.approx(raw)
+    assert high.estimate(ask(1000)).median_tokens == pytest.approx(4000, rel=0.05)

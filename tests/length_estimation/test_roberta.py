@@ -14,6 +14,7 @@ import pytest
 from block.errors import ConfigError, PackError
 from length_estimation.dataset import read_examples
 from length_estimation.estimator import EstimationRequest
+from length_estimation.export import export
 from length_estimation.factory import load_trained
 from length_estimation.model_folder import read_card
 from length_estimation.quantiles import LEVELS
@@ -88,6 +89,29 @@ def test_onnx_says_the_same_in_any_batch(roberta_folder, tmp_path):
     assert timed["16 words"]["p50_ms"] > 0
 
 
+def test_an_export_says_what_it_costs(roberta_folder, data_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(roberta_folder, folder)
+    exported = run_cli("export", "--model", folder, "--int8", "--most-tokens", 9, "--data", data_folder)
+    card = read_card(folder, "roberta")
+    assert (card.settings["export"], card.settings["most_tokens"]) == ({"int8": True, "most_tokens": 9}, 64)
+    assert card.metrics["export"]["exported"] == exported["exported"]
+    assert exported["rows"] == card.metrics["rows"]
+    assert exported["trained"]["pinball"] == pytest.approx(card.metrics["pinball"], rel=1e-3)
+    assert exported["exported"]["pinball"] > 0
+    assert 1e-4 < exported["worst_log_tokens"] < 0.5
+    long = ask("Write a long essay about " + "tea " * 60)
+    read = load_roberta(folder)._encoding.ids(long)
+    assert len(read) == 9
+    with pytest.raises(ConfigError, match="reads 9 at most"):
+        export(folder, most_tokens=10)
+
+
+def test_many_threads_say_the_same(roberta_folder):
+    one, two = (load_trained(roberta_folder, threads).estimate(ask("Name tea.")) for threads in (1, 2))
+    assert one.unbounded == pytest.approx(two.unbounded, rel=1e-4)
+
+
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder):
     from length_estimation.roberta_training import RobertaOptions, train_roberta
 
@@ -109,9 +133,75 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder)
     assert rest[0].held_out_loss == pytest.approx(whole[2].held_out_loss, rel=1e-5)
     with pytest.raises(PackError, match="a checkpoint of other options or data"):
         train_roberta(examples[:80], groups[:80], options, tmp_path / "run")
-    (tmp_path / "run" / "optimizer.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(PackError, match="a checkpoint of other options or data"):
+        train_roberta(examples[::-1], groups[::-1], options, tmp_path / "run")
+    (saved,) = (tmp_path / "run").glob("optimizer-*.safetensors")
+    saved.write_bytes(b"nonsense")
     with pytest.raises(PackError, match=r"damaged checkpoint .*; remove it"):
         train_roberta(examples, groups, options, tmp_path / "run")
+
+
+def test_a_run_that_was_stopped_while_it_wrote_goes_on_from_the_epoch_before(
+    tmp_path, data_folder, monkeypatch
+):
+    from length_estimation import roberta_training
+    from length_estimation.roberta_training import RobertaOptions, train_roberta
+
+    examples = read_examples(data_folder, make_token_counter(None))[:60]
+    groups = groups_of([example.keys for example in examples])
+    options = RobertaOptions("tiny", epochs=3, learning_rate=1e-3, most_tokens=16, patience=9)
+
+    def breaking(state, path):
+        path.write_bytes(b"half")
+        if path.name.startswith("optimizer-2"):
+            raise KeyboardInterrupt
+        save(state, path)
+
+    save = roberta_training.save_weights
+    monkeypatch.setattr(roberta_training, "save_weights", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        train_roberta(examples, groups, options, tmp_path / "run")
+    monkeypatch.undo()
+    epochs = []
+    train_roberta(examples, groups, options, tmp_path / "run", lambda done: epochs.append(done.epoch))
+    assert epochs == [2, 3]
+    assert len(list((tmp_path / "run").iterdir())) <= 4
+
+
+def few(data_folder):
+    examples = read_examples(data_folder, make_token_counter(None))[:60]
+    return examples, groups_of([example.keys for example in examples])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"device": "tpu"}, "must be auto, cpu or cuda"),
+        ({"precision": "int4"}, "must be auto, float32 or bfloat16"),
+        ({"learning_rate": 1e30}, "lower --learning-rate"),
+    ],
+)
+def test_what_cannot_be_trained_says_so(data_folder, options, complaint):
+    from length_estimation.roberta_training import RobertaOptions, train_roberta
+
+    with pytest.raises(ConfigError, match=complaint):
+        train_roberta(*few(data_folder), RobertaOptions("tiny", epochs=2, most_tokens=16, **options))
+
+
+def test_mixed_precision_and_fewer_layers_learn_as_well(data_folder):
+    from length_estimation.roberta_training import RobertaOptions, train_roberta
+
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        done = []
+        options = RobertaOptions(
+            "tiny", epochs=3, learning_rate=3e-3, most_tokens=16, layers=1, precision=precision
+        )
+        trained = train_roberta(*few(data_folder), options, None, done.append)
+        assert trained.encoder.regressor.encoder.config.num_hidden_layers == 1
+        losses[precision] = [progress.held_out_loss for progress in done]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
 
 
 def test_an_encoder_can_be_a_local_folder_and_must_be_there(tmp_path, roberta_folder):
@@ -129,6 +219,9 @@ def test_an_encoder_can_be_a_local_folder_and_must_be_there(tmp_path, roberta_fo
     after = opened.regressor.encoder.state_dict()
     assert all(bool((after[name] == tensor).all()) for name, tensor in before.items())
     assert (opened.pad_id, opened.most_tokens) == (1, 512)
+    shorter = open_encoder(str(tmp_path), [], seed=0, layers=1).regressor.encoder.state_dict()
+    assert set(shorter) == {name for name in before if "layer.1." not in name}
+    assert all(bool((before[name] == tensor).all()) for name, tensor in shorter.items())
     with pytest.raises(ConfigError, match=r"cannot be had .* or one of tiny, small, base"):
         open_encoder(str(tmp_path / "nowhere"), [], seed=0)
 
