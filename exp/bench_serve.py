@@ -48,9 +48,12 @@ class ServeBench:
         client = LoadClient(replace(self.target, model=model), writer, self.timeout_s)
         with _progress(console, len(self.workload.requests)) as progress:
             run = uvloop.run(self._send(client, progress))
+        backend = {"chat": "openai-chat", "completions": "openai"}[self.target.endpoint]
         head = {
             "date": time.strftime("%Y%m%d-%H%M%S"),
-            "backend": {"chat": "openai-chat", "completions": "openai"}[self.target.endpoint],
+            "endpoint_type": backend,
+            "backend": backend,
+            "label": None,
             "model_id": model,
             "tokenizer_id": str(self.tokenizer or ""),
             "num_prompts": len(self.workload.requests),

@@ -45,7 +45,10 @@ class PublicSet(Settings):
         Raises DataError that tells what to do without a network, or if it is another file than expected.
         """
         path = folder / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{path.parent}: cannot be written ({error}); name another folder") from error
         partial = path.with_name(f"{path.name}.partial")
         try:
             digest = _download(self.url, partial, on_bytes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,14 +31,28 @@ def results(
 ) -> None:
     """Write a page with the tables and figures of runs, their dates, machines and versions.
 
-    Runs nothing: cells that a folder lacks are counted. The last line is JSON: page, runs, missing.
+    Runs nothing: cells that a folder lacks are counted. The last line is JSON: page, runs, missing; out,
+    figures (how many files) and capacity_qps by policy of the first run, and capacity_qps_by_run.
     """
     runs = [_run(path) for path in folders]
     page.parent.mkdir(parents=True, exist_ok=True)
     command = "block-exp results" + (" --keep FOLDER..." if keep else f" {' '.join(map(str, folders))}")
     write_page(runs, page, command, keep=keep)
-    missing = sum(run.report.missing for run in runs)
-    print(json.dumps({"page": str(page), "runs": len(runs), "missing": missing}), flush=True)
+    print(f"results: {page}; figures: {page.parent / page.stem}")
+    print(json.dumps(_told(runs, page)), flush=True)
+
+
+def _told(runs: Sequence[Run], page: Path) -> dict[str, Any]:
+    each = {run.name: run.report.json(run.folder.path) for run in runs}
+    return {
+        "page": str(page),
+        "runs": len(runs),
+        "missing": sum(one["missing"] for one in each.values()),
+        "out": str(page.parent),
+        "figures": sum(one["figures"] for one in each.values()),
+        "capacity_qps": next(iter(each.values()))["capacity_qps"],
+        "capacity_qps_by_run": {name: one["capacity_qps_by_setting"] for name, one in each.items()},
+    }
 
 
 def _run(path: Path) -> Run:

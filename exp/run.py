@@ -47,7 +47,9 @@ def run(
     experiment = ExperimentSpec.load(spec)
     experiment = (experiment.quickened() if quick else experiment).sized(requests, seeds)
     folder, console = RunFolder(out), Console(stderr=True)
-    if not plot_only:
+    if plot_only:
+        folder.require()
+    else:
         folder.open(experiment, backend)
         beside = (workers or os.cpu_count() or 1) if kind.parallel else 1
         around = Surroundings(data, url, out / "servers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from dataclasses import replace
@@ -32,10 +33,11 @@ from exp.cluster.estimates import EstimateSpec, estimate_lengths
 from exp.cluster.load import ClusterLoad, known_load
 from exp.cluster.result import ClusterResult
 from exp.cluster.simulation import simulate_cluster
-from exp.cluster.spec import ClusterSpec, Delays, SimulatedInstance
+from exp.cluster.spec import ClusterSpec, Delays, Failure, SimulatedInstance
 from exp.workload import Workload, WorkloadSpec, load_workload
 
 _SPARE_TOKENS = 96
+_FAILURE = re.compile(r"(\d+)@(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -65,6 +67,10 @@ def cluster(
         str, typer.Option(help="What routers go by: oracle, constant, guess, distribution or history.")
     ] = "oracle",
     sigma: Annotated[float, typer.Option(min=0.0, help="Error of guess and distribution, of the log.")] = 0.5,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(help="An instance that dies, as INDEX@SECONDS or INDEX@SECONDS-BACK; repeat it."),
+    ] = None,
     hindsight: Annotated[bool, typer.Option(help="Also rank choices by what-ifs that know all.")] = False,
     blocks: Annotated[int, typer.Option(min=2, help="KV blocks of each engine.")] = 1052,
     batch: Annotated[int, typer.Option(min=1, help="max_num_seqs")] = 48,
@@ -103,6 +109,7 @@ def cluster(
         reservations=reservations,
         expect_arrivals=expect_arrivals,
         delays=Delays(feed_s=feed_ms / 1e3, decision_s=decision_ms / 1e3, dispatch_s=dispatch_ms / 1e3),
+        failures=tuple(map(_failure, fail or ())),
         hindsight=hindsight,
         seed=seed,
     )
@@ -155,6 +162,13 @@ def _instances(pool: list[str], limits: EngineLimits) -> tuple[SimulatedInstance
             )
         found += [SimulatedInstance(limits, load_latency(Path(path)))] * int(count)
     return tuple(found)
+
+
+def _failure(entry: str) -> Failure:
+    found = _FAILURE.fullmatch(entry)
+    if found is None:
+        raise ConfigError(f"--fail {entry}: must be INDEX@SECONDS or INDEX@SECONDS-BACK, as in 3@60-120")
+    return Failure(int(found[1]), float(found[2]), back_s=float(found[3] or "inf"))
 
 
 def _options(given: list[str]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from exp.experiment.capacity_curve import crossing
 Measure = Callable[[float], float]
 
 _MOST_DOUBLINGS = 20
+_MOST_HALVINGS = 11
+"""Fewer: a fleet that hardly gets anything is simulated through days, and answers as an idle one does."""
 
 
 def highest_rate(measure: Measure, slo: float, guess: float, tolerance: float) -> float:
@@ -44,7 +46,7 @@ def fewest(good: Callable[[int], bool], most: int) -> int | None:
 def _bracket(measure: Measure, slo: float, guess: float) -> tuple[tuple[float, float], tuple[float, float]]:
     point = (guess, measure(guess))
     step = 0.5 if point[1] > slo else 2.0
-    for _ in range(_MOST_DOUBLINGS):
+    for _ in range(_MOST_DOUBLINGS if step > 1.0 else _MOST_HALVINGS):
         before, point = point, (point[0] * step, measure(point[0] * step))
         if (point[1] > slo) != (before[1] > slo):
             return (before, point) if step > 1.0 else (point, before)

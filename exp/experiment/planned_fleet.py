@@ -14,6 +14,8 @@ from block.latency.roofline import RooflineLatency
 
 _CONFIG = Path(__file__).resolve().parents[2] / "config"
 _CLUSTER = _CONFIG / "cluster" / "local.yaml"
+_USUAL = {"a100": "a100-80-sxm", "h100": "h100-sxm"}
+"""What is meant where a name leaves open which kind of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,17 @@ class PlannedFleet:
     """Instances of one kind."""
 
     gpu: str
-    """A file of config/gpus."""
+    """A file of config/gpus; ``a100`` and ``h100`` are the usual ones of these."""
     model: str
     """A folder of config/models."""
     max_num_seqs: int = 48
     max_num_batched_tokens: int = 512
     max_model_len: int = 4096
+
+    @property
+    def gpu_name(self) -> str:
+        """The file's name."""
+        return _USUAL.get(self.gpu, self.gpu)
 
     def cluster(self, policy: str, scenarios: int, scratch: Path) -> ClusterConfig:
         """One instance under a policy; the step-time model it names is written into ``scratch``.
@@ -49,7 +56,7 @@ class PlannedFleet:
         blocks = blocks_that_fit(RooflineLatency.load(latency), config.engine.limits())
         if blocks * config.engine.block_size < self.max_model_len:
             raise ConfigError(
-                f"--max-model-len {self.max_model_len}: a {self.gpu} has room for {blocks} KV blocks of "
+                f"--max-model-len {self.max_model_len}: a {self.gpu_name} has room for {blocks} KV blocks of "
                 f"{config.engine.block_size} beside {self.model}; lower it"
             )
         return config.model_copy(
@@ -57,12 +64,15 @@ class PlannedFleet:
         )
 
     def _latency_file(self, scratch: Path) -> Path:
-        gpu, model = _CONFIG / "gpus" / f"{self.gpu}.yaml", _CONFIG / "models" / self.model / "config.json"
+        gpu = _CONFIG / "gpus" / f"{self.gpu_name}.yaml"
+        model = _CONFIG / "models" / self.model / "config.json"
         for option, path, folder in (("--gpu", gpu, gpu.parent), ("--model", model, model.parents[1])):
             if not path.is_file():
-                known = sorted(one.stem for one in folder.iterdir())
+                known = sorted(
+                    {*(one.stem for one in folder.iterdir()), *(_USUAL if option == "--gpu" else ())}
+                )
                 raise ConfigError(f"{option} {path}: unknown; known here: {', '.join(known)}")
-        path = scratch.resolve() / f"{self.gpu}-{self.model}.yaml"
+        path = scratch.resolve() / f"{self.gpu_name}-{self.model}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump({"kind": "roofline", "gpu": str(gpu), "model": str(model)}))
         return path

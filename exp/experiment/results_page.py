@@ -5,7 +5,6 @@ Every number comes from a run's cells, every paper's number and every explanatio
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,14 +14,14 @@ from typing import Any
 
 from block.errors import ConfigError
 from exp.experiment.capacity_curve import Capacity, gains
+from exp.experiment.check_sections import check_sections, is_check
+from exp.experiment.markdown import capacity, difference, interval, ratio, share, table
 from exp.experiment.report import Report
 from exp.experiment.run_folder import RunFolder
-from exp.experiment.spec import PublishedFigure
-from exp.experiment.summary import Interval, Row, curves, groups, ratios
+from exp.experiment.summary import curves, groups, ratios
 
 _P99 = "ttft_p99_s"
 _MADE_BY = re.compile(r"^`block-exp run` of `([^`]+)`", re.MULTILINE)
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 HEAD = """# Results
 
@@ -49,17 +48,21 @@ def write_page(runs: Sequence[Run], page: Path, command: str, *, keep: bool = Fa
     """
     figures = page.parent / page.stem
     figures.mkdir(parents=True, exist_ok=True)
-    sections = _kept_sections(page) if keep and page.exists() else {}
+    before = page.read_text(encoding="utf-8") if keep and page.exists() else ""
+    sections = _kept_sections(page, before)
     for run in runs:
         sections[run.name] = "\n".join(_section(run, figures))
-    text = "\n".join([HEAD.format(command=command), *sections.values()])
+    checks = check_sections({run.name: run.report for run in runs}, before, list(sections))
+    text = "\n".join([HEAD.format(command=command), *checks, *sections.values()])
     page.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
-def _kept_sections(page: Path) -> dict[str, str]:
+def _kept_sections(page: Path, text: str) -> dict[str, str]:
     """By their runs' names, in the page's order; raises ConfigError for a section that names none."""
     sections = {}
-    for section in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+    for section in text.split("\n## ")[1:]:
+        if is_check(section):
+            continue
         named = _MADE_BY.search(section)
         if named is None:
             raise ConfigError(f"{page}: section {section.splitlines()[0]!r} names no run; take it out")
@@ -77,7 +80,6 @@ def _section(run: Run, figures: Path) -> Iterator[str]:
     yield from _tabulated(report)
     for baseline in spec.baselines:
         yield from _gains(report, baseline)
-    yield from _published(report)
     for drawn in report.figures:
         name = f"{run.name}-{drawn.name}"
         shutil.copyfile(drawn, figures / name)
@@ -98,14 +100,6 @@ def _made_by(run: Run) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
-
-
 def _capacities(report: Report) -> Iterator[str]:
     """A row per policy, a column per engine, workload and SLO; the paper's figure and the difference."""
     found = report.capacities()
@@ -118,9 +112,9 @@ def _capacities(report: Report) -> Iterator[str]:
         cells = []
         for (engine, workload, slo_s), by in found.items():
             paper = report.spec.published_qps.get(f"{engine}/{workload}/{slo_s:g}s", {}).get(policy)
-            cells.append(_capacity(by.get(policy)) + _beside(by.get(policy), paper))
+            cells.append(capacity(by.get(policy)) + _beside(by.get(policy), paper))
         rows.append([policy, *cells])
-    yield from _table(head, rows)
+    yield from table(head, rows)
 
 
 def _tabulated(report: Report) -> Iterator[str]:
@@ -130,42 +124,21 @@ def _tabulated(report: Report) -> Iterator[str]:
             yield f"`{measure}` by requests/s ({engine}, {workload}):\n"
             by = curves(rows, measure)
             rates = sorted({row.rate_per_s for row in rows})
-            yield from _table(
+            yield from table(
                 ["policy", *(f"{rate:g}" for rate in rates)],
                 [
-                    [policy, *(_interval(interval, 3) for _, interval in by[policy])]
+                    [policy, *(interval(one, 3) for _, one in by[policy])]
                     for policy in report.spec.policies
                     if policy in by
                 ],
             )
 
 
-def _capacity(capacity: Capacity | None) -> str:
-    if capacity is None or math.isnan(capacity.rate_per_s.mean):
-        return "-"
-    if capacity.bound in ("<=", ">="):  # no seed crossed: there is no interval to tell
-        return f"{capacity.bound}{capacity.rate_per_s.mean:.1f}"
-    return f"{capacity.bound}{_interval(capacity.rate_per_s)}"
-
-
-def _interval(interval: Interval, digits: int = 1) -> str:
-    half = "" if math.isnan(interval.half) else f" ± {interval.half:.{digits}f}"
-    return f"{interval.mean:.{digits}f}{half}"
-
-
-def _beside(capacity: Capacity | None, paper: str | None) -> str:
+def _beside(found: Capacity | None, paper: str | None) -> str:
     if paper is None:
         return ""
-    difference = "" if capacity is None else _difference(capacity.rate_per_s.mean, paper)
-    return f" (paper {paper}{difference})"
-
-
-def _difference(ours: float, paper: str) -> str:
-    """Against the middle of what the paper says."""
-    numbers = [float(number) for number in _NUMBER.findall(paper)]
-    if not numbers or math.isnan(ours):
-        return ""
-    return f"; {100 * (ours / (sum(numbers) / len(numbers)) - 1):+.0f} %"
+    told = "" if found is None else difference(found.rate_per_s.mean, paper, found.bound)
+    return f" (paper {paper}{'; ' * bool(told)}{told})"
 
 
 def _gains(report: Report, baseline: str) -> Iterator[str]:
@@ -181,55 +154,14 @@ def _gains(report: Report, baseline: str) -> Iterator[str]:
             *(f"capacity at {slo_s:g} s" for slo_s in slos),
             *(f"P99 TTFT at {rate:g}/s" for rate in rates),
         ]
-        yield from _table(
+        yield from table(
             head,
             [
                 [
                     policy,
-                    *(_share(by[policy]) for by in found),
-                    *(_ratio(tails.get(policy, {}).get(rate)) for rate in rates),
+                    *(share(by[policy]) for by in found),
+                    *(ratio(tails.get(policy, {}).get(rate)) for rate in rates),
                 ]
                 for policy in found[0]
             ],
         )
-
-
-def _share(gain: Capacity) -> str:
-    half = "" if math.isnan(gain.rate_per_s.half) else f" ± {100 * gain.rate_per_s.half:.1f}"
-    return f"{gain.bound}{100 * gain.rate_per_s.mean:+.1f}{half} %"
-
-
-def _ratio(interval: Interval | None) -> str:
-    """Of logarithms, as a change in per cent with both ends of its interval."""
-    if interval is None or math.isnan(interval.mean):
-        return "-"
-    change = f"{100 * math.expm1(interval.mean):+.0f} %"
-    if math.isnan(interval.half):
-        return change
-    low, high = math.expm1(interval.mean - interval.half), math.expm1(interval.mean + interval.half)
-    return f"{change} ({100 * low:+.0f} to {100 * high:+.0f})"
-
-
-def _published(report: Report) -> Iterator[str]:
-    if not report.spec.published:
-        return
-    rows = []
-    for figure in report.spec.published:
-        ours = Interval.of([row.figures[figure.measure] * figure.scale for row in _of(figure, report.rows)])
-        shown = "-" if math.isnan(ours.mean) else _interval(ours, 2)
-        rows.append(
-            [
-                figure.what,
-                figure.policy,
-                f"{figure.rate_per_s:g}",
-                shown,
-                figure.value,
-                _difference(ours.mean, figure.value).removeprefix("; "),
-            ]
-        )
-    yield from _table(["figure", "policy", "load, 1/s", "ours", "paper", "difference"], rows)
-
-
-def _of(figure: PublishedFigure, rows: Sequence[Row]) -> list[Row]:
-    place = (figure.policy, figure.engine, figure.workload, figure.rate_per_s)
-    return [row for row in rows if (row.policy, row.engine, row.workload, row.rate_per_s) == place]

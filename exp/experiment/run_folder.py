@@ -38,7 +38,11 @@ _SHOWN = frozenset(
         "slo_ttft_s",
         "figures",
         "published_qps",
+        "published_qps_why",
         "published",
+        "expected",
+        "widest",
+        "goals",
         "baselines",
         "tables",
         "notes",
@@ -78,13 +82,17 @@ class RunFolder:
         if known != wanted:
             _write(file, yaml.safe_dump(wanted, sort_keys=False))
 
-    @property
-    def spec(self) -> ExperimentSpec:
-        """What is run here; raises ConfigError if nothing is."""
+    def require(self) -> None:
+        """Raises ConfigError if nothing was run here."""
         if not (self.path / "spec.yaml").exists():
             raise ConfigError(
                 f"{self.path}: no run there; begin one with block-exp run SPEC --out {self.path}"
             )
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        """What is run here; raises ConfigError if nothing is."""
+        self.require()
         return ExperimentSpec.load(self.path / "spec.yaml")
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -13,11 +13,10 @@ from block.config import ClusterConfig, load_config
 from block.errors import ConfigError
 from block.settings import Flag, Option, Settings, Whole
 from exp.experiment.cell import Cell, Traffic
+from exp.experiment.claims import ExpectedOrder, Goal, Name, PublishedFigure, Rate, WidestGain
+from exp.experiment.summary import MEASURES
 
 _HERE = Path(__file__).resolve().parents[2]
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Rate = Annotated[float, Field(strict=True, gt=0, le=1e6)]
 
 
 class Variant(Settings):
@@ -69,19 +68,6 @@ class EngineVariant(Variant):
     )
 
 
-class PublishedFigure(Settings):
-    """A figure that a paper gives, to stand beside ours."""
-
-    what: str = Field(min_length=1, description="Name and unit, as the results' page shows them.")
-    measure: str = Field(min_length=1, description="A name of exp.experiment.summary.MEASURES.")
-    policy: Name
-    engine: Name = "default"
-    workload: Name = "sharegpt"
-    rate_per_s: Rate
-    scale: float = Field(1.0, gt=0, description="Our measure times this has the paper's unit.")
-    value: str = Field(min_length=1, description="As the paper has it; a range may be 26-27.")
-
-
 class Quick(Settings):
     """What is smaller with --quick."""
 
@@ -112,7 +98,13 @@ class ExperimentSpec(Settings):
         default_factory=dict,
         description="Capacities that a paper gives, by engine/workload/SLO and policy; shown beside ours.",
     )
+    published_qps_why: dict[str, str] = Field(
+        default_factory=dict, description="Why ours differ from those, by engine/workload/SLO."
+    )
     published: tuple[PublishedFigure, ...] = Field((), description="Other figures that a paper gives.")
+    expected: tuple[ExpectedOrder, ...] = Field((), description="Orders that a paper found.")
+    widest: tuple[WidestGain, ...] = Field((), description="Where a paper found the largest gains.")
+    goals: tuple[Goal, ...] = Field((), description="What was to be gained, told as met or missed.")
     baselines: tuple[Name, ...] = Field(
         (), description="Policies that the others are held against, seed by seed."
     )
@@ -127,6 +119,29 @@ class ExperimentSpec(Settings):
         description="Rank each choice by what-ifs that know all lengths; doubles the cost. Simulated only.",
     )
 
+    @model_validator(mode="after")
+    def _claims_are_about_what_is_run(self) -> Self:
+        """A claim with a wrong name would be a row that is silently not there."""
+        claims = (*self.published, *self.expected, *self.widest, *self.goals)
+        places = set(product(self.engines, self.workloads))
+        keys = {f"{'/'.join(place)}/{slo_s:g}s" for place, slo_s in product(places, self.slo_ttft_s)}
+        by_qps = {name for by in self.published_qps.values() for name in by}
+        for what, named, known in (
+            (
+                "policy",
+                {*self.baselines, *by_qps, *(n for claim in claims for n in claim.named)},
+                {*self.policies},
+            ),
+            ("engine, workload", {claim.place for claim in claims}, places),
+            ("engine/workload/SLO", {*self.published_qps, *self.published_qps_why}, keys),
+            ("measure", {*self.tables, *(figure.measure for figure in self.published)}, {*MEASURES}),
+        ):
+            for name in sorted(named - known, key=str):
+                raise ValueError(
+                    f"{what} {name}: not in this spec; it has {', '.join(map(str, sorted(known)))}"
+                )
+        return self
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises ConfigError that names file, field, value and remedy."""
@@ -136,6 +151,15 @@ class ExperimentSpec(Settings):
     def cluster_file(self) -> Path:
         """A relative path is taken from here, else from this project."""
         return self.cluster if self.cluster.exists() else _HERE / self.cluster
+
+    @property
+    def ours(self) -> frozenset[str]:
+        """Policies by the predictions of this project; figures set them apart."""
+        return frozenset(
+            name
+            for name, policy in self.policies.items()
+            if str(policy.set.get("scheduler.policy", name)).startswith("block")
+        )
 
     def quickened(self) -> Self:
         """As --quick wants it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from block.errors import ConfigError
 from exp.experiment.cell import Cell
 
 Floats = npt.NDArray[np.float64]
@@ -123,11 +125,16 @@ def _share(percentile: float) -> Callable[[Floats], float]:
     return lambda values: float(np.percentile(values, percentile))
 
 
-def _tpot_mean(table: pa.Table) -> float:
+def _tpot(table: pa.Table) -> Floats:
     tokens = _column(table, "output_tokens")
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = (_column(table, "e2e_s") - _column(table, "ttft_s")) / (tokens - 1)
-    known = tpot[np.isfinite(tpot) & (tokens > 1)]
+    known: Floats = tpot[np.isfinite(tpot) & (tokens > 1)]
+    return known
+
+
+def _tpot_mean(table: pa.Table) -> float:
+    known = _tpot(table)
     return float(known.mean()) if len(known) else float("nan")
 
 
@@ -166,6 +173,16 @@ def _hit_rate(table: pa.Table) -> float:
 
 MEASURES: Mapping[str, Callable[[pa.Table], float]] = {
     "requests": lambda table: float(table.num_rows),
+    **{
+        f"{name}_{statistic}": _over(f"{name}_tokens", of)
+        for name in ("prompt", "output")
+        for statistic, of in (
+            ("mean", np.mean),
+            ("p50", _share(50)),
+            ("p90", _share(90)),
+            ("p99", _share(99)),
+        )
+    },
     "failed": lambda table: float(pc.sum(pc.not_equal(table["error"], "")).as_py() or 0),
     "ttft_mean_s": _over("ttft_s", np.mean),
     "ttft_p50_s": _over("ttft_s", _share(50)),
@@ -187,3 +204,33 @@ MEASURES: Mapping[str, Callable[[pa.Table], float]] = {
 }
 """Name -> figure of one cell. ``prediction_error``: median of |predicted - real| / real E2E; ``best_share``:
 how often truly the best instance was chosen; ``hit_rate``: share of prompt tokens found in prefix caches."""
+
+_LIMITS = ("ttft_mean_s", "e2e_mean_s", "tpot_mean_s", "preemptions")
+_PERCENTILE = re.compile(r"(ttft|e2e|tpot)_p(\d{1,2}(?:\.\d+)?)_s")
+
+
+def limited_measure(name: str) -> Callable[[pa.Table], float]:
+    """A figure that an objective limits: a mean, or any percentile, such as ``ttft_p95_s``.
+
+    Of a cell with requests that failed it is infinite. Raises ConfigError for another name.
+    """
+    percentile = _PERCENTILE.fullmatch(name)
+    if percentile is None and name not in _LIMITS:
+        raise ConfigError(
+            f"--measure {name}: cannot be limited; known here: {', '.join(_LIMITS)}, and any percentile of "
+            "ttft, e2e and tpot, such as ttft_p99_s"
+        )
+    read = MEASURES[name] if percentile is None else _percentile_of(percentile[1], float(percentile[2]))
+
+    def measure(table: pa.Table) -> float:
+        return math.inf if MEASURES["failed"](table) else read(table)
+
+    return measure
+
+
+def _percentile_of(what: str, percentile: float) -> Callable[[pa.Table], float]:
+    def measure(table: pa.Table) -> float:
+        values = _tpot(table) if what == "tpot" else _known(table, f"{what}_s")
+        return float(np.percentile(values, percentile)) if len(values) else math.inf
+
+    return measure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from exp.figures.style import COLOURS, MARKERS, new_figure, save
 from exp.provisioning.run import Run
 
 _BINS = 60
+_DASHES = ("-", (0, (5, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1, 1.2)), "-", "--", "-.", ":")
 
 
 def draw_provisioning(runs: Sequence[Run], title: str, slo_ttft_s: float, folder: Path) -> list[Path]:
@@ -29,9 +31,16 @@ def _over_time(by_load: Mapping[str, list[Run]], title: str, slo_ttft_s: float, 
         last_s = max(run.sampled_s[-1] for run in first)
         edges_s = np.linspace(0.0, last_s, _BINS + 1)
         for place, run in enumerate(first):
-            above.step(run.sampled_s, run.instances, where="post", color=COLOURS[place], label=run.strategy)
+            # Steps lie over each other for long: dashes of the later ones let the earlier ones through.
+            look: dict[str, Any] = {
+                "color": COLOURS[place],
+                "ls": _DASHES[place],
+                "lw": 2.0,
+                "label": run.strategy,
+            }
+            above.step(run.sampled_s, run.instances, where="post", **look)
             missed, _ = np.histogram(run.miss_s, edges_s)
-            below.step(edges_s[:-1], missed, where="post", color=COLOURS[place], label=run.strategy)
+            below.step(edges_s[:-1], missed, where="post", **look)
         above.set_ylabel("instances")
         above.set_ylim(bottom=0)
         above.set_title(f"load {load}, seed {runs[0].seed}", fontsize=9)
@@ -46,7 +55,7 @@ def _over_time(by_load: Mapping[str, list[Run]], title: str, slo_ttft_s: float, 
 
 
 def _trade(by_load: Mapping[str, list[Run]], title: str, slo_ttft_s: float, folder: Path) -> list[Path]:
-    figure, axes = new_figure(1, len(by_load), width=4.5, height=3.6)
+    figure, axes = new_figure(1, len(by_load), width=4.5, height=3.9)
     for each, (load, runs) in zip(axes, by_load.items(), strict=True):
         for place, strategy in enumerate(dict.fromkeys(run.strategy for run in runs)):
             mine = [run for run in runs if run.strategy == strategy]
@@ -65,10 +74,12 @@ def _trade(by_load: Mapping[str, list[Run]], title: str, slo_ttft_s: float, fold
             )
         each.set_xlabel("GPU-hours")
         each.set_ylabel(f"requests with TTFT above {slo_ttft_s:g} s, %")
-        each.set_ylim(bottom=0)
         each.set_title(f"load {load}, {len({run.seed for run in runs})} seeds", fontsize=9)
         each.grid(alpha=0.3)
         each.margins(0.1)
-    axes[0].legend(frameon=False, fontsize=8)
+        # A margin beneath 0, so that those without misses are seen whole.
+        each.set_ylim(bottom=-0.04 * each.get_ylim()[1])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"{title}: what is paid, and what is missed (95 % intervals)", fontsize=10)
     return save(figure, folder, "provisioning-trade")

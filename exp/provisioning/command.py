@@ -47,7 +47,9 @@ def provision(
     file = _open(out, experiment)
     runs = _run(experiment, data, file)
     figures = draw_provisioning(runs, experiment.title, experiment.slo_ttft_s, out / "figures")
-    Console(stderr=True).print(table(runs, experiment.slo_ttft_s))
+    console = Console(stderr=True)
+    console.print(table(runs, experiment.slo_ttft_s))
+    console.print(f"results: {file}; figures: {out / 'figures'}", highlight=False)
     failed = sum(run.failed for run in runs)
     found = {"out": str(out), "figures": len(figures), "failed": failed, "strategies": summary(runs)}
     print(json.dumps(found), flush=True)

@@ -6,7 +6,7 @@ same arguments give the same workload. Knows nothing of models or servers.
 
 from __future__ import annotations
 
-from exp.workload.catalogue import GENERATORS, SOURCES, load_workload
+from exp.workload.catalogue import GENERATORS, SOURCES, load_workload, recorded_trace
 from exp.workload.generated import generated
 from exp.workload.request import HASH_TOKENS, TraceRequest, Workload
 from exp.workload.spec import WorkloadSpec
@@ -20,4 +20,5 @@ __all__ = [
     "WorkloadSpec",
     "generated",
     "load_workload",
+    "recorded_trace",
 ]

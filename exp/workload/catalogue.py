@@ -30,13 +30,11 @@ class Source:
     read: Callable[[Path, WorkloadSpec], Trace]
     file: Path | None = None
 
-    def workload(self, name: str, file: str, spec: WorkloadSpec) -> Workload:
+    def trace(self, name: str, file: str, spec: WorkloadSpec) -> Trace:
         """From the file, or from the one meant."""
         if not file and self.file is None:
             raise ConfigError(f"workload {name!r}: needs a file; write {name}:PATH")
-        path = Path(file) if file or self.file is None else _found(self.file, spec.data)
-        trace = self.read(path, spec)
-        return Workload(f"{self.title} ({path.name})", trace.arranged(spec))
+        return self.read(Path(file) if file or self.file is None else _found(self.file, spec.data), spec)
 
 
 SOURCES: Mapping[str, Source] = {
@@ -76,16 +74,30 @@ def load_workload(name: str, spec: WorkloadSpec) -> Workload:
 
     Raises ConfigError for an unknown name, or a trace that is absent, damaged or too short.
     """
+    found = recorded_trace(name, spec)
+    if found is not None:
+        title, trace = found
+        return Workload(f"{title} ({trace.file.name})", trace.arranged(spec))
+    return GENERATORS["generated" if name == "auto" else name](spec)
+
+
+def recorded_trace(name: str, spec: WorkloadSpec) -> tuple[str, Trace] | None:
+    """The trace that a workload is taken from, with its title; None for one that is generated.
+
+    A name that ends in ``.csv`` is a file of lengths. Raises ConfigError as ``load_workload`` does.
+    """
     if name == "auto":
         name = "sharegpt" if has("sharegpt", spec.data) else "generated"
     kind, _, file = name.partition(":")
     if kind in SOURCES:
-        return SOURCES[kind].workload(kind, file, spec)
+        return SOURCES[kind].title, SOURCES[kind].trace(kind, file, spec)
     if name in GENERATORS:
-        return GENERATORS[name](spec)
+        return None
+    if name.lower().endswith(".csv"):
+        return SOURCES["lengths"].title, SOURCES["lengths"].trace("lengths", name, spec)
     raise ConfigError(
-        f"workload {name!r}: unknown; known here: auto, {', '.join((*SOURCES, *GENERATORS))}, "
-        "and NAME:PATH for a trace of one's own"
+        f"workload {name!r}: unknown; known here: auto, {', '.join((*SOURCES, *GENERATORS))}, MY.csv with "
+        "lengths, and NAME:PATH for a trace of one's own"
     )
 
 

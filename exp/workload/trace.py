@@ -22,13 +22,17 @@ class Trace:
     timed: bool
     """Whether ``arrival_s`` was recorded; 0 otherwise."""
 
+    def fitting(self, spec: WorkloadSpec) -> list[TraceRequest]:
+        """Those that a workload may have, in the file's order."""
+        return [r for r in self.requests if spec.fits(r.prompt_tokens, r.output_tokens)]
+
     def arranged(self, spec: WorkloadSpec) -> tuple[TraceRequest, ...]:
         """The first ones at their recorded times, or a draw without repetition at gamma arrivals; with
         ``in_order`` a stretch of the trace either way.
 
         Raises ConfigError when the file has too few that fit.
         """
-        fitting = [r for r in self.requests if spec.fits(r.prompt_tokens, r.output_tokens)]
+        fitting = self.fitting(spec)
         if len(fitting) < spec.count:
             raise ConfigError(
                 f"{self.file}: has {len(fitting)} requests of at most {spec.most_tokens} tokens, "
@@ -62,7 +66,12 @@ def _stretched(requests: Sequence[TraceRequest], rate_per_s: float | None) -> tu
     in_order = sorted(requests, key=lambda request: request.arrival_s)
     times = np.array([request.arrival_s for request in in_order])
     times -= times[0]
-    if rate_per_s is not None and times[-1] > 0:
+    if rate_per_s is not None and len(times) > 1:
+        if times[-1] <= 0:
+            raise ConfigError(
+                f"arrivals: all {len(times)} are recorded at one moment, which no rate can stretch; take the "
+                "column of times out, or ask for drawn times"
+            )
         times *= (len(times) - 1) / times[-1] / rate_per_s
     return _at(in_order, times)
 

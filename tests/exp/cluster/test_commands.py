@@ -45,11 +45,21 @@ def test_a_cluster_from_flags(tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(out).num_rows == 40
 
 
+def test_instances_fail_when_they_are_told_to() -> None:
+    flags = ["--requests", "40", "--rate", "8", "--instances", "2", "--policy", "round_robin"]
+    told = [json.loads(_run(*flags, *more).splitlines()[-1]) for more in ((), ("--fail", "1@2-4"))]
+    assert (told[0]["answered"], told[0]["broken"]) == (40, 0)
+    assert told[1]["broken"] > 0
+    assert told[1]["answered"] + told[1]["broken"] == 40
+
+
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
         (["--pool", "a30.yaml"], r"--pool a30.yaml: must be COUNTxFILE"),
         (["--option", "ttft"], r"--option ttft: must be NAME=VALUE"),
+        (["--fail", "3"], r"--fail 3: must be INDEX@SECONDS"),
+        (["--fail", "12@1"], r"failures: no instance 12; there are 12"),
         (["--policy", "best"], "unknown; known"),
         (["--lengths", "wrong"], "lengths = 'wrong'"),
     ],

@@ -29,6 +29,18 @@ def test_an_slo_that_is_never_met_or_never_missed_is_told() -> None:
         highest_rate(lambda _: 10.0, 3.0, 1.0, 0.01)
 
 
+def test_a_fleet_that_is_all_but_idle_is_not_looked_at_further() -> None:
+    asked: list[float] = []
+
+    def slow(rate: float) -> float:
+        asked.append(rate)
+        return 10.0
+
+    with pytest.raises(StateError, match=r"lies below everything from 20 to 0\.009"):
+        highest_rate(slow, 3.0, 20.0, 0.01)
+    assert len(asked) <= 12
+
+
 @pytest.mark.parametrize("needed", [1, 2, 3, 7, 8, 13])
 def test_the_fewest_that_are_good(needed: int) -> None:
     asked: list[int] = []

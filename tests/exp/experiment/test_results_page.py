@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from block.errors import ConfigError
 from exp.experiment.backend import Surroundings
 from exp.experiment.capacity_curve import gains
+from exp.experiment.claims import ExpectedOrder, Goal, PublishedFigure
 from exp.experiment.report import Report
 from exp.experiment.results_page import Run, write_page
 from exp.experiment.run_folder import RunFolder
 from exp.experiment.runner import Runner
-from exp.experiment.spec import ExperimentSpec, PolicyVariant, PublishedFigure
+from exp.experiment.spec import ExperimentSpec, PolicyVariant
 from exp.experiment.summary import Interval, Row, ratios
 from exp.results import app
 
@@ -32,9 +33,18 @@ SPEC = ExperimentSpec(
     published_qps={"default/sharegpt/0.7s": {"block": "4-6"}},
     published=(
         PublishedFigure(
-            what="P99 TTFT, ms", measure="ttft_p99_s", policy="block", rate_per_s=2.0, scale=1e3, value="100"
+            what="P99 TTFT, ms",
+            measure="ttft_p99_s",
+            policy="block",
+            rate_per_s=2.0,
+            scale=1e3,
+            value="100",
+            why="toys",
         ),
     ),
+    published_qps_why={"default/sharegpt/0.7s": "luck"},
+    expected=(ExpectedOrder(slo_ttft_s=0.7, pairs=(("random", "<=", "block"),)),),
+    goals=(Goal(policies=("block",), over=("random",), slo_ttft_s=0.7, capacity_gain=0.25),),
     baselines=("random",),
     notes="Toys differ from life.",
     figures=("heat_map",),
@@ -65,9 +75,16 @@ def test_the_page_tells_runs_capacities_papers_and_what_is_missing(folder: Path,
     assert "Toys differ from life." in text
     assert "20 cells of 4 requests, 3 seeds" in text
     assert "**4 cells are missing.**" in text
-    # TTFT is 0.1 * 2 ** (rate / 2) s and a tenth longer per seed: 5.35 requests/s, 7 % above the paper's 5.
-    assert "| block | 5.3 ± 0.7 (paper 4-6; +7 %) |" in text
-    assert "| P99 TTFT, ms | block | 2 | 220.00 ± 49.68 | 100 | +120 % |" in text
+    # TTFT is 0.1 * 2 ** (rate / 2) s and a tenth longer per seed: 5.35 requests/s, within the paper's range.
+    assert "| block | 5.3 ± 0.7 (paper 4-6; within) |" in text
+    assert "## Check against the paper" in text
+    row = "| toy | P99 TTFT, ms | block | default, sharegpt, 2/s | 220.00 ± 49.68 | 100 | +120 % | toys |"
+    assert row in text
+    setting = "capacity within 0.7 s, requests/s | block | default, sharegpt"
+    assert f"| toy | {setting} | 5.3 ± 0.7 | 4-6 | within | luck |" in text
+    assert "| toy | random <= block | default, sharegpt, 0.7 s | +0.0 ± 0.0 % | yes |  |" in text
+    goal = "capacity within 0.7 s +25 % against random"
+    assert f"| toy | {goal} | block | default, sharegpt | +0.0 ± 0.0 % | missed |" in text
     assert "Against **random**" in text
     assert "+0.0 ± 0.0 % | +0 % (+0 to +0) |" in text
     assert "![A toy](results/toy-heat-map-default.png)" in text
@@ -78,7 +95,10 @@ def test_the_command_names_the_page_and_what_is_missing(folder: Path, tmp_path: 
     page = tmp_path / "docs" / "results.md"
     done = CliRunner().invoke(app, [str(folder), "--page", str(page)])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output.splitlines()[-1]) == {"page": str(page), "runs": 1, "missing": 4}
+    told = json.loads(done.output.splitlines()[-1])
+    assert (told["page"], told["runs"], told["missing"], told["figures"]) == (str(page), 1, 4, 2)
+    assert set(told["capacity_qps"]) == {"block", "random"}
+    assert str(page) in done.output.splitlines()[-2]
     assert page.is_file()
 
 
@@ -89,9 +109,13 @@ def test_sections_of_other_runs_are_kept_and_the_same_runs_replaced(folder: Path
     first = page.read_text()
     write_page(runs[:1], page, "block-exp results", keep=True)
     assert page.read_text() == first
+    assert first.count("| two | random <= block |") == 1
     changed = SPEC.model_copy(update={"title": "Another toy"})
     write_page([Run("one", opened, Report.make(opened, changed))], page, "block-exp results", keep=True)
     assert [line for line in page.read_text().splitlines() if line.startswith("## ")] == [
+        "## Check against the paper",
+        "## The paper's order of policies",
+        "## Goals",
         "## Another toy",
         "## A toy",
     ]

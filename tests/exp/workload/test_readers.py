@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,22 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     for kind in ("lengths", "mooncake", "sharegpt-text"):
         with pytest.raises(ConfigError, match=r"not UTF-8|not JSON"):
             load_workload(f"{kind}:{tmp_path / 'f'}", spec(1))
+
+
+def test_times_that_are_all_one_are_not_taken_for_a_rate(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("prompt_tokens,output_tokens,arrival_s\n" + "10,5,7\n" * 3)
+    wanted = WorkloadSpec(3, 5.0, tmp_path)
+    with pytest.raises(ConfigError, match="all 3 are recorded at one moment"):
+        load_workload(f"lengths:{path}", wanted)
+    drawn = load_workload(f"lengths:{path}", replace(wanted, recorded_times=False))
+    assert len({request.arrival_s for request in drawn.requests}) == 3
+
+
+def test_a_csv_file_needs_no_kind_before_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "MY.CSV"
+    path.write_text("prompt_tokens,output_tokens\n10,5\n")
+    assert load_workload(str(path), WorkloadSpec(1, 5.0, tmp_path)).source == "lengths (MY.CSV)"
 
 
 @pytest.mark.parametrize(
