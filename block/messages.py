@@ -191,6 +191,42 @@ class PredictBatchResponse(msgspec.Struct, frozen=True):
     answers: tuple[PredictResponse, ...]
 
 
+class InstanceQuestion(msgspec.Struct, frozen=True):
+    """What of a question to several predictors is one instance's own."""
+
+    instance: str
+    committed: tuple[CandidateRequest, ...] = ()
+    """As in ``PredictRequest``."""
+    cached_tokens: Tokens = 0
+    """Takes the candidate's place."""
+
+
+class PredictSharedRequest(msgspec.Struct, frozen=True):
+    """``POST /v1/predict/shared``: one what-if at each of several instances whose predictors share a port."""
+
+    candidate: CandidateRequest
+    questions: tuple[InstanceQuestion, ...]
+    scenarios: int = 1
+    wanted: Wanted = "harm"
+
+    def to(self, question: InstanceQuestion) -> PredictRequest:
+        """What that instance's predictor is asked."""
+        candidate = self.candidate
+        if question.cached_tokens:
+            candidate = msgspec.structs.replace(candidate, cached_tokens=question.cached_tokens)
+        return PredictRequest(candidate, question.committed, self.scenarios, self.wanted)
+
+
+class PredictSharedResponse(msgspec.Struct, frozen=True):
+    """The answers that there are: a predictor that cannot answer leaves the others theirs."""
+
+    answers: tuple[PredictResponse, ...]
+
+
+SHARED_PLACE = b"/of/"
+"""Before an instance's name it is where its predictor is found on a shared port."""
+
+
 class Served(msgspec.Struct, frozen=True):
     """What a router saw of a request that it had sent to this predictor's instance."""
 

@@ -87,6 +87,12 @@ def decision(
     step_ms: Annotated[float, typer.Option(min=1.0, help="Of the mock engines.")] = 33.0,
     others: Annotated[int, typer.Option(min=0, help="Requests of others that each engine holds.")] = 32,
     policy: Annotated[str, typer.Option(help="What decides.")] = "block",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Of the predictors, dealt out evenly; by default one each.")
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(min=1, help="Answers after which little more is waited; by default all.")
+    ] = None,
 ) -> None:
     """Time decisions with all predictors, engines that stream and the load on this machine.
 
@@ -96,8 +102,9 @@ def decision(
     from exp.decision_load import DecisionLoad
     from exp.paced_engine import Pace
 
-    load = DecisionLoad(qps, tokens)
-    result = DecisionBench(predictors, load, seconds, Pace(step_ms / 1000, others), policy).run()
+    load, pace = DecisionLoad(qps, tokens), Pace(step_ms / 1000, others)
+    shared = min(processes or predictors, predictors)
+    result = DecisionBench(predictors, shared, load, seconds, pace, policy, quorum).run()
     Console(width=TABLE_WIDTH).print(result.table())
     for problem in result.decisions.errors[:3]:
         print(problem, file=sys.stderr)

@@ -24,7 +24,7 @@ from exp import paced_engine
 from exp.decision_load import DecisionLoad, Decisions, send_decisions
 from exp.other_work import OtherWork
 from exp.paced_engine import Pace
-from exp.predictor_process import RunningPredictor, running_predictor
+from exp.predictor_process import RunningPredictor, running_together
 from exp.router_process import RouterCommand, RunningRouter, running
 
 LATENCY = Path(__file__).resolve().parent.parent / "config" / "latency" / "a30-llama-2-7b.yaml"
@@ -53,6 +53,8 @@ class DecisionResult:
     """One measurement."""
 
     predictors: int
+    processes: int
+    """Of the predictors."""
     qps: float
     decisions: Decisions
     cores: Cores
@@ -65,7 +67,8 @@ class DecisionResult:
 
     def table(self) -> Table:
         """For people."""
-        table = Table(title=f"{self.predictors} predictors, {self.qps:g} requests/s", title_justify="left")
+        title = f"{self.predictors} predictors in {self.processes} processes, {self.qps:g} requests/s"
+        table = Table(title=title, title_justify="left")
         for title in ("decisions", "p50 ms", "p90 ms", "p99 ms", "unpredicted", "errors"):
             table.add_column(title, justify="right")
         for title in ("scheduler", "predictors", "engines", "load", "others"):
@@ -86,8 +89,10 @@ class DecisionResult:
     def summary(self) -> dict[str, Any]:
         """The last line."""
         p50, _, p99 = self.percentiles_ms
+        shared = self.processes < self.predictors
         return {
             "predictors": self.predictors,
+            **({"predictor_processes": self.processes} if shared else {}),
             "qps": self.qps,
             "p50_ms": round(p50, 3),
             "p99_ms": round(p99, 3),
@@ -103,20 +108,24 @@ class DecisionBench:
     """``run`` it once."""
 
     predictors: int
+    processes: int
+    """In which they are."""
     load: DecisionLoad
     seconds: float
     pace: Pace
     policy: str
+    quorum: int | None = None
+    """Answers after which a decision waits little more."""
 
     def run(self) -> DecisionResult:
         """Raises ConfigError if a part does not come up."""
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             place = Path(folder)
             engines, urls, feeds = stack.enter_context(_engines(self.predictors, self.pace, place))
-            sidecars = _sidecars(stack, feeds, place)
-            command = RouterCommand.ours(self.policy, [sidecar.url for sidecar in sidecars])
+            sidecars = _sidecars(stack, feeds, self.processes, place)
+            command = RouterCommand.ours(self.policy, [sidecar.url for sidecar in sidecars], self.quorum)
             router = stack.enter_context(running(command, urls, place))
-            return self._measure(router, engines, [sidecar.process.pid for sidecar in sidecars])
+            return self._measure(router, engines, sorted({sidecar.process.pid for sidecar in sidecars}))
 
     def _measure(
         self, router: RunningRouter, engines: Sequence[int], sidecars: Sequence[int]
@@ -131,7 +140,7 @@ class DecisionBench:
         decisions = uvloop.run(send_decisions(router.url, self.load, self.seconds, min(WARM_S, self.seconds)))
         scheduler, asked, answering, load = (group.cores() for group in groups)
         cores = Cores(scheduler, asked, answering, load, others.cores)
-        return DecisionResult(self.predictors, self.load.rate_per_s, decisions, cores)
+        return DecisionResult(self.predictors, self.processes, self.load.rate_per_s, decisions, cores)
 
 
 class _Group:
@@ -149,16 +158,20 @@ class _Group:
         return sum(each.user + each.system for each in times)
 
 
-def _sidecars(stack: ExitStack, feeds: Sequence[str], folder: Path) -> list[RunningPredictor]:
-    """A predictor for each feed. The first one compiles, if that is due: all at once would take too long."""
-    sidecars: list[RunningPredictor] = []
-    for index, feed in enumerate(feeds):
-        sidecars.append(stack.enter_context(running_predictor(f"mock-{index}", feed, LATENCY, folder)))
-        if index == 0:
-            sidecars[0].until_ready()
-    for sidecar in sidecars:
+def _sidecars(stack: ExitStack, feeds: Sequence[str], processes: int, folder: Path) -> list[RunningPredictor]:
+    """A predictor for each feed, in their order. The first process compiles, if that is due: all at once
+    would take too long.
+    """
+    sidecars: dict[str, RunningPredictor] = {}
+    for number in range(processes):
+        named = {f"mock-{index}": feeds[index] for index in range(number, len(feeds), processes)}
+        together = stack.enter_context(running_together(named, LATENCY, folder))
+        sidecars |= zip(named, together, strict=True)
+        if number == 0:
+            together[0].until_ready()
+    for sidecar in sidecars.values():
         sidecar.until_ready()
-    return sidecars
+    return [sidecars[f"mock-{index}"] for index in range(len(feeds))]
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""A predictor in a process of its own, following one feed."""
+"""Predictors in processes of their own, or several in one, each following one feed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +43,25 @@ class RunningPredictor:
 
 
 @contextmanager
-def running_predictor(instance: str, feed: str, latency: Path, folder: Path) -> Iterator[RunningPredictor]:
-    """Start one; it ends with the context."""
-    port = free_port()
-    config = {"instance": instance, "feed": feed, "latency": str(latency), "port": port}
-    path, log = folder / f"{instance}.yaml", folder / f"{instance}.log"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    argv = [sys.executable, "-m", "predictor.cli", "--config", str(path)]
+def running_together(
+    feeds: Mapping[str, str], latency: Path, folder: Path
+) -> Iterator[list[RunningPredictor]]:
+    """Start one for each instance of ``feeds``, all in one process and on one port; they end with the
+    context.
+    """
+    argv, port = [sys.executable, "-m", "predictor.cli"], free_port()
+    urls: list[str] = []
+    for instance, feed in feeds.items():
+        path = folder / f"{instance}.yaml"
+        config = {"instance": instance, "feed": feed, "latency": str(latency), "port": port}
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        argv += ["--config", str(path)]
+        urls.append(f"http://127.0.0.1:{port}" + (f"/of/{instance}" if len(feeds) > 1 else ""))
+    log = folder / f"{next(iter(feeds))}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output)
     try:
-        yield RunningPredictor(f"http://127.0.0.1:{port}", process, log)
+        yield [RunningPredictor(url, process, log) for url in urls]
     finally:
         process.terminate()
         try:

@@ -33,6 +33,8 @@ class RouterCommand:
     """Of ours; None is a peer's."""
     predictors: tuple[str, ...] = ()
     """URLs in the order of the instances; without any, instances answer ``block``'s questions themselves."""
+    quorum: int | None = None
+    """Of ours: predictors whose answers are enough."""
 
     @classmethod
     def peer(cls, template: str) -> RouterCommand:
@@ -45,10 +47,10 @@ class RouterCommand:
         return cls(Path(program).name, template)
 
     @classmethod
-    def ours(cls, policy: str, predictors: Sequence[str] = ()) -> RouterCommand:
+    def ours(cls, policy: str, predictors: Sequence[str] = (), quorum: int | None = None) -> RouterCommand:
         """This project's scheduler under a policy."""
         template = f"{sys.executable} -m global_scheduler.cli"
-        return cls(f"block-scheduler, {policy}", template, policy, tuple(predictors))
+        return cls(f"block-scheduler, {policy}", template, policy, tuple(predictors), quorum)
 
     def argv(self, urls: Sequence[str], port: int, folder: Path) -> list[str]:
         """The command line; a configuration, if one is needed, is written into ``folder``."""
@@ -59,7 +61,8 @@ class RouterCommand:
             {"name": f"mock-{index}", "url": url, "predictor_url": predictor}
             for index, (url, predictor) in enumerate(zip(urls, predictors, strict=True))
         ]
-        config = {"instances": instances, "port": port, "settings": {"policy": self.policy}}
+        settings = {"policy": self.policy, "probe_quorum": self.quorum}
+        config = {"instances": instances, "port": port, "settings": settings}
         path = folder / f"scheduler-{port}.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         return [*shlex.split(self.template), "--config", str(path)]

@@ -35,6 +35,8 @@ from length_estimation.token_counter import TokenCounter, guess_tokens
 COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions API takes for an absent max_tokens; a chat's is the room that is left."""
 
+_NO_ANSWERS: Mapping[str, PredictResponse] = {}
+
 logger = logging.getLogger(__name__)
 
 
@@ -109,16 +111,19 @@ class Decider:
         Nothing is awaited after the choice: a caller that counts the request as outstanding at once
         keeps the next decision's view true.
         """
-        started_s = time.perf_counter()
+        began_s = time.perf_counter()
         name = self.policy_name(inquiry)
         policy = self._policies[name]
         needs = policy.needs
         eligible = self._fleet.eligible(inquiry.model)
-        request = await self._describe(inquiry, eligible, needs)
+        if needs.lengths or needs.answers or self._fleet.predicted:
+            request = await self._counted(inquiry, eligible, needs)
+        else:
+            request = self._guessed(inquiry, eligible, needs)
         described_s = time.perf_counter()
         asks = needs.answers or self._judges(request)
         question = self._question(request, needs, eligible, len(inquiry.prompt_json), asks=asks)
-        answers: dict[str, PredictResponse] = {}
+        answers: Mapping[str, PredictResponse] = _NO_ANSWERS
         if asks:
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
@@ -140,10 +145,10 @@ class Decider:
             request=request,
             candidates=candidates,
             choice=choice,
-            began_s=started_s,
+            began_s=began_s,
             described_s=described_s,
             asked_s=asked_s,
-            took_s=time.perf_counter() - started_s,
+            took_s=time.perf_counter() - began_s,
         )
 
     def _choose(
@@ -204,35 +209,48 @@ class Decider:
         settings = self._settings
         return Quorum(needs.probes, settings.probe_quorum, settings.probe_grace_s, settings.probe_minimum)
 
-    async def _describe(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
-        settings = self._settings
-        exact = needs.lengths or needs.answers or self._fleet.predicted
-        prompt_tokens = self._prompt_tokens(inquiry) if exact else guess_tokens(len(inquiry.prompt_json))
-        longest = eligible[0].max_model_len(inquiry.model)
-        max_tokens = self._max_tokens(inquiry, prompt_tokens // inquiry.prompts, longest)
-        output_tokens = min(settings.constant_output_tokens, max_tokens)
-        quantiles: tuple[tuple[float, float], ...] = ()
-        if exact:
-            estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
-            output_tokens = min(max(1, round(estimate.mean_tokens)), max_tokens)
-            quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
-        sequence = next(self._sequence)
+    async def _counted(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
+        """With its prompt's tokens, and its response's length as it is estimated."""
+        prompt_tokens = self._prompt_tokens(inquiry)
+        max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0])
+        estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
+        output_tokens = min(max(1, round(estimate.mean_tokens)), max_tokens)
+        quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
+        return self._described(inquiry, needs, prompt_tokens, output_tokens, max_tokens, quantiles)
+
+    def _guessed(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
+        """By its size alone."""
+        prompt_tokens = guess_tokens(len(inquiry.prompt_json))
+        max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0])
+        output_tokens = min(self._settings.constant_output_tokens, max_tokens)
+        return self._described(inquiry, needs, prompt_tokens, output_tokens, max_tokens, ())
+
+    def _described(
+        self,
+        inquiry: Inquiry,
+        needs: Needs,
+        prompt_tokens: int,
+        output_tokens: int,
+        max_tokens: int,
+        quantiles: tuple[tuple[float, float], ...],
+    ) -> RoutingRequest:
+        settings, sequence = self._settings, next(self._sequence)
         return RoutingRequest(
-            id=inquiry.id,
-            model=inquiry.model,
-            prompt_tokens=prompt_tokens,
-            output_tokens=output_tokens,
-            max_tokens=max_tokens,
-            priority=inquiry.priority,
-            sequence=sequence,
-            seed=zlib.crc32(inquiry.id.encode()) ^ sequence,
-            output_quantiles=quantiles,
-            session=inquiry.session,
-            prefix_digests=_digests(inquiry) if needs.prefixes or needs.predictions else (),
-            slo_ttft_s=inquiry.slo_ttft_s or settings.slo_ttft_s,
-            slo_e2e_s=inquiry.slo_e2e_s or settings.slo_e2e_s,
-            samples=inquiry.samples,
-            prompts=inquiry.prompts,
+            inquiry.id,
+            inquiry.model,
+            prompt_tokens,
+            output_tokens,
+            max_tokens,
+            inquiry.priority,
+            sequence,
+            zlib.crc32(inquiry.id.encode()) ^ sequence,
+            quantiles,
+            inquiry.session,
+            _digests(inquiry) if needs.prefixes or needs.predictions else (),
+            inquiry.slo_ttft_s or settings.slo_ttft_s,
+            inquiry.slo_e2e_s or settings.slo_e2e_s,
+            inquiry.samples,
+            inquiry.prompts,
         )
 
     async def _estimate(self, inquiry: Inquiry, prompt_tokens: int, max_tokens: int) -> LengthEstimate:
@@ -251,15 +269,16 @@ class Decider:
             return self._counter.messages(inquiry.prompt_json, inquiry.tools_json)
         return self._counter.prompt(inquiry.prompt_json)
 
-    def _max_tokens(self, inquiry: Inquiry, prompt_tokens: int, max_model_len: int | None) -> int:
-        asked = inquiry.max_tokens
+    def _max_tokens(self, inquiry: Inquiry, prompt_tokens: int, instance: Instance) -> int:
+        """``prompt_tokens`` of all prompts. Instances of one model are taken to have the same limits."""
+        asked, max_model_len = inquiry.max_tokens, instance.max_model_len(inquiry.model)
         if asked is None and not inquiry.chat:
             asked = COMPLETION_MAX_TOKENS
         unbounded = self._settings.constant_output_tokens  # neither request nor instance tells
         room = unbounded if asked is None else max(1, asked)  # the engine computes one for none
         if max_model_len is None:
             return room
-        left = max(1, max_model_len - prompt_tokens)
+        left = max(1, max_model_len - prompt_tokens // inquiry.prompts)
         return left if asked is None else min(room, left)
 
 
@@ -304,10 +323,10 @@ def _newcomer(request: RoutingRequest) -> CandidateRequest:
     Of several prompts each is taken for as long as they are on average.
     """
     return CandidateRequest(
-        id=request.id,
-        prompt_tokens=max(-(-request.prompt_tokens // request.prompts), 1),
-        output_tokens=max(request.output_tokens, 1),
-        max_tokens=max(request.max_tokens, 1),
+        request.id,
+        max(-(-request.prompt_tokens // request.prompts), 1),
+        max(request.output_tokens, 1),
+        max(request.max_tokens, 1),
         priority=request.priority,
         output_quantiles=request.output_quantiles,
         sequences=min(request.sequences, MOST_SEQUENCES),

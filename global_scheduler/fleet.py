@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from block.config import BreakerSettings, InstanceConfig
 from block.errors import RequestError
-from block.http.origin import split_url
+from block.http.origin import Origin, split_url
+from block.messages import SHARED_PLACE
 from global_scheduler.breaker import Breaker, BreakerState
 from global_scheduler.life_signs import LifeSigns
 from global_scheduler.model_list import ModelCard
@@ -41,6 +42,8 @@ class Instance:
         self.origin, self.prefix = split_url(config.url, context)
         self.predictor = split_url(config.predictor_url, context) if config.predictor_url else None
         """Origin and path of its predictor, if it has one."""
+        self.shared = _shared_place(self.predictor, self.name)
+        """Where several predictors are asked at once, its own among them; None if it is alone."""
         self.healthy = False
         """Whether it answered its last health poll."""
         self.slow = False
@@ -120,6 +123,13 @@ class Instance:
         """It is down for certain: what waits for its first byte ends now, and can go elsewhere."""
         self.healthy = False
         self.signs.give_up()
+
+
+def _shared_place(predictor: tuple[Origin, bytes] | None, name: str) -> tuple[Origin, bytes] | None:
+    ending = SHARED_PLACE + name.encode()
+    if predictor is None or not predictor[1].endswith(ending):
+        return None
+    return predictor[0], predictor[1].removesuffix(ending)
 
 
 def _hardly_pausing(rules: BreakerSettings) -> BreakerSettings:

@@ -11,12 +11,22 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from block.errors import PredictorError
 from block.http.message import Response
-from block.messages import CandidateRequest, PredictRequest, PredictResponse, Wanted
+from block.http.origin import Origin
+from block.messages import (
+    CandidateRequest,
+    InstanceQuestion,
+    PredictRequest,
+    PredictResponse,
+    PredictSharedRequest,
+    PredictSharedResponse,
+    Wanted,
+)
 from global_scheduler.courier import Courier
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Ledger
@@ -25,11 +35,15 @@ from global_scheduler.poll import Poll
 from global_scheduler.question import Question
 from global_scheduler.traffic import Tally
 
+MOST_TOGETHER = 16
+"""Predictors of one port that one message asks; more would have the first wait long for the last."""
 LATE_ALLOWANCE_S = 1.0
 """How long a late probe may go on unheeded: closing its connection would cost the next probe more."""
 
 logger = logging.getLogger(__name__)
 _ANSWER = msgspec.json.Decoder(PredictResponse)
+_ANSWERS = msgspec.json.Decoder(PredictSharedResponse)
+AnswerT = TypeVar("AnswerT")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -58,6 +72,7 @@ class Prober:
         self._ledger = ledger
         self._metrics = metrics
         self._deadline_s = deadline_s
+        self._patience_s = deadline_s + LATE_ALLOWANCE_S
         self._count = count
         self._scenarios = scenarios
 
@@ -73,11 +88,9 @@ class Prober:
             return {}
         timely = [instance for instance in asked if instance.timeliness.admits]
         poll = Poll(len(timely), quorum, unasked=len(asked) - len(timely))
-        plain = self._encoded(question.candidate, (), question.wanted)
-        for instance in timely:
-            self._send(instance, question, plain, poll)
+        self._send_all(timely, question, poll)
         if len(timely) < len(asked):
-            self._check(asked, question, plain)
+            self._check(asked, question)
         if not timely:
             return {}
         await poll.settled(self._deadline_s)
@@ -88,13 +101,14 @@ class Prober:
         self._record(answered=len(poll.answers), failed=poll.failed, late=poll.late)
         return poll.usable
 
-    def _check(self, asked: Iterable[Instance], question: Question, plain: bytes) -> None:
+    def _check(self, asked: Iterable[Instance], question: Question) -> None:
         """Those who were late time and again are asked now and then, but not waited for."""
         now_s = time.monotonic()
         for instance in asked:
             if instance.timeliness.due(now_s):
                 instance.timeliness.checked(well=True, now_s=now_s)
                 instance.timeliness.begin()
+                plain = self._encoded(question.candidate, (), question.wanted)
                 self._send(instance, question, plain, None)
 
     def _note_late(self, late: Iterable[Instance]) -> None:
@@ -112,37 +126,86 @@ class Prober:
         for outcome, count in outcomes.items():
             self._metrics.probes.count((outcome,), count)
 
+    def _send_all(self, instances: Sequence[Instance], question: Question, poll: Poll) -> None:
+        """Those whose predictors share a port are asked together."""
+        plain = self._encoded(question.candidate, (), question.wanted)
+        shared: dict[tuple[Origin, bytes], list[Instance]] = {}
+        for instance in instances:
+            if instance.shared is None:
+                self._send(instance, question, plain, poll)
+            else:
+                shared.setdefault(instance.shared, []).append(instance)
+        for place, together in shared.items():
+            for first in range(0, len(together), MOST_TOGETHER):
+                self._send_shared(place, together[first : first + MOST_TOGETHER], question, poll)
+
     def _send(self, instance: Instance, question: Question, plain: bytes, poll: Poll | None) -> None:
         """Ask one; ``plain`` is for those who know all earlier choices, and have nothing cached.
 
         Without a ``poll``, nobody waits for the answer.
         """
         assert instance.predictor is not None
-        untold, message = self._ledger.untold(instance), plain
-        if untold or instance.name in question.cached_tokens:
-            message = self._encoded(question.about(instance.name), untold, question.wanted)
-        patience_s = self._deadline_s + LATE_ALLOWANCE_S
-        asked = Asked(time.perf_counter(), untold, instance.traffic.tally, question.wanted)
+        asked, message = self._asked(instance, question), plain
+        if asked.untold or instance.name in question.cached_tokens:
+            message = self._encoded(question.about(instance.name), asked.untold, question.wanted)
         done = partial(self._take, instance, poll, asked)
-        self._courier.post(instance.predictor, b"/v1/predict", message, patience_s, done)
+        self._courier.post(instance.predictor, b"/v1/predict", message, self._patience_s, done)
+
+    def _send_shared(
+        self, place: tuple[Origin, bytes], instances: Sequence[Instance], question: Question, poll: Poll
+    ) -> None:
+        """Ask several at once."""
+        asked = [(instance, self._asked(instance, question)) for instance in instances]
+        questions = tuple(
+            [
+                InstanceQuestion(one.name, each.untold, question.cached_tokens.get(one.name, 0))
+                for one, each in asked
+            ]
+        )
+        message = PredictSharedRequest(question.candidate, questions, self._scenarios, question.wanted)
+        done = partial(self._take_shared, poll, asked)
+        self._courier.post(place, b"/v1/predict/shared", msgspec.json.encode(message), self._patience_s, done)
+
+    def _asked(self, instance: Instance, question: Question) -> Asked:
+        untold, tally = self._ledger.untold(instance), instance.traffic.tally
+        return Asked(time.perf_counter(), untold, tally, question.wanted)
 
     def _encoded(
         self, candidate: CandidateRequest, untold: tuple[CandidateRequest, ...], wanted: Wanted
     ) -> bytes:
         return msgspec.json.encode(PredictRequest(candidate, untold, self._scenarios, wanted))
 
-    def _take(
-        self,
-        instance: Instance,
-        poll: Poll | None,
-        asked: Asked,
-        response: Response | None,
-    ) -> None:
+    def _take(self, instance: Instance, poll: Poll | None, asked: Asked, response: Response | None) -> None:
         answer = None
         try:
-            answer = None if response is None else _checked(response, instance, asked.wanted)
+            if response is not None:
+                answer = _checked(_decoded(response, _ANSWER), instance, asked.wanted)
         except PredictorError as error:
             logger.debug("predictor of %s: %s", instance.name, error)
+        self._hear(instance, poll, asked, answer)
+
+    def _take_shared(
+        self, poll: Poll, asked: Sequence[tuple[Instance, Asked]], response: Response | None
+    ) -> None:
+        answers: dict[str, PredictResponse] = {}
+        try:
+            if response is not None:
+                answers = {one.instance: one for one in _decoded(response, _ANSWERS).answers}
+        except PredictorError as error:
+            logger.debug("predictors of %s: %s", ", ".join(one.name for one, _ in asked), error)
+        for instance, each in asked:
+            answer = answers.get(instance.name)
+            try:
+                answer = answer and _checked(answer, instance, each.wanted)
+            except PredictorError as error:
+                logger.debug("predictor of %s: %s", instance.name, error)
+                answer = None
+            self._hear(instance, poll, each, answer)
+
+    def _hear(
+        self, instance: Instance, poll: Poll | None, asked: Asked, answer: PredictResponse | None
+    ) -> None:
+        """Its predictor has answered, or failed (None)."""
         if answer is not None:
             if asked.untold:
                 self._ledger.acknowledge(instance, [earlier.id for earlier in asked.untold])
@@ -162,13 +225,16 @@ def _note_unanswered(instances: Iterable[Instance]) -> None:
         instance.traffic.miss(now_s)
 
 
-def _checked(response: Response, instance: Instance, wanted: Wanted) -> PredictResponse:
+def _decoded(response: Response, decoder: msgspec.json.Decoder[AnswerT]) -> AnswerT:
     if response.status != 200:
         raise PredictorError(f"answered {response.status}")
     try:
-        answer = _ANSWER.decode(response.body)
+        return decoder.decode(response.body)
     except (ValueError, RecursionError) as error:
         raise PredictorError(f"answered what is no prediction: {error}") from error
+
+
+def _checked(answer: PredictResponse, instance: Instance, wanted: Wanted) -> PredictResponse:
     if answer.instance != instance.name:
         raise PredictorError(f"answered for {answer.instance!r}")
     prediction = answer.prediction

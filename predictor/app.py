@@ -31,7 +31,7 @@ class PredictorApp:
     limits = Limits()
 
     def __init__(self, service: PredictorService, access: AccessSettings) -> None:
-        self._service = service
+        self.service = service
         self._keys = None if access.keys is None else Keyring(access.keys, "settings.access.keys")
         self._open = {b"/health", b"/metrics"} if access.open_metrics else {b"/health"}
         """Paths that need no key."""
@@ -49,7 +49,7 @@ class PredictorApp:
 
     async def open(self) -> None:
         """Be ready to answer, and follow the feed."""
-        await self._resources.enter_async_context(self._service.following())
+        await self._resources.enter_async_context(self.service.following())
         if self._keys is not None:
             self._resources.callback(FileWatch(self._keys.files, self._keys.renew).stop)
 
@@ -59,11 +59,13 @@ class PredictorApp:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
+        self.handle_at(exchange, exchange.request.path)
+
+    def handle_at(self, exchange: Exchange, path: bytes) -> None:
+        """As if it had come for ``path``."""
         request = exchange.request
-        path = request.path
-        if self._keys is not None and not self._admits(self._keys, request):
-            error = RequestError("a valid key is needed: Authorization: Bearer KEY", status=401)
-            _respond(exchange, _refusal(error, error.status), [(b"www-authenticate", b"Bearer")])
+        if not self.admits(request, path):
+            refuse_without_key(exchange)
             return
         route = self._routes.get(path)
         if route is None:
@@ -74,12 +76,7 @@ class PredictorApp:
             error = RequestError(f"{path.decode()} takes {method.decode()}", status=405)
             _respond(exchange, _refusal(error, error.status), [(b"allow", method)])
             return
-        try:
-            answer = handler(request.body)
-        except BlockError as error:
-            status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-            answer = _refusal(error, status)
-        _respond(exchange, answer)
+        respond(exchange, handler, request.body)
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Say what is wrong with a request that cannot be served."""
@@ -90,9 +87,28 @@ class PredictorApp:
         if self._keys is not None:
             self._keys.renew()
 
-    def _admits(self, keys: Keyring, request: Request) -> bool:
+    def admits(self, request: Request, path: bytes) -> bool:
+        """Whether it brings a key, if ``path`` needs one."""
+        if self._keys is None or path in self._open:
+            return True
         key = brought_key(request.headers)
-        return request.path in self._open or (key is not None and keys.admits(key))
+        return key is not None and self._keys.admits(key)
+
+
+def refuse_without_key(exchange: Exchange) -> None:
+    """Say which key is needed."""
+    error = RequestError("a valid key is needed: Authorization: Bearer KEY", status=401)
+    _respond(exchange, _refusal(error, error.status), [(b"www-authenticate", b"Bearer")])
+
+
+def respond(exchange: Exchange, handler: Handler, body: bytes) -> None:
+    """With what the handler answers, or with its error's status."""
+    try:
+        answer = handler(body)
+    except BlockError as error:
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+        answer = _refusal(error, status)
+    _respond(exchange, answer)
 
 
 def _refusal(error: Exception, status: int) -> Response:

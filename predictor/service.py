@@ -79,20 +79,23 @@ class PredictorService:
 
     def predict(self, body: bytes) -> Response:
         """``POST /v1/predict``: 503 while the mirror cannot be trusted, 422 for what could never run."""
-        question = _decode(body, PredictRequest)
+        return json_response(self.answer(decode(body, PredictRequest)))
+
+    def answer(self, question: PredictRequest) -> PredictResponse:
+        """One what-if. Raises FeedError while the mirror cannot be trusted, StateError for nonsense."""
         candidates = (question.candidate,)
         (answer,) = self._answers(candidates, question.committed, question.scenarios, question.wanted)
-        return json_response(answer)
+        return answer
 
     def predict_batch(self, body: bytes) -> Response:
         """``POST /v1/predict/batch``: as ``predict``, for many candidates on one state."""
-        question = _decode(body, PredictBatchRequest)
+        question = decode(body, PredictBatchRequest)
         answers = self._answers(question.candidates, question.committed, question.scenarios)
         return json_response(PredictBatchResponse(answers))
 
     def commit(self, body: bytes) -> Response:
         """``POST /v1/commit``: this request is on its way to the instance."""
-        message = _decode(body, CommitRequest)
+        message = decode(body, CommitRequest)
         self._forecaster.ledger.commit(message.candidate, time.time())
         for served in message.served:
             self._forecaster.outside.served(served.id, served.ttft_s)
@@ -102,7 +105,7 @@ class PredictorService:
 
     def release(self, body: bytes) -> Response:
         """``POST /v1/release``: a committed request will not arrive after all."""
-        self._forecaster.ledger.release(_decode(body, ReleaseRequest).id)
+        self._forecaster.ledger.release(decode(body, ReleaseRequest).id)
         return Response(204)
 
     def state(self, _: bytes) -> Response:
@@ -214,7 +217,8 @@ def _back_end(vidur: Path | None) -> Callable[..., BackEnd]:
     return partial(VidurWhatIf, VidurCheckout.load(vidur))
 
 
-def _decode(body: bytes, kind: type[MessageT]) -> MessageT:
+def decode(body: bytes, kind: type[MessageT]) -> MessageT:
+    """A request's body. Raises StateError that names the field."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -8,8 +8,9 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import uvloop
 
@@ -68,45 +69,57 @@ def run(
     Several ``workers`` are processes that share the address and nothing else; the kernel deals the
     connections out to them. ``make_service`` gets a worker's number, or None if there is but one.
     """
-    encryption = None if binding.certificate is None else Encryption(binding.certificate)
     if workers == 1:
-        _run_one(make_service(None), binding.listen(), encryption, grace_s)
+        run_together([(make_service(None), binding)], grace_s)
         return
+    encryption = _encryption(binding)
     make_service(0)  # so that what is wrong with the settings is said once
     binding = replace(binding, shared=True)
     with binding.listen() as place:  # holds the port, and accepts nothing itself
         binding = replace(binding, port=place.getsockname()[1])
         supervise(
             workers,
-            lambda number, lifeline, pulse: _run_one(
-                make_service(number), binding.listen(), encryption, grace_s, lifeline, pulse
+            lambda number, lifeline, pulse: _run(
+                [_Post(make_service(number), binding.listen(), encryption)], grace_s, lifeline, pulse
             ),
         )
 
 
-def _run_one(
-    service: Service,
-    listener: socket.socket,
-    encryption: Encryption | None,
-    grace_s: float,
-    lifeline: int | None = None,
-    pulse: Pulse | None = None,
+def run_together(services: Sequence[tuple[Service, Binding]], grace_s: float) -> None:
+    """The same for several services in this one process, on one event loop. Raises ConfigError."""
+    _run([_Post.at(service, binding) for service, binding in services], grace_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """A service at its place."""
+
+    service: Service
+    listener: socket.socket
+    encryption: Encryption | None
+
+    @classmethod
+    def at(cls, service: Service, binding: Binding) -> Self:
+        """Raises ConfigError if it cannot be there."""
+        encryption = _encryption(binding)
+        return cls(service, binding.listen(), encryption)
+
+
+def _encryption(binding: Binding) -> Encryption | None:
+    return None if binding.certificate is None else Encryption(binding.certificate)
+
+
+def _run(
+    posts: Sequence[_Post], grace_s: float, lifeline: int | None = None, pulse: Pulse | None = None
 ) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two sockets
     gc.freeze()  # what is there now stays; looking at it again and again is wasted
     gc.set_threshold(GARBAGE_THRESHOLD)
-    uvloop.run(_serve(service, listener, encryption, grace_s, lifeline, pulse))
+    uvloop.run(_serve(posts, grace_s, lifeline, pulse))
 
 
-async def _serve(
-    service: Service,
-    listener: socket.socket,
-    encryption: Encryption | None,
-    grace_s: float,
-    lifeline: int | None,
-    pulse: Pulse | None,
-) -> None:
+async def _serve(posts: Sequence[_Post], grace_s: float, lifeline: int | None, pulse: Pulse | None) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     if pulse is not None:
@@ -115,17 +128,23 @@ async def _serve(
         loop.add_signal_handler(number, ended.set)
     if lifeline is not None:
         loop.add_reader(lifeline, ended.set)
-    renewal = _Renewal(service, encryption)
-    loop.add_signal_handler(signal.SIGHUP, renewal.everything)
-    server = Server(service, None if encryption is None else encryption.context)
-    await server.start(listener)
-    logger.info("listening on %s:%s", *listener.getsockname()[:2])
+    renewals = [_Renewal(post.service, post.encryption) for post in posts]
+    loop.add_signal_handler(signal.SIGHUP, _renew_all, renewals)
+    servers = [await _started(post) for post in posts]
     await ended.wait()
-    renewal.stop()
+    for renewal in renewals:
+        renewal.stop()
     if lifeline is not None:
         loop.remove_reader(lifeline)
     logger.info("ending; open requests have %s s", grace_s)
-    await server.stop(grace_s)
+    await asyncio.gather(*(server.stop(grace_s) for server in servers))
+
+
+async def _started(post: _Post) -> Server:
+    server = Server(post.service, None if post.encryption is None else post.encryption.context)
+    await server.start(post.listener)
+    logger.info("listening on %s:%s", *post.listener.getsockname()[:2])
+    return server
 
 
 class _Renewal:
@@ -148,6 +167,11 @@ class _Renewal:
     def _certificate(self) -> None:
         if self._encryption is not None:
             self._encryption.renew()
+
+
+def _renew_all(renewals: Sequence[_Renewal]) -> None:
+    for renewal in renewals:
+        renewal.everything()
 
 
 def _beat(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
