@@ -6,9 +6,11 @@ import asyncio
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ def call(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["serve", *map(str, arguments)])
 
 
+def vllms_head() -> set[str]:
+    """What vLLM's program says of a run beside its measures, read out of the installed one."""
+    spec = find_spec("vllm")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    source = (Path(spec.submodule_search_locations[0]) / "benchmarks/serve.py").read_text()
+    found = {name for name in re.findall(r'result_json\["(\w+)"\] = ', source) if "ramp_up" not in name}
+    assert len(found) > 7
+    return found
+
+
 def test_many_streams_are_carried_at_once_and_every_form_is_written(
     mock: str, tmp_path: Path, tokenizer_file: Path
 ) -> None:
@@ -63,6 +76,7 @@ def test_many_streams_are_carried_at_once_and_every_form_is_written(
     assert (result["completed"], result["failed"]) == (600, 0)
     assert result["total_output_tokens"] == 600 * CHUNKS
     assert result["model_id"] == mock_engine.MODEL
+    assert vllms_head() <= set(result)
     # All come within 0.6 s and each takes at least 0.9 s, so most of them are under way together.
     assert result["max_concurrent_requests"] >= 500
     assert result["request_goodput"] == pytest.approx(result["request_throughput"])
