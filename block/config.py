@@ -95,6 +95,11 @@ class PredictorConfig(Settings):
     latency: Path = Field(description="Step-latency model file.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(description="Port to listen on.")
+    optional: Flag = Field(
+        False,
+        description="Its engine may never come, or leave: on a shared port, health and metrics then do not "
+        "speak of it.",
+    )
     settings: PredictorSettings = Field(default_factory=PredictorSettings)
 
 

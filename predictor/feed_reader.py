@@ -18,6 +18,7 @@ from predictor.mirror import Mirror
 
 RESYNC_INTERVAL_S = 0.25
 """Least time between two requests for a snapshot; also how long one is waited for."""
+_KNOCK_AT_LEAST_MS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,12 @@ logger = logging.getLogger(__name__)
 class FeedReader:
     """One SUB socket and the mirror that it feeds; ``follow`` is the task to start and to cancel."""
 
-    def __init__(self, address: str, *, on_change: Callable[[], None] | None = None) -> None:
-        """``on_change`` is called after every applied message, on the event loop."""
+    def __init__(
+        self, address: str, name: str | None = None, *, on_change: Callable[[], None] | None = None
+    ) -> None:
+        """``name``: what the log calls it; None: its address. ``on_change`` is called after every applied
+        message, on the event loop.
+        """
         self.mirror = Mirror()
         self.synchronised = False
         """Whether the mirror is as new as the feed; False from a gap until the snapshot that mends it."""
@@ -37,6 +42,7 @@ class FeedReader:
         self.resyncs = 0
         """Snapshots asked for after a gap or a bad message."""
         self._address = address
+        self._name = name or address
         self._on_change = on_change
         self._changed = asyncio.Event()
         self._readable = asyncio.Event()
@@ -51,6 +57,8 @@ class FeedReader:
         with zmq.Context() as context, context.socket(zmq.SUB) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SUBSCRIBE, b"")
+            # An engine may be away for hours, or never come: knock less and less often.
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, _KNOCK_AT_LEAST_MS)
             self._connect(socket)
             # Connecting subscribes, so a snapshot is on its way; deltas that overtake it are no gap.
             self._asked_at_s = time.monotonic()
@@ -105,6 +113,6 @@ class FeedReader:
             return
         self._asked_at_s = now_s
         self.resyncs += 1
-        logger.warning("Asking %s for a snapshot: %s", self._address, problem)
+        logger.warning("%s: asking its engine's feed for a snapshot: %s", self._name, problem)
         socket.setsockopt(zmq.UNSUBSCRIBE, b"")
         socket.setsockopt(zmq.SUBSCRIBE, b"")

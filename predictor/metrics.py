@@ -1,8 +1,9 @@
-"""What a predictor counts, for Prometheus. One registry per app: nothing is global."""
+"""What a predictor counts, for Prometheus. One registry per predictor: nothing is global."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import (
@@ -12,6 +13,8 @@ from prometheus_client import (
     Info,
     generate_latest,
 )
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from block.http.message import Response
 from block.series import Counters, Histograms
@@ -68,7 +71,28 @@ class PredictorMetrics:
             gauge.set(getattr(status, name))
         self._model.info({"version": status.version})
 
-    def page(self) -> Response:
-        """The metrics in Prometheus' text format."""
-        content_type = CONTENT_TYPE_LATEST.encode()
-        return Response(200, [(b"content-type", content_type)], generate_latest(self._registry))
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        yield from self._registry.collect()
+
+
+class _Together(Collector):
+    """Several predictors' metrics as one registry's: each family in one piece, as the format wants it."""
+
+    def __init__(self, predictors: Iterable[PredictorMetrics]) -> None:
+        self._predictors = predictors
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for predictor in self._predictors:
+            for family in predictor.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples.extend(family.samples)
+        return families.values()
+
+
+def metrics_page(*predictors: PredictorMetrics) -> Response:
+    """The metrics of one or several predictors in Prometheus' text format."""
+    content_type = CONTENT_TYPE_LATEST.encode()
+    return Response(200, [(b"content-type", content_type)], generate_latest(_Together(predictors)))

@@ -33,13 +33,15 @@ from predictor.calibration import FeedCalibration
 from predictor.feed_reader import FeedReader
 from predictor.forecaster import BackEnd, Forecaster
 from predictor.ledger import Ledger
-from predictor.metrics import PredictorMetrics
+from predictor.metrics import PredictorMetrics, metrics_page
 
 MessageT = TypeVar("MessageT")
 
 MAX_SCENARIOS = 64
 MAX_RUNS = 4096
 """Candidates times scenarios of one call: nobody else is answered, and no feed read, until it is done."""
+ABSENT_AFTER_S = 60.0
+"""Silence after which an engine that need not be there is taken for gone rather than for ill."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class PredictorService:
         """Reads the latency model; the feed is opened by ``following``."""
         self._config = config
         self._metrics = PredictorMetrics(config.instance)
-        self._reader = FeedReader(config.feed, on_change=self._notice)
+        self._reader = FeedReader(config.feed, config.instance, on_change=self._notice)
         self._model = load_latency(config.latency)
         self._calibration = FeedCalibration(self._model) if config.settings.calibrate else None
         ledger = Ledger(config.settings.commit_ttl_s)
@@ -110,7 +112,7 @@ class PredictorService:
 
     def state(self, _: bytes) -> Response:
         """``GET /v1/state``: the mirror in brief."""
-        trouble = self._trouble()
+        trouble = self.trouble
         answer = self._forecaster.describe(time.time(), not trouble, trouble)
         return json_response(msgspec.structs.replace(answer, calibration=self._calibration_status()))
 
@@ -123,17 +125,45 @@ class PredictorService:
 
     def health(self, _: bytes) -> Response:
         """``GET /health``: 200 once the feed is followed, 503 with the reason otherwise."""
-        trouble = self._trouble()
+        trouble = self.trouble
         body = {"status": trouble or "ok", "instance": self._config.instance}
         return json_response(body, status=503 if trouble else 200)
 
     def metrics(self, _: bytes) -> Response:
         """``GET /metrics``."""
-        self._metrics.ready.set(not self._trouble())
+        return metrics_page(self.measured)
+
+    @property
+    def instance(self) -> str:
+        """Whose predictor it is."""
+        return self._config.instance
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing need be said of it: its engine may be away, and is, or never came."""
+        if not self._config.optional:
+            return False
+        silence_s = time.monotonic() - self._reader.last_message_s
+        return not self._reader.mirror.ready or silence_s > ABSENT_AFTER_S
+
+    @property
+    def measured(self) -> PredictorMetrics:
+        """Its metrics as they are now."""
+        self._metrics.ready.set(not self.trouble)
         self._metrics.feed_age_seconds.set(time.monotonic() - self._reader.last_message_s)
         if (status := self._calibration_status()) is not None:
             self._metrics.show_calibration(status)
-        return self._metrics.page()
+        return self._metrics
+
+    @property
+    def trouble(self) -> str:
+        """Why the mirror is not to be trusted; empty when it is."""
+        silence_s = time.monotonic() - self._reader.last_message_s
+        if not self._reader.synchronised:
+            return f"not in step with the engine's state feed: {self._reader.problem}{self._last_good()}"
+        if silence_s > self._config.settings.stale_after_s:
+            return f"no word from the engine's state feed for {silence_s:.1f} s"
+        return ""
 
     def _answers(
         self,
@@ -148,7 +178,7 @@ class PredictorService:
             raise StateError(
                 f"candidates x scenarios = {runs}: must be at most {MAX_RUNS}; ask several times"
             )
-        if trouble := self._trouble():
+        if trouble := self.trouble:
             raise FeedError(f"{self._config.instance}: {trouble}")
         now_s = time.time()
         for earlier in committed:
@@ -184,17 +214,10 @@ class PredictorService:
     def _feed_ended(self, task: asyncio.Task[None]) -> None:
         """Following ends only with the service, or by an error that ``/health`` must show from now on."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("Following the engine's state feed failed", exc_info=error)
+            logger.error(
+                "%s: following the engine's state feed failed", self._config.instance, exc_info=error
+            )
             self._reader.give_up(str(error) or type(error).__name__)
-
-    def _trouble(self) -> str:
-        """Why the mirror is not to be trusted; empty when it is."""
-        silence_s = time.monotonic() - self._reader.last_message_s
-        if not self._reader.synchronised:
-            return f"not in step with the engine's state feed: {self._reader.problem}{self._last_good()}"
-        if silence_s > self._config.settings.stale_after_s:
-            return f"no word from the engine's state feed for {silence_s:.1f} s"
-        return ""
 
     def _last_good(self) -> str:
         if not self._reader.mirror.ready:

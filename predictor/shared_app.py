@@ -1,8 +1,8 @@
 """Predictors of several instances behind one port: a question to all of them is one exchange.
 
-Each is found at ``/of/NAME``, as if it were alone there. On a machine that several engines share, asking
-costs more than answering: a message each way, and a process that is woken with cold caches, for each
-instance. Knows nothing of what is answered.
+Each is found at ``/of/NAME``, as if it were alone there; ``/health`` and ``/metrics`` speak for all. On a
+machine that several engines share, asking costs more than answering: a message each way, and a process that
+is woken with cold caches, for each instance. Knows nothing of what is answered.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from contextlib import AsyncExitStack
 from block.errors import FeedError, RequestError, StateError
 from block.http.exchange import Exchange
 from block.http.limits import Limits
-from block.http.message import Request, Response
+from block.http.message import Response
 from block.messages import SHARED_PLACE, PredictResponse, PredictSharedRequest, PredictSharedResponse
-from predictor.app import PredictorApp, refuse_without_key, respond
-from predictor.service import decode, json_response
+from predictor.app import Handler, PredictorApp, refuse_without_key, respond
+from predictor.metrics import metrics_page
+from predictor.service import PredictorService, decode, json_response
 
 _SHARED = b"/v1/predict/shared"
 
@@ -32,6 +33,11 @@ class SharedApp:
         self._by_name = {name.encode(): app for name, app in apps.items()}
         self._first = next(iter(apps.values()))
         self._resources = AsyncExitStack()
+        self._routes: Mapping[tuple[bytes, bytes], Handler] = {
+            (b"POST", _SHARED): self._predict,
+            (b"GET", b"/health"): self._health,
+            (b"GET", b"/metrics"): self._metrics,
+        }
 
     async def open(self) -> None:
         """Have all be ready to answer."""
@@ -47,8 +53,8 @@ class SharedApp:
         """Answer one request, or have its predictor do so."""
         request = exchange.request
         path = request.path
-        if path == _SHARED and request.method == b"POST":
-            self._predict(exchange, request)
+        if (handler := self._routes.get((request.method, path))) is not None:
+            self._speak_for_all(exchange, handler)
             return
         name, slash, rest = path.removeprefix(SHARED_PLACE).partition(b"/")
         app = self._by_name.get(name) if path.startswith(SHARED_PLACE) else None
@@ -67,13 +73,28 @@ class SharedApp:
         for app in self._apps.values():
             app.renew()
 
-    def _predict(self, exchange: Exchange, request: Request) -> None:
-        if all(app.admits(request, _SHARED) for app in self._apps.values()):
-            respond(exchange, self._answer, request.body)
+    def _speak_for_all(self, exchange: Exchange, handler: Handler) -> None:
+        request = exchange.request
+        if all(app.admits(request, request.path) for app in self._apps.values()):
+            respond(exchange, handler, request.body)
         else:
             refuse_without_key(exchange)
 
-    def _answer(self, body: bytes) -> Response:
+    def _health(self, _: bytes) -> Response:
+        """200 once all feeds are followed, 503 otherwise; what is wrong stands beside each instance."""
+        states = {service.instance: service.trouble or "ok" for service in self._present}
+        ill = [name for name, state in states.items() if state != "ok"]
+        status = f"not ready: {', '.join(ill)}" if ill else "ok"
+        return json_response({"status": status, "instances": states}, status=503 if ill else 200)
+
+    def _metrics(self, _: bytes) -> Response:
+        return metrics_page(*[service.measured for service in self._present])
+
+    @property
+    def _present(self) -> list[PredictorService]:
+        return [app.service for app in self._apps.values() if not app.service.absent]
+
+    def _predict(self, body: bytes) -> Response:
         shared = decode(body, PredictSharedRequest)
         answers: list[PredictResponse] = []
         for question in shared.questions:

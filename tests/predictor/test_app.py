@@ -91,7 +91,7 @@ async def _health_of(feed: str, caplog: pytest.LogCaptureFixture) -> str:
     """What ``/health`` says once following ``feed`` has failed."""
     app = create_app(PredictorConfig(instance="i0", feed=feed, latency=TABLE, port=1))
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client, asyncio.timeout(5):
-        while "Following the engine's state feed failed" not in caplog.text:  # noqa: ASYNC110
+        while "i0: following the engine's state feed failed" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         answer = await client.get("/health")
     assert answer.status_code == 503

@@ -16,6 +16,7 @@ import zmq
 import zmq.asyncio
 from feed_messages import snapshot
 from http_service import serving
+from prometheus_client.parser import text_string_to_metric_families
 
 from block.config import PredictorConfig, PredictorSettings
 from block.operation import AccessSettings, SecretSource
@@ -26,13 +27,14 @@ TABLE = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
 CANDIDATE = {"id": "new", "prompt_tokens": 100, "output_tokens": 20, "max_tokens": 50}
 
 
-def _shared(folder: Path, **settings: Any) -> SharedApp:
+def _shared(folder: Path, *, optional: bool = False, **settings: Any) -> SharedApp:
     configs = [
         PredictorConfig(
             instance=name,
             feed=f"ipc://{folder}/{name}",
             latency=TABLE,
             port=1,
+            optional=optional,
             settings=PredictorSettings.model_validate(settings),
         )
         for name in "ab"
@@ -124,7 +126,7 @@ async def test_what_it_cannot_read_or_find_is_said(tmp_path: Path) -> None:
     async with serving(_shared(tmp_path)) as url, httpx.AsyncClient(base_url=url) as client:
         damaged = await client.post("/v1/predict/shared", content=b"{")
         assert damaged.status_code == 422
-        for path in ("/health", "/of/c/health", "/of", "/v1/predict"):
+        for path in ("/v1/state", "/of/c/health", "/of", "/v1/predict"):
             missing = await client.get(path)
             assert missing.status_code == 404
             assert "/of/a, /of/b" in missing.json()["error"]["message"]
@@ -143,3 +145,59 @@ async def test_keys_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             )
             assert reply.status_code == status
         assert (await client.post("/of/a/v1/predict", json={"candidate": CANDIDATE})).status_code == 401
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/health")).status_code == 503
+
+
+async def test_one_health_page_speaks_for_all_and_names_who_is_ill(tmp_path: Path) -> None:
+    async with _asking(tmp_path, b=1) as client:
+        page = await client.get("/health")
+        assert page.status_code == 503
+        assert page.json()["status"] == "not ready: a"
+        assert page.json()["instances"]["b"] == "ok"
+        assert "no word from it yet" in page.json()["instances"]["a"]
+    async with _asking(tmp_path, a=1, b=1) as client:
+        page = await client.get("/health")
+        assert (page.status_code, page.json()) == (200, {"status": "ok", "instances": {"a": "ok", "b": "ok"}})
+
+
+async def test_one_scrape_has_every_instances_series_each_family_in_one_piece(tmp_path: Path) -> None:
+    async with _asking(tmp_path, a=1, b=3) as client:
+        await client.post("/v1/predict/shared", json=_question({"instance": "a"}, {"instance": "b"}))
+        await client.post("/v1/predict/shared", json=_question({"instance": "b"}))
+        page = (await client.get("/metrics")).text
+        families = list(text_string_to_metric_families(page))
+        names = [family.name for family in families]
+        assert len(names) == len(set(names))
+        assert page.count("# TYPE block_prediction_seconds ") == 1
+        samples = [sample for family in families for sample in family.samples]
+        series = [(sample.name, *sorted(sample.labels.items())) for sample in samples]
+        assert len(series) == len(set(series))
+        assert {sample.labels["instance"] for sample in samples} == {"a", "b"}
+        asked = [sample for sample in samples if sample.name == "block_prediction_seconds_count"]
+        counts = {sample.labels["instance"]: sample.value for sample in asked}
+        assert counts == {"a": 1, "b": 2}
+        for name in "ab":
+            alone = text_string_to_metric_families((await client.get(f"/of/{name}/metrics")).text)
+            own = {s.labels["instance"] for family in alone for s in family.samples}
+            assert own == {name}
+
+
+async def test_of_an_engine_that_may_be_away_nothing_is_said_until_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        serving(_shared(tmp_path, optional=True)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        page = await client.get("/health")
+        assert (page.status_code, page.json()["instances"]) == (200, {})
+        assert 'instance="' not in (await client.get("/metrics")).text
+        async with _told(tmp_path, b=1):
+            await _until_ready(client, "b")
+            assert (await client.get("/health")).json()["instances"] == {"b": "ok"}
+            metrics = (await client.get("/metrics")).text
+            assert 'block_predictor_ready{instance="b"} 1.0' in metrics
+            assert 'instance="a"' not in metrics
+        monkeypatch.setattr("predictor.service.ABSENT_AFTER_S", 0.0)
+        assert (await client.get("/health")).json()["instances"] == {}
