@@ -1,7 +1,8 @@
 """A cluster of local processes: brought up together, watched, and taken down whole.
 
-Any failure while coming up takes everything down again. A process that dies later is reported and
-the others stay up. Does not know what the processes serve, nor how they were planned.
+Any failure while coming up takes everything down again. A process that dies later is reported and the
+others stay up; one that may be started again, is. Does not know what the processes serve, nor how they were
+planned.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 import aiohttp
@@ -19,6 +21,7 @@ from block.errors import DeployError
 from deploy.plan import ClusterPlan
 from deploy.process import ManagedProcess
 from deploy.readiness import check_ports, early_end, late, wait_until_ready
+from deploy.restart_pauses import RestartPauses
 from deploy.run_folder import RunFolder
 from deploy.state import ClusterState, ProcessPhase, ProcessState
 
@@ -41,6 +44,7 @@ class LocalCluster:
         self._on_change = on_change
         self._grace_s = grace_s
         self._processes: list[ManagedProcess] = []
+        self._restarts = [0] * len(plan.processes)
         self._ready: set[str] = set()
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -62,7 +66,7 @@ class LocalCluster:
             ready=len(self._ready) == len(self.plan.processes),
             openai_base_url=self.plan.openai_base_url,
             model=self.plan.served_model_name,
-            processes=tuple(self._process_state(process) for process in self._processes),
+            processes=tuple(map(self._process_state, self._processes, self._restarts)),
         )
 
     async def start(self) -> None:
@@ -78,6 +82,7 @@ class LocalCluster:
         """End all processes within the grace, by force after it, and clean the run folder."""
         for watcher in self._watchers:
             watcher.cancel()
+        self._watchers.clear()
         for process in self._processes:
             process.ask_to_end()
         if self._processes:
@@ -102,7 +107,7 @@ class LocalCluster:
         for process in self._processes:
             if process.ended.done():
                 raise DeployError(early_end(process.plan, process.ended.result()))
-        self._watchers = [asyncio.create_task(self._watch(process)) for process in self._processes]
+        self._watchers = [asyncio.create_task(self._watch(place)) for place in range(len(self._processes))]
 
     async def _await_ready(
         self, process: ManagedProcess, session: aiohttp.ClientSession, deadline_s: float
@@ -115,10 +120,34 @@ class LocalCluster:
         self._ready.add(process.plan.name)
         self._publish()
 
-    async def _watch(self, process: ManagedProcess) -> None:
-        code = await asyncio.shield(process.ended)
-        _log.error("%s ended with code %d; its log: %s", process.plan.name, code, process.plan.log)
-        self._ready.discard(process.plan.name)
+    async def _watch(self, place: int) -> None:
+        """Note a process's end; start it again if its plan says so, after a pause."""
+        pauses = RestartPauses()
+        while True:
+            process, began_s = self._processes[place], asyncio.get_running_loop().time()
+            code = await asyncio.shield(process.ended)
+            _log.error("%s ended with code %d; its log: %s", process.plan.name, code, process.plan.log)
+            self._ready.discard(process.plan.name)
+            self._publish()
+            if not process.plan.restarts:
+                return
+            await asyncio.sleep(pauses.next_s(asyncio.get_running_loop().time() - began_s))
+            await self._restart(place)
+
+    async def _restart(self, place: int) -> None:
+        """Returns once it answers, or has ended again."""
+        # What it depends on may be what is missing: then it answers 503 for long, and does what it can.
+        plan = self.plan.processes[place]
+        lenient = replace(plan, ready_on=plan.ready_on | {503})
+        process = self._processes[place] = ManagedProcess.start(lenient, self._grace_s)
+        self._restarts[place] += 1
+        self._publish()
+        async with aiohttp.ClientSession() as session:
+            try:
+                await wait_until_ready(process, session)
+            except DeployError:
+                return  # whoever watches it sees its end, too
+        self._ready.add(plan.name)
         self._publish()
 
     def _publish(self) -> None:
@@ -127,9 +156,11 @@ class LocalCluster:
         if self._on_change is not None:
             self._on_change(state)
 
-    def _process_state(self, process: ManagedProcess) -> ProcessState:
+    def _process_state(self, process: ManagedProcess, restarts: int) -> ProcessState:
         plan, ended = process.plan, process.ended.done()
-        phase: ProcessPhase = "ended" if ended else "ready" if plan.name in self._ready else "starting"
+        phase: ProcessPhase = "ready" if plan.name in self._ready else "starting"
+        if ended and not (plan.restarts and self._watchers):
+            phase = "ended"
         return ProcessState(
             name=plan.name,
             role=plan.role,
@@ -139,4 +170,5 @@ class LocalCluster:
             log=str(plan.log),
             pid=process.pid,
             exit_code=process.ended.result() if ended else None,
+            restarts=restarts,
         )

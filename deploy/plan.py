@@ -46,6 +46,10 @@ class ProcessPlan:
     host: str = "127.0.0.1"
     ready_on: frozenset[int] = frozenset({200})
     """Statuses of the health URL that mean ready."""
+    needs: str = ""
+    """Another URL that must answer 200 before it counts as ready, if any: of what another launcher holds."""
+    restarts: bool = False
+    """Whether it is started again when it ends by itself later; for what holds nothing that could be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ class _Planner:
             log=self.folder / "logs" / f"{name}.log",
             env=env,
             host=self.config.host,
+            restarts=role == "predictor",
         )
 
     def _predictor_config(self, index: int) -> PredictorConfig:

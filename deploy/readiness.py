@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from dataclasses import replace
 
 import aiohttp
 import msgspec
@@ -22,7 +23,7 @@ _POLL_TIMEOUT_S = 2.0
 
 async def wait_until_ready(process: ManagedProcess, session: aiohttp.ClientSession) -> None:
     """Return once the process is ready; raises DeployError when it ends first. Cancel at a deadline."""
-    while not await _answers(process.plan, session):
+    while not await _is_ready(process.plan, session):
         # Between two polls, the process' own end is what may happen.
         await asyncio.wait([process.ended], timeout=_POLL_S)
         if process.ended.done():
@@ -37,7 +38,8 @@ def early_end(plan: ProcessPlan, code: int) -> str:
 
 def late(plan: ProcessPlan, timeout_s: float) -> str:
     """One line on a process that is not ready in time."""
-    return f"{plan.name} was not ready within {timeout_s:g} s; {_evidence(plan)}"
+    needs = f" (it also needs {plan.needs})" if plan.needs else ""
+    return f"{plan.name} was not ready within {timeout_s:g} s{needs}; {_evidence(plan)}"
 
 
 def check_ports(plans: tuple[ProcessPlan, ...]) -> None:
@@ -62,6 +64,11 @@ def _refused(plan: ProcessPlan, error: OSError) -> str:
         f"port {plan.port} for {plan.name} cannot be used: {error.strerror}{_holder(plan.port)}; "
         f"free it or choose another with --set {plan.role}_port=PORT"
     )
+
+
+async def _is_ready(plan: ProcessPlan, session: aiohttp.ClientSession) -> bool:
+    needed = replace(plan, health_url=plan.needs, ready_on=frozenset({200}))
+    return await _answers(plan, session) and (not plan.needs or await _answers(needed, session))
 
 
 async def _answers(plan: ProcessPlan, session: aiohttp.ClientSession) -> bool:

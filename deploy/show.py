@@ -61,8 +61,9 @@ def state_table(state: ClusterState) -> Table:
         table.add_column(column)
     for process in state.processes:
         code = "" if process.exit_code is None else f" (code {process.exit_code})"
+        again = f", restarts: {process.restarts}" if process.restarts else ""
         pid = "" if process.pid is None else str(process.pid)
-        table.add_row(process.name, process.phase + code, pid, process.url)
+        table.add_row(process.name, process.phase + code + again, pid, process.url)
     return table
 
 

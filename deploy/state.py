@@ -21,6 +21,8 @@ class ProcessState(msgspec.Struct, frozen=True):
     pid: int | None = None
     exit_code: int | None = None
     """Negative when a signal ended the process."""
+    restarts: int = 0
+    """How often it was started again because it had ended."""
 
 
 class ClusterState(msgspec.Struct, frozen=True):

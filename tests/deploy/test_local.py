@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 from block.errors import DeployError
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan, ProcessPlan
+from deploy.restart_pauses import RestartPauses
 from deploy.run_folder import RunFolder
 from deploy.state import ClusterState
 from deploy.teardown import take_down
@@ -139,6 +141,53 @@ async def test_a_server_killed_later_is_reported_and_the_others_stay(
     assert await asyncio.to_thread(survivors, processes) == []
 
 
+async def test_one_that_may_be_started_again_is_and_its_cluster_is_whole_again(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, family: Family, survivors: Survivors
+) -> None:
+    first, second = (stand_in(port) for port in free_ports(2))
+    async with LocalCluster(cluster_of(replace(first, restarts=True), second)) as cluster:
+        for times in (1, 2):
+            before = cluster.state.processes[0].pid
+            assert before is not None
+            os.kill(before, signal.SIGKILL)
+            await until(lambda: not cluster.state.ready)
+            assert cluster.state.ended == ()
+            await until(lambda: cluster.state.ready)
+            after = cluster.state.processes[0]
+            assert (after.phase, after.exit_code, after.restarts) == ("ready", None, times)
+            assert after.pid != before
+        assert cluster.state.processes[1].restarts == 0
+        assert cluster.folder.read_state() == cluster.state
+        processes = family(cluster.state)
+    assert await asyncio.to_thread(survivors, processes) == []
+
+
+async def test_what_cannot_start_again_is_tried_after_pauses_and_ends_with_its_cluster(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf, family: Family, survivors: Survivors
+) -> None:
+    port = free_ports(1)[0]
+    async with LocalCluster(cluster_of(replace(stand_in(port), restarts=True))) as cluster:
+        pid = cluster.state.processes[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not cluster.state.ready)
+        with socket.socket() as squatter:
+            squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            squatter.bind(("127.0.0.1", port))
+            squatter.listen()
+            await until(lambda: cluster.state.processes[0].restarts == 2)
+            assert not cluster.state.ready
+        await until(lambda: cluster.state.ready)
+        processes = family(cluster.state)
+    assert await asyncio.to_thread(survivors, processes) == []
+
+
+def test_pauses_before_restarts_double_up_to_a_bound_and_begin_anew_after_a_long_life() -> None:
+    pauses = RestartPauses()
+    assert [pauses.next_s(1.0) for _ in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert pauses.next_s(3600.0) == 0.5
+
+
 async def test_a_killed_guard_takes_its_server_and_its_worker_along(
     free_ports: FreePorts,
     stand_in: StandIn,
@@ -213,6 +262,23 @@ async def test_a_server_that_is_never_ready_meets_the_deadline(
     with pytest.raises(DeployError, match=rf"server-{port} was not ready within 1 s; it said: listening on"):
         await LocalCluster(cluster_of(stand_in(port, "--mute"), ready_timeout_s=1.0)).start()
     assert time.monotonic() - began < 8
+
+
+async def test_what_another_launcher_holds_is_waited_for_as_well(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf
+) -> None:
+    port, other = free_ports(2)
+    needs = f"http://127.0.0.1:{other}/health"
+    plan = cluster_of(replace(stand_in(port), needs=needs), ready_timeout_s=1.5)
+    with pytest.raises(DeployError, match=rf"not ready within 1.5 s \(it also needs {needs}\);"):
+        await LocalCluster(plan).start()
+    needed = await asyncio.create_subprocess_exec(*stand_in(other).argv, stdout=subprocess.DEVNULL)
+    try:
+        async with LocalCluster(replace(plan, ready_timeout_s=30.0)) as cluster:
+            assert cluster.state.ready
+    finally:
+        needed.kill()
+        await needed.wait()
 
 
 async def test_a_command_that_does_not_exist_is_explained(
