@@ -301,6 +301,12 @@ class ClusterConfig(Settings):
     scheduler_port: Port = Field(8000)
     engine_port: Port = Field(8100, description="Port of the first vLLM server; the next follow.")
     predictor_port: Port = Field(8200, description="Port of the first predictor; the next follow.")
+    predictors_per_process: Whole = Field(
+        16,
+        ge=1,
+        le=64,
+        description="Predictors of one host that share a process and a port; with 1, each has its own.",
+    )
     ready_timeout_s: Seconds = Field(300.0, description="How long start-up may take.")
     run_dir: Path = Field(Path("run"), description="Where logs, sockets and resolved configs go.")
     engine: EngineSettings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from block.config import (
 from block.errors import ConfigError
 from block.operation import TlsSettings
 from block.settings import Settings
+from deploy.company import Company, companies
 from deploy.engine_command import engine_argv, engine_environment
 
 Role = Literal["engine", "predictor", "scheduler"]
@@ -96,18 +97,17 @@ class _Planner:
         self.engine = config.engine.model_copy(
             update={"model": root / config.engine.model, "latency": root / config.engine.latency}
         )
+        self.companies = companies(range(config.instances), config.predictors_per_process)
+        self.company_of = {member: company for company in self.companies for member in company.members}
 
     def plan(self) -> ClusterPlan:
         """Put the parts together."""
-        predictors = [self._predictor_config(i) for i in range(self.config.instances)]
+        predictors = {i: self._predictor_config(i) for i in range(self.config.instances)}
         scheduler = self._scheduler_config()
         processes = (
-            *(self._engine(i, predictors[i].feed) for i in range(self.config.instances)),
-            *(
-                self._service("predictor", f"predictor-{i}", c.port, self.predictor.tls)
-                for i, c in enumerate(predictors)
-            ),
-            self._service("scheduler", "scheduler", scheduler.port, self.scheduler.tls),
+            *(self._engine(i, predictor.feed) for i, predictor in predictors.items()),
+            *(self._predictors(company) for company in self.companies),
+            self._service("scheduler", "scheduler", ["scheduler"], scheduler.port, self.scheduler.tls),
         )
         return ClusterPlan(
             name=self.config.name,
@@ -115,7 +115,7 @@ class _Planner:
             socket_folder=self.sockets,
             processes=processes,
             configs={
-                **{self._config_path(f"predictor-{i}"): c for i, c in enumerate(predictors)},
+                **{self._config_path(f"predictor-{i}"): c for i, c in predictors.items()},
                 self._config_path("scheduler"): scheduler,
             },
             openai_base_url=f"{_url(self.config.host, scheduler.port, self.scheduler.tls)}/v1",
@@ -129,12 +129,22 @@ class _Planner:
         argv = engine_argv(self.engine, host=self.config.host, port=port, feed=feed)
         return self._process("engine", _instance(index), argv, port, engine_environment(self.engine))
 
+    def _predictors(self, company: Company) -> ProcessPlan:
+        """One process for a company."""
+        configs = [f"predictor-{member}" for member in company.members]
+        return self._service("predictor", company.name, configs, self._port_of(company), self.predictor.tls)
+
     def _service(
-        self, role: Literal["predictor", "scheduler"], name: str, port: int, tls: TlsSettings | None
+        self,
+        role: Literal["predictor", "scheduler"],
+        name: str,
+        configs: Sequence[str],
+        port: int,
+        tls: TlsSettings | None,
     ) -> ProcessPlan:
         module = {"predictor": "predictor.cli", "scheduler": "global_scheduler.cli"}[role]
-        argv = (sys.executable, "-m", module, "--config", str(self._config_path(name)))
-        return self._process(role, name, argv, port, {}, tls)
+        flags = [word for config in configs for word in ("--config", str(self._config_path(config)))]
+        return self._process(role, name, (sys.executable, "-m", module, *flags), port, {}, tls)
 
     def _process(
         self,
@@ -166,9 +176,17 @@ class _Planner:
             feed=f"ipc://{self.sockets / f'feed-{index}.sock'}",
             latency=settings.latency or self.engine.latency,
             host=self.config.host,
-            port=self.config.predictor_port + index,
+            port=self._port_of(self.company_of[index]),
             settings=settings,
         )
+
+    def _port_of(self, company: Company) -> int:
+        return self.config.predictor_port + company.first
+
+    def _predictor_url(self, index: int) -> str:
+        company = self.company_of[index]
+        base = _url(self.config.host, self._port_of(company), self.predictor.tls)
+        return base + company.path(_instance(index))
 
     def _scheduler_config(self) -> SchedulerConfig:
         host = self.config.host
@@ -177,7 +195,7 @@ class _Planner:
                 InstanceConfig(
                     name=_instance(i),
                     url=f"http://{host}:{self.config.engine_port + i}",
-                    predictor_url=_url(host, self.config.predictor_port + i, self.predictor.tls),
+                    predictor_url=self._predictor_url(i),
                 )
                 for i in range(self.config.instances)
             ),

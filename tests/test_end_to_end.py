@@ -22,7 +22,7 @@ import pytest
 from openai import APIError, AsyncOpenAI, OpenAI
 
 from deploy.run_folder import RunFolder
-from deploy.state import ClusterState
+from deploy.state import ClusterState, ProcessState
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCES = 2
@@ -34,7 +34,9 @@ pytestmark = pytest.mark.engine
 class Cluster:
     """A running cluster; URLs without /v1."""
 
+    run: RunFolder
     state: ClusterState
+    """As it was when all was ready."""
 
     @property
     def url(self) -> str:
@@ -42,6 +44,14 @@ class Cluster:
 
     def urls(self, role: str) -> list[str]:
         return [process.url for process in self.state.processes if process.role == role]
+
+    @property
+    def predictor(self) -> ProcessState:
+        """The process of all predictors, as it is now."""
+        state = self.run.read_state()
+        assert state is not None
+        [shared] = [process for process in state.processes if process.role == "predictor"]
+        return shared
 
 
 def _free_port_range(count: int) -> int:
@@ -83,7 +93,7 @@ def cluster(llama_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             assert launcher.poll() is None, (folder / "launcher.log").read_text()
             assert time.monotonic() < deadline_s
             time.sleep(0.2)
-        yield Cluster(state)
+        yield Cluster(run, state)
     finally:
         launcher.terminate()
         launcher.wait(60)
@@ -100,7 +110,9 @@ def _headers(policy: str = "block", tokens: int = 40) -> dict[str, str]:
 
 
 def _load(cluster: Cluster) -> list[dict[str, int]]:
-    return [httpx.get(f"{url}/v1/state").json()["load"] for url in cluster.urls("predictor")]
+    [url] = cluster.urls("predictor")
+    places = [f"{url}/of/instance-{index}" for index in range(INSTANCES)]
+    return [httpx.get(f"{place}/v1/state").json()["load"] for place in places]
 
 
 def _wait_until_idle(cluster: Cluster, within_s: float) -> None:
@@ -239,6 +251,40 @@ async def test_requests_that_come_together_do_not_herd(cluster: Cluster) -> None
     assert min(chosen.values()) >= 5
     assert len(chosen) == INSTANCES
     _wait_until_idle(cluster, 5)
+
+
+def test_one_scrape_tells_of_all_predictors(cluster: Cluster) -> None:
+    [url] = cluster.urls("predictor")
+    page = httpx.get(f"{url}/metrics").text
+    for index in range(INSTANCES):
+        assert f'block_predictor_ready{{instance="instance-{index}"}} 1.0' in page
+    assert httpx.get(f"{url}/health").json()["instances"] == {f"instance-{i}": "ok" for i in range(INSTANCES)}
+
+
+def test_without_its_predictors_it_serves_and_says_so_until_they_are_back(
+    cluster: Cluster, client: OpenAI
+) -> None:
+    """One process has them all: its death takes every prediction, and its launcher starts it again."""
+
+    def ask() -> str | None:
+        answer = client.completions.with_raw_response.create(
+            model="llama-2-7b", prompt="word " * 20, max_tokens=2, extra_headers=_headers(tokens=2)
+        )
+        return answer.headers.get("x-block-fallback")
+
+    assert ask() is None
+    before = cluster.predictor
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGKILL)
+    without = [ask() for _ in range(5)]
+    assert all(without), without
+    deadline_s = time.monotonic() + 60
+    while ask() is not None:
+        assert time.monotonic() < deadline_s
+    after = cluster.predictor
+    assert (after.phase, after.restarts) == ("ready", 1)
+    assert after.pid != before.pid
+    assert [ask() for _ in range(5)] == [None] * 5
 
 
 async def test_a_killed_server_loses_no_request_without_a_byte(cluster: Cluster) -> None:

@@ -40,13 +40,12 @@ def plugin_settings(process: ProcessPlan) -> dict[str, Any]:
     return settings
 
 
-def test_a_cluster_is_its_engines_their_predictors_and_one_scheduler() -> None:
+def test_a_cluster_is_its_engines_one_process_for_their_predictors_and_one_scheduler() -> None:
     processes = plan(instances=2).processes
     assert [(p.name, p.role, p.port) for p in processes] == [
         ("instance-0", "engine", 8100),
         ("instance-1", "engine", 8101),
-        ("predictor-0", "predictor", 8200),
-        ("predictor-1", "predictor", 8201),
+        ("predictors-0", "predictor", 8200),
         ("scheduler", "scheduler", 8000),
     ]
     assert processes[1].health_url == "http://127.0.0.1:8101/health"
@@ -120,11 +119,44 @@ def test_predictors_and_scheduler_are_told_of_each_other_and_of_the_engines() ->
     assert predictor.feed == plugin_settings(made.processes[1])["feed"]["address"]
     assert predictor.latency == ROOT / "config/latency/a30-llama-2-7b.yaml"
     assert [(i.name, i.url, i.predictor_url) for i in scheduler.instances] == [
-        ("instance-0", "http://127.0.0.1:8100", "http://127.0.0.1:8200"),
-        ("instance-1", "http://127.0.0.1:8101", "http://127.0.0.1:8201"),
+        ("instance-0", "http://127.0.0.1:8100", "http://127.0.0.1:8200/of/instance-0"),
+        ("instance-1", "http://127.0.0.1:8101", "http://127.0.0.1:8200/of/instance-1"),
     ]
     assert scheduler.settings.tokenizer == ROOT / ".cache/models/llama-2-7b/tokenizer.json"
     assert option(made.processes[-1], "--config") == "/srv/block/run/local/scheduler.yaml"
+
+
+def predictors(made: ClusterPlan) -> dict[str, int]:
+    return {process.name: process.port for process in made.processes if process.role == "predictor"}
+
+
+def predictor_urls(made: ClusterPlan) -> list[str | None]:
+    scheduler = made.configs[made.folder / "scheduler.yaml"]
+    assert isinstance(scheduler, SchedulerConfig)
+    return [instance.predictor_url for instance in scheduler.instances]
+
+
+def test_each_predictor_may_have_a_process_and_a_port_of_its_own() -> None:
+    made = plan(instances=2, predictors_per_process=1)
+    assert predictors(made) == {"predictor-0": 8200, "predictor-1": 8201}
+    assert predictor_urls(made) == ["http://127.0.0.1:8200", "http://127.0.0.1:8201"]
+
+
+def test_more_predictors_than_share_a_process_are_dealt_out_to_several() -> None:
+    made = plan(instances=5, predictors_per_process=2)
+    assert predictors(made) == {"predictors-0": 8200, "predictors-2": 8202, "predictor-4": 8204}
+    configs = [made.configs[made.folder / f"predictor-{index}.yaml"] for index in range(5)]
+    ports = [config.port for config in configs if isinstance(config, PredictorConfig)]
+    assert ports == [8200, 8200, 8202, 8202, 8204]
+    assert predictor_urls(made)[3:] == ["http://127.0.0.1:8202/of/instance-3", "http://127.0.0.1:8204"]
+    [shared] = [process for process in made.processes if process.name == "predictors-2"]
+    folder = ROOT / "run/local"
+    expected = ("--config", f"{folder}/predictor-2.yaml", "--config", f"{folder}/predictor-3.yaml")
+    assert shared.argv[3:] == expected
+
+
+def test_only_what_holds_nothing_is_started_again() -> None:
+    assert {process.role for process in plan().processes if process.restarts} == {"predictor"}
 
 
 def test_a_predictor_may_have_a_latency_model_of_its_own() -> None:
