@@ -1,4 +1,5 @@
-"""A group: what is started and ended together on one host - an instance with its predictor, or a scheduler.
+"""A group: what is started and ended together on one host - an instance, with its predictor if that is alone;
+the predictors that share a process; or a scheduler.
 
 A group is sent to its host as JSON and planned there; its digest tells whether it must be started anew.
 """
@@ -6,6 +7,8 @@ A group is sent to its host as JSON and planned there; its digest tells whether 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -14,16 +17,28 @@ from block.config import EngineSettings, PredictorSettings, SchedulerSettings
 from block.fleet_config import NAME
 from block.settings import Port, Seconds, Settings
 
-Role = Literal["instance", "scheduler"]
+Role = Literal["predictors", "instance", "scheduler"]
 
 
 class InstancePart(Settings):
-    """A vLLM server and its predictor."""
+    """A vLLM server, and its predictor unless a group beside it has that."""
 
     engine: EngineSettings
     engine_port: Port
-    predictor: PredictorSettings
+    predictor: PredictorSettings | None = Field(
+        description="None: it is in a group of its host's predictors."
+    )
     predictor_port: Port
+    predictor_path: str = Field("", description="Where on that port it is.")
+
+
+class PredictorsPart(Settings):
+    """The predictors of several instances of one host, in one process."""
+
+    instances: tuple[str, ...] = Field(description="With those for which there is room but which do not run.")
+    latency: Path
+    predictor: PredictorSettings
+    port: Port
 
 
 class SchedulerPart(Settings):
@@ -45,12 +60,12 @@ class Group(Settings):
     gpus: tuple[int, ...] = ()
     ready_timeout_s: Seconds
     source: str = Field(description="Digest of the sources that it runs.")
-    part: InstancePart | SchedulerPart
+    part: InstancePart | PredictorsPart | SchedulerPart
 
     @property
     def role(self) -> Role:
         """What it is."""
-        return "instance" if isinstance(self.part, InstancePart) else "scheduler"
+        return _ROLES[type(self.part)]
 
     @property
     def digest(self) -> str:
@@ -61,5 +76,19 @@ class Group(Settings):
     def ports(self) -> tuple[int, ...]:
         """In the order of its processes."""
         if isinstance(self.part, InstancePart):
-            return (self.part.engine_port, self.part.predictor_port)
+            own = () if self.part.predictor is None else (self.part.predictor_port,)
+            return (self.part.engine_port, *own)
         return (self.part.port,)
+
+    def predictor_url(self, address: str) -> str:
+        """Where an instance's predictor is for who reaches its host at ``address``; empty for other roles."""
+        if not isinstance(self.part, InstancePart):
+            return ""
+        return f"http://{address}:{self.part.predictor_port}{self.part.predictor_path}"
+
+
+_ROLES: Mapping[type[Settings], Role] = {
+    PredictorsPart: "predictors",
+    InstancePart: "instance",
+    SchedulerPart: "scheduler",
+}

@@ -153,7 +153,14 @@ def _of_cluster(group: Group, digest: str, state: ClusterState) -> GroupState:
     reason = "; ".join(f"{one.name} ended with code {one.exit_code}" for one in dead)
     address = group.address or group.listen
     return GroupState(
-        group.name, digest, group.host, phase, reason, address=address, processes=state.processes
+        group.name,
+        digest,
+        group.host,
+        phase,
+        reason,
+        address=address,
+        processes=state.processes,
+        predictor_url=group.predictor_url(address),
     )
 
 

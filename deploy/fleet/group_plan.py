@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from block.config import EngineSettings, PredictorConfig, SchedulerConfig, SchedulerSettings
 from block.settings import Settings
 from deploy.engine_command import engine_argv, engine_environment
-from deploy.fleet.group import Group, InstancePart, SchedulerPart
+from deploy.fleet.group import Group, InstancePart, PredictorsPart, SchedulerPart
 from deploy.plan import ClusterPlan, ProcessPlan, Role
 
 INSTANCES_FILE = "instances.json"
@@ -26,13 +26,16 @@ def plan_group(group: Group, folder: Path, root: Path, instances_file: Path | No
     ``instances_file``: what a scheduler follows, if not the file beside ``folder``.
     """
     planner = _Planner(group, folder, root)
+    name, model = "", root
     if isinstance(group.part, InstancePart):
         processes, configs = planner.instance(group.part)
         name, model = group.part.engine.served_model_name, root / group.part.engine.model
+    elif isinstance(group.part, PredictorsPart):
+        processes, configs = planner.predictors(group.part)
     else:
         follow = instances_file or folder.parent / INSTANCES_FILE
         processes, configs = planner.scheduler(group.part, follow)
-        name, model = group.part.served_model_name, root
+        name = group.part.served_model_name
     return ClusterPlan(
         name=group.name,
         folder=folder,
@@ -53,28 +56,45 @@ class _Planner:
         self.group = group
         self.folder = folder
         self.root = root
-        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-        # Never on a file system that machines share: it may take no sockets.
-        self.sockets = Path(tempfile.gettempdir()) / f"block-{digest}"
+        self.sockets = _sockets(folder)
 
     def instance(self, part: InstancePart) -> tuple[tuple[ProcessPlan, ...], Mapping[Path, Settings]]:
-        """An engine and its predictor."""
-        engine, feed = self._anchored(part.engine), f"ipc://{self.sockets / 'feed-0.sock'}"
+        """An engine, and its predictor or the need for it."""
+        engine, feed = self._anchored(part.engine), _feed(self.folder)
+        environment = engine_environment(engine) | self._gpus()
+        argv = engine_argv(engine, host=self.group.listen, port=part.engine_port, feed=feed)
+        process = self._process("engine", self.group.name, argv, part.engine_port, environment)
+        if part.predictor is None:
+            needs = f"{self.group.predictor_url(self.asked)}/health"
+            return (replace(process, needs=needs),), {}
+        name = _predictor(self.group.name)
         predictor = PredictorConfig(
             instance=self.group.name,
             feed=feed,
-            latency=self.root / part.predictor.latency if part.predictor.latency else engine.latency,
+            latency=self.root / (part.predictor.latency or engine.latency),
             host=self.group.listen,
             port=part.predictor_port,
             settings=part.predictor,
         )
-        environment = engine_environment(engine) | self._gpus()
-        argv = engine_argv(engine, host=self.group.listen, port=part.engine_port, feed=feed)
-        name = self.group.name.replace("instance", "predictor")
-        return (
-            self._process("engine", self.group.name, argv, part.engine_port, environment),
-            self._service("predictor", "predictor.cli", name, part.predictor_port),
-        ), {self._config_path(name): predictor}
+        service = self._service("predictor", "predictor.cli", name, part.predictor_port, [name])
+        return (process, service), {self._config_path(name): predictor}
+
+    def predictors(self, part: PredictorsPart) -> tuple[tuple[ProcessPlan, ...], Mapping[Path, Settings]]:
+        """One process that follows the feeds of the groups beside this one, as they come and go."""
+        configs = {
+            _predictor(instance): PredictorConfig(
+                instance=instance,
+                feed=_feed(self.folder.with_name(instance)),
+                latency=self.root / (part.predictor.latency or part.latency),
+                host=self.group.listen,
+                port=part.port,
+                optional=True,
+                settings=part.predictor,
+            )
+            for instance in part.instances
+        }
+        service = self._service("predictor", "predictor.cli", self.group.name, part.port, list(configs))
+        return (service,), {self._config_path(name): config for name, config in configs.items()}
 
     def scheduler(
         self, part: SchedulerPart, instances: Path
@@ -86,29 +106,35 @@ class _Planner:
             port=part.port,
             settings=_anchored_scheduler(part.scheduler, self.root),
         )
-        service = self._service("scheduler", "global_scheduler.cli", self.group.name, part.port)
+        name = self.group.name
+        service = self._service("scheduler", "global_scheduler.cli", name, part.port, [name])
         # 503 says that no instance is up yet: the scheduler itself is, and the instances are waited for too.
         service = replace(service, ready_on=frozenset({200, 503}))
-        return (service,), {self._config_path(self.group.name): config}
+        return (service,), {self._config_path(name): config}
 
-    def _service(self, role: Role, module: str, name: str, port: int) -> ProcessPlan:
-        argv = (sys.executable, "-m", module, "--config", str(self._config_path(name)))
-        return self._process(role, name, argv, port, {})
+    def _service(self, role: Role, module: str, name: str, port: int, configs: Sequence[str]) -> ProcessPlan:
+        flags = [word for config in configs for word in ("--config", str(self._config_path(config)))]
+        return self._process(role, name, (sys.executable, "-m", module, *flags), port, {})
 
     def _process(
         self, role: Role, name: str, argv: tuple[str, ...], port: int, env: Mapping[str, str]
     ) -> ProcessPlan:
-        asked = "127.0.0.1" if self.group.listen == _ANY else self.group.listen
         return ProcessPlan(
             name=name,
             role=role,
             argv=argv,
             port=port,
-            health_url=f"http://{asked}:{port}/health",
+            health_url=f"http://{self.asked}:{port}/health",
             log=self.folder / "logs" / f"{name}.log",
             env=env,
             host=self.group.listen,
+            restarts=role == "predictor",
         )
+
+    @property
+    def asked(self) -> str:
+        """The host as its own processes reach it."""
+        return "127.0.0.1" if self.group.listen == _ANY else self.group.listen
 
     def _gpus(self) -> dict[str, str]:
         chosen = ",".join(map(str, self.group.gpus))
@@ -121,6 +147,21 @@ class _Planner:
 
     def _config_path(self, name: str) -> Path:
         return self.folder / f"{name}.yaml"
+
+
+def _sockets(folder: Path) -> Path:
+    """Of a group's folder; never on a file system that machines share, for it may take no sockets."""
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"block-{digest}"
+
+
+def _feed(folder: Path) -> str:
+    """The state feed of the instance whose group has ``folder``."""
+    return f"ipc://{_sockets(folder) / 'feed-0.sock'}"
+
+
+def _predictor(instance: str) -> str:
+    return instance.replace("instance", "predictor")
 
 
 def _anchored_scheduler(settings: SchedulerSettings, root: Path) -> SchedulerSettings:

@@ -27,6 +27,8 @@ class GroupState(msgspec.Struct, frozen=True):
     node: str = ""
     """Where Slurm has put it."""
     processes: tuple[ProcessState, ...] = ()
+    predictor_url: str = ""
+    """Of an instance whose address is known; another group may have the process."""
     job: str = ""
     """Slurm's number of it."""
 

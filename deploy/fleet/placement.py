@@ -7,17 +7,20 @@ one machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from block.errors import ConfigError
 from block.fleet_config import FleetConfig, HostConfig, LocalBackend, SlurmBackend, SshBackend
-from deploy.fleet.group import Group, InstancePart, SchedulerPart
+from deploy.company import Company, companies
+from deploy.fleet.group import Group, InstancePart, PredictorsPart, SchedulerPart
 
 ANYWHERE = "slurm"
 """The host of groups whose machine Slurm chooses."""
 _HERE = "this-machine"
+_MOST_HERE = 64
+"""Instances of a fleet, as its settings bound them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Slot:
 
 
 def place(config: FleetConfig, source: str) -> tuple[Group, ...]:
-    """All groups of a fleet: instances, then schedulers. ``source``: digest of what they run.
+    """All groups of a fleet: predictors that share a process, instances, schedulers. ``source``: digest of
+    what they run. One that changes is renewed in this order: an instance needs its predictor.
 
     Raises ConfigError when there is no room, or ports run out.
     """
@@ -44,8 +48,12 @@ def place(config: FleetConfig, source: str) -> tuple[Group, ...]:
             f"instances = {config.instances}: the hosts have room for {len(instances)}; add hosts, or say "
             "how many each takes (backend.hosts: gpus, instances)"
         )
+    company_of = _company_of(config, instances)
+    wanted = range(config.instances)
+    shared = {company.first: company for index in wanted if (company := company_of[index]).shared}
     return (
-        *(_instance(config, source, index, instances[index]) for index in range(config.instances)),
+        *(_predictors(config, source, company, instances[first]) for first, company in shared.items()),
+        *(_instance(config, source, index, instances[index], company_of[index]) for index in wanted),
         *(_scheduler(config, source, index, schedulers[index]) for index in range(config.schedulers)),
     )
 
@@ -64,7 +72,34 @@ def host_names(config: FleetConfig) -> tuple[str, ...]:
     return (ANYWHERE,) if isinstance(config.backend, SlurmBackend) else (_HERE,)
 
 
-def _instance(config: FleetConfig, source: str, index: int, slot: Slot) -> Group:
+def _company_of(config: FleetConfig, slots: Sequence[Slot]) -> Mapping[int, Company]:
+    """Instance -> those with which its predictor shares a process.
+
+    All for which hosts have room count, so that a fleet that grows or shrinks leaves everybody in place.
+    """
+    by_host: dict[str, list[int]] = {}
+    for index, slot in enumerate(slots):
+        by_host.setdefault(slot.host, []).append(index)
+    most = {ANYWHERE: 1}  # where Slurm puts them, nobody knows
+    found = [
+        company
+        for host, indices in by_host.items()
+        for company in companies(indices, most.get(host, config.predictors_per_process))
+    ]
+    return {member: company for company in found for member in company.members}
+
+
+def _predictors(config: FleetConfig, source: str, company: Company, slot: Slot) -> Group:
+    part = PredictorsPart(
+        instances=tuple(f"instance-{index}" for index in company.members),
+        latency=config.engine.latency,
+        predictor=config.predictor,
+        port=config.predictor_port + company.first,
+    )
+    return _group(config, source, company.name, replace(slot, gpus=()), part)
+
+
+def _instance(config: FleetConfig, source: str, index: int, slot: Slot, company: Company) -> Group:
     engine = config.engine.model_copy(update=dict(slot.engine))
     gpus = max(len(slot.gpus), config.gpus_per_instance if slot.host == ANYWHERE else 0)
     if gpus > 1 and engine.executor == "real":
@@ -73,8 +108,9 @@ def _instance(config: FleetConfig, source: str, index: int, slot: Slot) -> Group
     part = InstancePart(
         engine=engine,
         engine_port=config.engine_port + index,
-        predictor=config.predictor,
-        predictor_port=config.predictor_port + index,
+        predictor=None if company.shared else config.predictor,
+        predictor_port=config.predictor_port + company.first,
+        predictor_path=company.path(f"instance-{index}"),
     )
     return _group(config, source, f"instance-{index}", slot, part)
 
@@ -89,7 +125,11 @@ def _scheduler(config: FleetConfig, source: str, index: int, slot: Slot) -> Grou
 
 
 def _group(
-    config: FleetConfig, source: str, name: str, slot: Slot, part: InstancePart | SchedulerPart
+    config: FleetConfig,
+    source: str,
+    name: str,
+    slot: Slot,
+    part: InstancePart | PredictorsPart | SchedulerPart,
 ) -> Group:
     return Group(
         fleet=config.name,
@@ -106,7 +146,7 @@ def _group(
 
 def _local_slots(config: FleetConfig) -> tuple[list[Slot], list[Slot]]:
     slot = Slot(_HERE, config.host, config.host)
-    return [slot] * config.instances, [slot] * config.schedulers
+    return [slot] * _MOST_HERE, [slot] * config.schedulers
 
 
 def _slurm_slots(config: FleetConfig) -> tuple[list[Slot], list[Slot]]:

@@ -55,7 +55,7 @@ async def ask_predictors(
     sight: Sight, instances: Sequence[GroupState], size: tuple[int, int] | None, key: str
 ) -> PredictorWord:
     """Ask each for its state, and those that answer for a request of this size."""
-    urls = {one.name: url for one in instances if (url := _predictor_url(one))}
+    urls = {one.name: one.predictor_url for one in instances if one.predictor_url}
     hosts = {one.name: one.host for one in instances}
     pages = await sight.pages([(hosts[name], f"{url}/v1/state", "") for name, url in urls.items()], key)
     states = {
@@ -106,7 +106,3 @@ def _counted(gauges: EngineGauges | None, size: tuple[int, int], block_size: int
     return EngineLoad(
         gauges.running, gauges.waiting, 0, 0, used, gauges.waiting * prompt, max(unprocessed, gauges.running)
     )
-
-
-def _predictor_url(state: GroupState) -> str:
-    return next((one.url for one in state.processes if one.role == "predictor"), "")

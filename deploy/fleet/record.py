@@ -93,7 +93,7 @@ def instance_list(groups: Sequence[Group], drained: Collection[str]) -> tuple[In
         InstanceConfig(
             name=group.name,
             url=f"http://{group.address}:{group.part.engine_port}",
-            predictor_url=f"http://{group.address}:{group.part.predictor_port}",
+            predictor_url=group.predictor_url(group.address),
             draining=group.name in drained,
         )
         for group in groups

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from block.messages import CandidateRequest, PredictRequest, PredictResponse, StateResponse
 from deploy.fleet.backend import Backend
 from deploy.fleet.engine_gauges import EngineGauges, read_gauges
-from deploy.fleet.group import Group
+from deploy.fleet.group import Group, Role
 from deploy.fleet.group_state import GroupState
 from deploy.fleet.reach import healthy_in
 from deploy.fleet.record import FleetRecord
@@ -102,20 +102,20 @@ def _pages(states: tuple[GroupState, ...]) -> list[str]:
 
 def _state_pages(states: tuple[GroupState, ...]) -> list[str]:
     """Those of the predictors, which may want a key."""
-    return [f"{one.url}/v1/state" for state in states if (one := _process(state, "predictor"))]
+    return [f"{state.predictor_url}/v1/state" for state in states if state.predictor_url]
 
 
 def _questions(states: tuple[GroupState, ...], pages: Mapping[str, str]) -> dict[str, str]:
     """What each predictor is asked: a request of its engine's mean size."""
     questions = {}
     for state in states:
-        engine, predictor = _process(state, "engine"), _process(state, "predictor")
-        if engine and predictor and f"{predictor.url}/v1/state" in pages:
+        engine = _engine(state)
+        if engine and f"{state.predictor_url}/v1/state" in pages:
             gauges = read_gauges(pages.get(f"{engine.url}/metrics", ""))
             prompt = gauges.mean_prompt_tokens or _TYPICAL_TOKENS[0]
             output = gauges.mean_output_tokens or _TYPICAL_TOKENS[1]
             request = PredictRequest(CandidateRequest("status", prompt, output, output))
-            questions[f"{predictor.url}/v1/predict"] = msgspec.json.encode(request).decode()
+            questions[f"{state.predictor_url}/v1/predict"] = msgspec.json.encode(request).decode()
     return questions
 
 
@@ -133,8 +133,7 @@ def _row(
     row = msgspec.structs.replace(
         _of_state(state), drained=drained, sources=group.source, current=state.digest == group.digest
     )
-    add = _scheduler_columns if group.role == "scheduler" else _instance_columns
-    return msgspec.structs.replace(row, **add(state, pages))
+    return msgspec.structs.replace(row, **_COLUMNS[group.role](state, pages))
 
 
 def _of_state(state: GroupState) -> GroupReport:
@@ -144,14 +143,13 @@ def _of_state(state: GroupState) -> GroupReport:
 
 
 def _instance_columns(state: GroupState, pages: Mapping[str, str]) -> dict[str, object]:
-    engine, predictor = _process(state, "engine"), _process(state, "predictor")
     columns: dict[str, object] = {}
+    engine = _engine(state)
     if engine and (metrics := pages.get(f"{engine.url}/metrics")):
         columns |= _measured(read_gauges(metrics))
         columns["vllm"] = _version(pages.get(f"{engine.url}/version", ""))
-    if predictor:
-        columns |= _load(pages.get(f"{predictor.url}/v1/state", ""))
-        columns |= _predicted(pages.get(f"{predictor.url}/v1/predict", ""))
+    columns |= _load(pages.get(f"{state.predictor_url}/v1/state", ""))
+    columns |= _predicted(pages.get(f"{state.predictor_url}/v1/predict", ""))
     return columns
 
 
@@ -189,6 +187,13 @@ def _scheduler_columns(state: GroupState, pages: Mapping[str, str]) -> dict[str,
     return {"healthy": len(healthy or ())}
 
 
+_COLUMNS: Mapping[Role, Callable[[GroupState, Mapping[str, str]], Mapping[str, object]]] = {
+    "predictors": lambda *_: {},
+    "instance": _instance_columns,
+    "scheduler": _scheduler_columns,
+}
+
+
 def _version(page: str) -> str:
     try:
         return str(json.loads(page)["version"])
@@ -196,5 +201,5 @@ def _version(page: str) -> str:
         return ""
 
 
-def _process(state: GroupState, role: str) -> ProcessState | None:
-    return next((one for one in state.processes if one.role == role), None)
+def _engine(state: GroupState) -> ProcessState | None:
+    return next((one for one in state.processes if one.role == "engine"), None)

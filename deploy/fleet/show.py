@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from deploy.fleet.doctor import Finding
-from deploy.fleet.group import Group, InstancePart
+from deploy.fleet.group import Group, InstancePart, PredictorsPart
 from deploy.fleet.report import FleetReport, GroupReport
 
 
@@ -23,10 +23,17 @@ def plan_table(name: str, groups: tuple[Group, ...]) -> Table:
 
 
 def _runs(group: Group) -> str:
-    if isinstance(group.part, InstancePart):
-        engine = group.part.engine
-        return f"vLLM ({engine.executor}) with {engine.model}, predictor"
-    return f"scheduler, policy {group.part.scheduler.policy}"
+    part = group.part
+    if isinstance(part, InstancePart):
+        own = "" if part.predictor is None else ", predictor"
+        return f"vLLM ({part.engine.executor}) with {part.engine.model}{own}"
+    if isinstance(part, PredictorsPart):
+        return f"predictors of {', '.join(part.instances[:3])}{_more(len(part.instances) - 3)}"
+    return f"scheduler, policy {part.scheduler.policy}"
+
+
+def _more(count: int) -> str:
+    return f" and room for {count} more" if count > 0 else ""
 
 
 def report_table(report: FleetReport) -> Table:

@@ -16,7 +16,14 @@ from deploy.fleet.agent import fetch_pages, read_lines
 from deploy.fleet.agent_messages import Logs
 from deploy.fleet.bundle import Bundle
 from deploy.fleet.group import Group
-from deploy.fleet.group_folder import GroupFolder, Started, last_words, read_started, write_whole
+from deploy.fleet.group_folder import (
+    GroupFolder,
+    Started,
+    group_of,
+    last_words,
+    read_started,
+    write_whole,
+)
 from deploy.fleet.group_state import GroupPhase, GroupState
 from deploy.fleet.install import Layout, Report, install
 from deploy.fleet.placement import ANYWHERE
@@ -134,6 +141,9 @@ class SlurmJobs:
         if job.state in {"PENDING", "REQUEUED", "SUSPENDED"}:
             return state
         state = _with_place(state, _read(home / PLACE_FILE, Place), home, job)
+        if state.address:
+            predictor_url = group_of(started).predictor_url(state.address)
+            state = msgspec.structs.replace(state, predictor_url=predictor_url)
         is_instance = home.name.startswith("instance")
         return self._doubted(state) if is_instance and state.phase == "ready" else state
 

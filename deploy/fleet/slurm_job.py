@@ -94,12 +94,12 @@ class GroupJob:
 
     def _enter(self) -> None:
         if isinstance(self._group.part, InstancePart):
-            base = f"http://{self._group.address}"
+            address = self._group.address
             self._registry.enter(
                 InstanceConfig(
                     name=self._group.name,
-                    url=f"{base}:{self._group.part.engine_port}",
-                    predictor_url=f"{base}:{self._group.part.predictor_port}",
+                    url=f"http://{address}:{self._group.part.engine_port}",
+                    predictor_url=self._group.predictor_url(address),
                 )
             )
 

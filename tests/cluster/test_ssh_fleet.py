@@ -169,6 +169,11 @@ def _it_survives_the_death_of_a_host(world: SshWorld, user: FleetUser, file: str
 
 
 def test_a_fleet_over_ssh_follows_its_load(world: SshWorld, cluster_file: Path, user: FleetUser) -> None:
+    """On one host, where the predictors of what comes and goes share a process."""
+    config = yaml.safe_load(cluster_file.read_text())
+    [first, *others] = config["backend"]["hosts"]
+    config["backend"]["hosts"] = [first | {"instances": 2}, *(each | {"instances": 0} for each in others)]
+    cluster_file.write_text(yaml.safe_dump(config))
     file = str(cluster_file)
     printed = user.deploy("up", file, "--instances", "1")
     try:
@@ -191,7 +196,7 @@ def _it_grows_although_its_controller_dies(user: FleetUser, file: str, url: str)
             grown_s = wait_until(lambda: tally.served["instance-1"] > 3, 240)
             phases = user.phases()
     assert tally.failed == []
-    assert set(phases) == {"instance-0", "instance-1", "scheduler-0", "scheduler-1"}
+    assert set(phases) == {"predictors-0", "instance-0", "instance-1", "scheduler-0", "scheduler-1"}
     assert not any(each["add"] for each in _decisions(user)[killed_at:])
     first = next(each for each in _decisions(user) if each["add"])
     assert first["effect"]["misses_then"] < first["effect"]["misses"]
@@ -204,7 +209,7 @@ def _it_grows_although_its_controller_dies(user: FleetUser, file: str, url: str)
 def _it_shrinks_and_loses_nothing(user: FleetUser, file: str, url: str) -> None:
     with traffic(url, clients=2, tokens=30) as tally, user.running("provision", file) as controller:
         drained_s = wait_until(lambda: any(each["drain"] for each in _decisions(user)), 120)
-        ended_s = wait_until(lambda: len(user.phases()) == 3, 60)
+        ended_s = wait_until(lambda: len(user.phases()) == 4, 60)
         controller.send_signal(signal.SIGINT)
         assert controller.wait(30) == 130
     assert tally.failed == []

@@ -65,7 +65,13 @@ class Hosts:
         reason = self.failing.get(group.name, "")
         phase: GroupPhase = "ended" if reason else "starting" if group.name in self.slow else "ready"
         self.states[group.name] = GroupState(
-            group.name, group.digest, group.host, phase, reason, processes=_processes(group, phase)
+            group.name,
+            group.digest,
+            group.host,
+            phase,
+            reason,
+            processes=_processes(group, phase),
+            predictor_url=f"http://{group.name}.predictor" if group.role == "instance" else "",
         )
 
     async def stop(self, host: str, name: str) -> None:
@@ -126,10 +132,12 @@ def _processes(group: Group, phase: GroupPhase) -> tuple[ProcessState, ...]:
     process_phase = "ready" if phase == "ready" else "starting"
     if group.role == "scheduler":
         return (ProcessState(group.name, "scheduler", process_phase, 1, f"http://{group.name}", "log"),)
-    return (
-        ProcessState(group.name, "engine", process_phase, 1, f"http://{group.name}", "log"),
-        ProcessState(group.name, "predictor", process_phase, 2, f"http://{group.name}.predictor", "log"),
+    predictor = ProcessState(
+        group.name, "predictor", process_phase, 2, f"http://{group.name}.predictor", "log"
     )
+    if group.role == "predictors":
+        return (predictor,)
+    return (ProcessState(group.name, "engine", process_phase, 1, f"http://{group.name}", "log"), predictor)
 
 
 def record(**fields: Any) -> FleetRecord:

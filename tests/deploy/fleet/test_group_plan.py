@@ -11,12 +11,12 @@ from deploy.fleet.placement import place
 HOME, SOURCES = Path("/srv/fleets/lab/a/instance-0"), Path("/srv/sources-1")
 
 
-def groups(listen: str = "10.0.0.1") -> tuple[Group, ...]:
+def groups(listen: str = "10.0.0.1", gpus: int = 1) -> tuple[Group, ...]:
     raw = {
         "name": "lab",
-        "instances": 1,
+        "instances": gpus,
         "engine": {"model": ".cache/m", "served_model_name": "m", "latency": "config/l.yaml"},
-        "backend": {"kind": "ssh", "hosts": [{"name": "a", "address": listen, "gpus": 1}]},
+        "backend": {"kind": "ssh", "hosts": [{"name": "a", "address": listen, "gpus": gpus}]},
     }
     return place(parse_config(raw, FleetConfig, "lab.yaml"), "s")
 
@@ -33,6 +33,22 @@ def test_an_instance_is_an_engine_and_a_predictor_that_share_a_feed() -> None:
     assert engine.env["CUDA_VISIBLE_DEVICES"] == "0"
     assert engine.health_url == "http://10.0.0.1:8100/health"
     assert not plan.socket_folder.is_relative_to(HOME)
+
+
+def test_instances_whose_predictors_share_a_process_feed_it_and_need_it() -> None:
+    predictors, first, second, _ = groups(gpus=2)
+    plan = plan_group(predictors, HOME.with_name(predictors.name), SOURCES)
+    [service] = plan.processes
+    configs = list(plan.configs.values())
+    for group, config in zip((first, second), configs, strict=True):
+        assert isinstance(config, PredictorConfig)
+        assert (config.instance, config.port, config.optional) == (group.name, 8200, True)
+        assert config.latency == SOURCES / "config/l.yaml"
+        [engine] = plan_group(group, HOME.with_name(group.name), SOURCES).processes
+        assert config.feed in " ".join(engine.argv)
+        assert engine.needs == f"http://10.0.0.1:8200/of/{group.name}/health"
+    assert [word for word in service.argv if word.endswith(".yaml")] == [str(path) for path in plan.configs]
+    assert (service.port, service.restarts) == (8200, True)
 
 
 def test_a_scheduler_follows_the_file_of_its_host_and_is_ready_before_its_instances() -> None:

@@ -110,7 +110,7 @@ def test_a_fleet_converges_scales_restarts_and_leaves_nothing(
     assert up.returncode == 0, up.stdout + up.stderr
     assert "OPENAI_BASE_URL=http://127.0.0.1:" in up.stdout
     first = _processes(tmp_path / "folder")
-    assert set(first.values()) == {"instance-0", "instance-1", "scheduler-0"}
+    assert set(first.values()) == {"predictors-0", "instance-0", "instance-1", "scheduler-0"}
 
     # A process that died is found, and a second `up` renews its group and no other.
     engine = next(pid for pid, group in first.items() if group == "instance-1" and _is_engine(pid))
@@ -171,6 +171,6 @@ def test_a_group_that_fails_is_named_with_the_last_thing_it_said(
     up = deploy("up", str(fleet_file), *fails)
     assert up.returncode == 1
     assert "instance-0 ended at start with exit code 1; it said: ValueError: out of blocks" in up.stderr
-    assert set(_processes(tmp_path).values()) == {"scheduler-0"}
+    assert set(_processes(tmp_path).values()) == {"predictors-0", "scheduler-0"}
     assert deploy("down", "lab").returncode == 0
     assert _processes(tmp_path) == {}

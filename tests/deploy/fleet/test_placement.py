@@ -7,7 +7,7 @@ import pytest
 from block.config import parse_config
 from block.errors import ConfigError
 from block.fleet_config import FleetConfig
-from deploy.fleet.group import Group, InstancePart
+from deploy.fleet.group import Group, InstancePart, PredictorsPart
 from deploy.fleet.placement import host_names, place
 
 
@@ -33,6 +33,8 @@ def test_instances_are_dealt_out_one_per_host_and_round() -> None:
         config(instances=5, backend=on(host("a", gpus=2), host("b", gpus=1), host("c", gpus=4))), ""
     )
     assert where(groups) == {
+        "predictors-0": "a",
+        "predictors-2": "c",
         "instance-0": "a",
         "instance-1": "b",
         "instance-2": "c",
@@ -40,24 +42,62 @@ def test_instances_are_dealt_out_one_per_host_and_round() -> None:
         "instance-4": "c",
         "scheduler-0": "a",
     }
-    assert [group.gpus for group in groups[:5]] == [(0,), (0,), (0,), (1,), (1,)]
+    assert [group.gpus for group in groups] == [(), (), (0,), (0,), (0,), (1,), (1,), ()]
+
+
+def predictor_urls(groups: tuple[Group, ...]) -> dict[str, str]:
+    return {group.name: group.predictor_url("h") for group in groups if group.role == "instance"}
+
+
+def test_predictors_of_a_host_that_has_room_for_several_share_a_process() -> None:
+    backend = on(host("a", gpus=2), host("b", gpus=1))
+    predictors, *others = place(config(instances=3, backend=backend), "")
+    assert (predictors.name, predictors.host, predictors.ports) == ("predictors-0", "a", (8200,))
+    assert isinstance(predictors.part, PredictorsPart)
+    assert predictors.part.instances == ("instance-0", "instance-2")
+    assert predictor_urls(tuple(others)) == {
+        "instance-0": "http://h:8200/of/instance-0",
+        "instance-1": "http://h:8201",
+        "instance-2": "http://h:8200/of/instance-2",
+    }
+    assert [group.ports for group in others] == [(8100,), (8101, 8201), (8102,), (8000,)]
+
+
+def test_each_predictor_may_have_a_process_of_its_own_and_has_where_slurm_chooses() -> None:
+    several = {"instances": 2, "backend": on(host("a", gpus=2))}
+    own = {"instance-0": "http://h:8200", "instance-1": "http://h:8201"}
+    assert predictor_urls(place(config(**several, predictors_per_process=1), "")) == own
+    assert predictor_urls(place(config(instances=2, backend={"kind": "slurm"}), "")) == own
+
+
+def test_more_than_share_a_process_are_dealt_out_to_several() -> None:
+    groups = place(
+        config(instances=3, predictors_per_process=2, backend=on(host("a", instances=5))),
+        "",
+    )
+    shared = [group.part.instances for group in groups if isinstance(group.part, PredictorsPart)]
+    assert shared == [("instance-0", "instance-1"), ("instance-2", "instance-3")]
 
 
 def test_a_fleet_that_grows_leaves_everybody_in_place() -> None:
     backend = on(host("a", gpus=4), host("b", gpus=4))
     small = place(config(instances=3, backend=backend), "s")
     large = place(config(instances=8, backend=backend), "s")
-    assert [group.digest for group in small[:3]] == [group.digest for group in large[:3]]
+    digests = {group.name: group.digest for group in large}
+    assert {group.name: group.digest for group in small}.items() <= digests.items()
+    assert {"predictors-0", "predictors-1", "instance-2"} <= {group.name for group in small}
 
 
 def test_ports_differ_within_a_fleet() -> None:
-    groups = place(config(instances=3, schedulers=2, backend=on(host("a", instances=3))), "")
-    ports = [port for group in groups for port in group.ports]
-    assert len(ports) == len(set(ports)) == 8
+    for most, count in ((1, 8), (16, 6)):
+        backend = on(host("a", instances=3))
+        fleet = config(instances=3, schedulers=2, predictors_per_process=most, backend=backend)
+        ports = [port for group in place(fleet, "") for port in group.ports]
+        assert len(ports) == len(set(ports)) == count
 
 
 def test_an_instance_of_several_gpus_is_tensor_parallel() -> None:
-    [first, second, _] = place(config(instances=2, gpus_per_instance=2, backend=on(host("a", gpus=4))), "")
+    [_, first, second, _] = place(config(instances=2, gpus_per_instance=2, backend=on(host("a", gpus=4))), "")
     assert (first.gpus, second.gpus) == ((0, 1), (2, 3))
     assert isinstance(first.part, InstancePart)
     assert first.part.engine.extra_flags == ("--tensor-parallel-size", "2")
