@@ -66,7 +66,7 @@ class SchedulerApp:
         self._lengths = make_source(settings)
         self._counter = make_token_counter(settings.tokenizer)
         upstream = settings.upstream
-        self._door = Door(settings.access, exposed=not is_loopback(config.host))
+        self._door = Door(settings.access, exposed=not is_loopback(config.host), host=config.host)
         self._headers = ForwardedHeaders(upstream)
         self._predictor_headers = bearer(upstream.predictor_key, "settings.upstream.predictor_key")
         trust = None if upstream.authorities is None else trusting(upstream.authorities)
@@ -116,7 +116,7 @@ class SchedulerApp:
             else:
                 _refuse_method(exchange, "POST")
         elif path.startswith(ADMIN):
-            self._admin.handle(exchange)
+            self._administer(exchange)
         elif (page := self._pages.find(path)) is not None:
             if method in (b"GET", b"HEAD"):
                 _show(exchange, page)
@@ -124,6 +124,12 @@ class SchedulerApp:
                 _refuse_method(exchange, "GET, HEAD")
         else:
             _refuse(exchange, RequestError(f"no such path: {path[:200].decode('latin-1')}", status=404))
+
+    def _administer(self, exchange: Exchange) -> None:
+        if (refusal := self._door.page_refusal(exchange.request)) is not None:
+            _refuse(exchange, refusal)
+        else:
+            self._admin.handle(exchange)
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Say what is wrong with a request that cannot be served."""

@@ -7,6 +7,7 @@ from block.errors import RequestError
 from block.file_watch import FileWatch
 from block.http.message import Request
 from block.operation import SchedulerAccess
+from global_scheduler.web_page import page_refusal
 
 _ADMIN = b"/admin"
 
@@ -14,8 +15,12 @@ _ADMIN = b"/admin"
 class Door:
     """The rules of one scheduler."""
 
-    def __init__(self, access: SchedulerAccess, *, exposed: bool) -> None:
-        """``exposed``: others than this machine can reach it. Raises ConfigError if keys cannot be read."""
+    def __init__(self, access: SchedulerAccess, *, exposed: bool, host: str = "localhost") -> None:
+        """``exposed``: others than this machine can reach it at ``host``.
+
+        Raises ConfigError if keys cannot be read.
+        """
+        self._host = host
         place = "settings.access"
         self._keys = None if access.keys is None else Keyring(access.keys, f"{place}.keys")
         self._admin = None if access.admin_keys is None else Keyring(access.admin_keys, f"{place}.admin_keys")
@@ -36,6 +41,13 @@ class Door:
         if path == b"/metrics" and self._admin is not None and _refusal_by(self._admin, request) is None:
             return None
         return _refusal_by(self._keys, request)
+
+    def page_refusal(self, request: Request) -> RequestError | None:
+        """Why one that may administer because it comes from this machine may not, after all: a web page of
+        another site may have sent it."""
+        if self._private and self._admin is None:
+            return page_refusal(request, self._host)
+        return None
 
     def renew(self) -> None:
         """Read the keys again."""
