@@ -143,6 +143,11 @@ class BreakerSettings(Settings):
         1.0, description="Without requests, before the first check; each further pause is twice as long."
     )
     longest_pause_s: Seconds = Field(60.0, description="Longest such pause.")
+    trial_s: Seconds = Field(
+        5.0,
+        description="Half open, while the request that tries has no outcome: after each such time twice as "
+        "many may.",
+    )
 
 
 class LengthSettings(Settings):

@@ -3,6 +3,9 @@
 closed ── failures ──▶ open ── pause over, a check succeeds ──▶ half open ── a request succeeds ──▶ closed
                         ▲───── the check or the request fails: a longer pause ─────┘
 
+Half open, one request tries. It may take minutes until it tells anything, so with time others may, too: twice
+as many after each ``trial_s`` without an outcome. That bounds how many a still broken instance gets.
+
 Pure: the time comes in by call, chance by a generator. Knows neither requests nor networks.
 """
 
@@ -25,6 +28,8 @@ class BreakerState(IntEnum):
 _CLOSED, _HALF_OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN
 """Asked for several times with each request, which an enumeration makes dear."""
 
+_MOST_DOUBLINGS = 16
+
 
 class Breaker:
     """One instance's. Times are any one clock's seconds that does not go back."""
@@ -43,21 +48,36 @@ class Breaker:
         self._pauses = 0
         """Since it was last closed."""
         self._until_s = 0.0
-        self._trial = False
-        """Whether the one request of the half-open state is under way."""
+        self._trials = 0
+        """Requests under way that began in the half-open state."""
+        self._most_trials = 1
+        self._untold_since_s: float | None = None
+        """Since when such requests have told nothing; None while there are none."""
 
     @property
     def admits(self) -> bool:
         """Whether a request may go there now."""
-        return self.state is _CLOSED or (self.state is _HALF_OPEN and not self._trial)
+        return self.state is _CLOSED or (self.state is _HALF_OPEN and self._trials < self._most_trials)
 
     def begin(self) -> None:
         """A request goes there; ``succeed``, ``fail`` or ``abandon`` follows."""
-        self._trial = self.state is _HALF_OPEN
+        if self.state is _HALF_OPEN:
+            self._trials += 1
 
     def abandon(self) -> None:
         """It ended without telling anything of the instance: its client has left."""
-        self._trial = False
+        self._trials = max(0, self._trials - 1)
+
+    def pass_time(self, now_s: float) -> None:
+        """To be called now and then: lets more requests try while those that do tell nothing."""
+        if self.state is not _HALF_OPEN or not self._trials:
+            self._untold_since_s = None
+            self._most_trials = 1
+        elif self._untold_since_s is None:
+            self._untold_since_s = now_s
+        else:
+            doublings = (now_s - self._untold_since_s) / self._rules.trial_s
+            self._most_trials = 1 << min(int(doublings), _MOST_DOUBLINGS)
 
     def succeed(self, now_s: float) -> None:
         """It has been answered, or its first byte has come."""
@@ -93,7 +113,7 @@ class Breaker:
         self._pauses += 1
         self.opened += self.state is BreakerState.CLOSED
         self.state = BreakerState.OPEN
-        self._trial = False
+        self._trials = 0
         self._row = self._failed = self._succeeded = 0
 
     def due(self, now_s: float) -> bool:
@@ -106,12 +126,13 @@ class Breaker:
             return
         if well:
             self.state = BreakerState.HALF_OPEN
+            self._most_trials, self._untold_since_s = 1, None
         else:
             self.trip(now_s)
 
     def _close(self) -> None:
         self.state = BreakerState.CLOSED
-        self._trial = False
+        self._trials = 0
         self._pauses = self._failed = self._succeeded = 0
 
     def _roll(self, now_s: float) -> None:

@@ -144,10 +144,11 @@ class _Watch:
     # By listening
 
     async def listen(self) -> None:
-        pause_s = min(LISTEN_S, self._settings.suspect_after_s / 4)
+        pause_s = min(LISTEN_S, self._settings.suspect_after_s / 4, self._settings.breaker.trial_s / 2)
         while True:
             await asyncio.sleep(pause_s)
             self._judge_silence(self._http.loop.time())
+            self._instance.breaker.pass_time(self._http.loop.time())
             if self._instance.healthy and self._instance.breaker.due(self._http.loop.time()):
                 await self._check()
 

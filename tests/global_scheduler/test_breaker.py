@@ -60,6 +60,45 @@ def test_it_is_checked_after_its_pause_and_one_request_tries() -> None:
     assert one.state is BreakerState.CLOSED
 
 
+def begun(one: Breaker) -> int:
+    """As many as it admits now."""
+    count = 0
+    while one.admits and count < 1000:
+        one.begin()
+        count += 1
+    return count
+
+
+def test_while_a_trial_tells_nothing_others_may_try_twice_as_many_after_each_while() -> None:
+    one = opened_at(0.0)
+    one.checked(well=True, now_s=1.0)
+    for now_s in (1.0, 300.0):
+        one.pass_time(now_s)  # nobody came: time alone tells nothing
+    assert begun(one) == 1
+    one.pass_time(300.0)
+    more = []
+    for seconds in (0.9, 1.0, 1.9, 2.0, 3.0):
+        one.pass_time(300.0 + seconds * RULES.trial_s)
+        more.append(begun(one))
+    assert more == [0, 1, 0, 2, 4]
+    one.fail(400.0)
+    assert (one.state, one.admits) == (BreakerState.OPEN, False)
+    one.pass_time(500.0)
+    one.checked(well=True, now_s=500.0)
+    assert begun(one) == 1
+
+
+def test_a_success_of_any_of_them_closes_it() -> None:
+    one = opened_at(0.0)
+    one.checked(well=True, now_s=1.0)
+    for now_s in (2.0, 2.0 + RULES.trial_s):
+        begun(one)
+        one.pass_time(now_s)
+    begun(one)
+    one.succeed(60.0)
+    assert (one.state, one.admits) == (BreakerState.CLOSED, True)
+
+
 @pytest.mark.parametrize("client_left", [True, False])
 def test_a_trial_that_tells_nothing_leaves_room_for_the_next(client_left: bool) -> None:
     one = opened_at(0.0)
@@ -113,15 +152,20 @@ def test_whatever_happens_it_can_always_be_closed_again(acts: list[str]) -> None
             getattr(one, act)(now_s)
         elif act in ("well", "ill"):
             one.checked(well=act == "well", now_s=now_s)
-        elif act != "wait":
+        elif act == "wait":
+            one.pass_time(now_s)
+        else:
             getattr(one, act)()
         assert one.admits <= (one.state is not BreakerState.OPEN)
     now_s += RULES.longest_pause_s
     if one.state is BreakerState.OPEN:
         assert one.due(now_s)
         one.checked(well=True, now_s=now_s)
-    one.abandon()
-    assert one.admits
+    for _ in range(2):
+        one.pass_time(now_s)
+        now_s += 20 * RULES.trial_s
+    one.pass_time(now_s)
+    assert one.admits  # whatever has become of the trials
     one.begin()
     one.succeed(now_s)
     assert one.state is BreakerState.CLOSED

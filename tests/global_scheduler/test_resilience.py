@@ -75,6 +75,31 @@ async def test_one_that_fails_time_and_again_gets_no_more(world, behaviour):
     assert await fleet.metric('block_breaker_state{instance="a"}') == 2
 
 
+async def test_one_long_answer_that_tries_does_not_keep_an_instance_without_traffic(world, wait_until):
+    fleet = await world(breaker=QUICK | {"failures_in_a_row": 1, "trial_s": 0.4})
+    engine = fleet.instances["a"]
+    engine.behaviour = "fail"
+    while await fleet.metric('block_breaker_state{instance="a"}') != 2:
+        await fleet.chat()
+    engine.behaviour = "serve"
+    async with asyncio.timeout(5):
+        while await fleet.metric('block_breaker_state{instance="a"}') != 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    engine.delay_s = 6.0
+    long = [asyncio.create_task(fleet.chat()) for _ in range(2)]
+    await wait_until(lambda: engine.active == 1)
+    engine.delay_s = 0.0
+    assert {(await fleet.chat()).headers["x-block-instance"] for _ in range(4)} == {"b"}
+    async with asyncio.timeout(4):
+        while (await fleet.chat()).headers["x-block-instance"] != "a":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert await fleet.metric('block_breaker_state{instance="a"}') == 0
+    assert engine.active == 1  # the long one is still under way
+    for task in long:
+        task.cancel()
+    await asyncio.gather(*long, return_exceptions=True)
+
+
 async def test_streams_that_break_in_the_middle_open_the_breaker_too(world):
     fleet = await world(
         breaker={
