@@ -88,7 +88,7 @@ class RunFolder:
             self.logs.mkdir()
             self._open_sockets()
             for path, settings in configs.items():
-                path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), "utf-8")
+                write_config(path, settings)
 
     def sweep(self) -> None:
         """Remove what a launcher left that could not close; nothing when another one holds the folder."""
@@ -164,6 +164,11 @@ class RunFolder:
             raise DeployError(
                 f"{self._sockets}: not private to this user; remove it or set a shorter run_dir"
             )
+
+
+def write_config(path: Path, settings: Settings) -> None:
+    """A resolved configuration, as our services read it."""
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), "utf-8")
 
 
 def launcher_of(state: ClusterState) -> psutil.Process | None:

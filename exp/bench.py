@@ -210,6 +210,35 @@ def cluster(
     print(json.dumps({"requests": requests, **found}), flush=True)
 
 
+@app.command(epilog="Example: block-exp bench copies --counts 1,4,16 --slower 2 --rate 4")
+def copies(
+    *,
+    counts: Annotated[str, typer.Option(help="Scheduler processes, one count after the other.")] = "1,4,16",
+    instances: Annotated[int, typer.Option(min=1, help="vLLM servers.")] = 3,
+    requests: Annotated[int, typer.Option(min=20, help="For each count, the same ones.")] = 240,
+    rate: Annotated[float, typer.Option(min=0.01, help="Mean arrivals per second.")] = 8.0,
+    slower: Annotated[float, typer.Option(min=1.0, help="A GPU so many times slower.")] = 1.0,
+    data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+) -> None:
+    """Send one load under block through 1, 4 and 16 schedulers that share a port and nothing else.
+
+    vLLM servers with emulated GPUs, and their predictors, stay up meanwhile. A request goes to whichever
+    scheduler the kernel chooses. The last line is JSON; the exit status is 1 if a request failed.
+    """
+    from deploy.launch import run_until_signalled
+    from exp.bench_copies import CopiesBench, copies_summary, copies_table
+    from exp.workload import WorkloadSpec, load_workload
+
+    bench = CopiesBench.prepare(instances, slower, load_workload("auto", WorkloadSpec(requests, rate, data)))
+    console = Console(width=TABLE_WIDTH)
+    found = run_until_signalled(bench.run(_whole_numbers(counts), console.print))
+    if found is None:
+        raise typer.Exit(130)
+    console.print(copies_table(found))
+    print(json.dumps(copies_summary(found, rate)), flush=True)
+    raise typer.Exit(1 if any(one.failed for one in found) else 0)
+
+
 @app.command(epilog="Example: block-exp bench client --counts 500,1000,2000")
 def client(
     counts: Annotated[str, typer.Option(help="Streams at once, rising.")] = "250,500,1000,2000,4000",
@@ -228,12 +257,19 @@ app.command(epilog="Example: block-exp bench serve --url http://127.0.0.1:8000/v
 
 
 def _rising(counts: str) -> list[int]:
+    numbers = _whole_numbers(counts)
+    if numbers != sorted(set(numbers)):
+        raise ConfigError(f"--counts {counts}: must be rising whole numbers, such as 1,2,4")
+    return numbers
+
+
+def _whole_numbers(counts: str) -> list[int]:
     try:
         numbers = [int(count) for count in counts.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or numbers[0] < 1 or numbers != sorted(set(numbers)):
-        raise ConfigError(f"--counts {counts}: must be rising whole numbers, such as 1,2,4")
+    if not numbers or min(numbers) < 1:
+        raise ConfigError(f"--counts {counts}: must be whole numbers, such as 1,2,4")
     return numbers
 
 

@@ -35,7 +35,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "latency": Experiment("exp.latency", "Step times from operator profiles: look at them, judge them."),
     "vidur": Experiment("exp.vidur", "The same arrivals through Vidur's scheduler and ours."),
     "bench": Experiment(
-        "exp.bench", "How fast and firm: what-if, router, stress, failures, instances, cluster, serve."
+        "exp.bench", "How fast and firm: what-if, router, failures, instances, copies, cluster, serve."
     ),
     "data": Experiment("exp.data", "Public traces: fetch them, see which are at hand."),
     "capacity": Experiment("exp.capacity", "How many instances a trace needs, and under which policy."),

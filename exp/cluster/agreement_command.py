@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from block.latency.table import TableLatency
 from deploy.cluster_file import load_cluster, load_plan, project_of
 from deploy.launch import run_until_signalled
 from exp.cli import main
 from exp.cluster.agreement import Agreement, AgreementRun
 from exp.free_port import free_port_range
+from exp.slowed_latency import slowed_latency
 from exp.workload import WorkloadSpec, load_workload
 
 GOAL = 0.05
@@ -79,14 +78,7 @@ def cluster_check(
 def _slowed(cluster: Path, given: list[str], factor: float) -> Path:
     """The cluster's latency table with every figure times ``factor``, written down."""
     root = project_of(cluster)
-    model = TableLatency.load(root / load_cluster(cluster, given).engine.latency)
-    fields = model.table.model_dump()
-    terms = {name: value * factor for name, value in fields.items() if isinstance(value, float)}
-    curve = {tokens: ms * factor for tokens, ms in model.table.tokens_ms.items()}
-    path = root / "run" / f"{model.name}-{factor:g}-times-slower.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump({**fields, **terms, "tokens_ms": curve}), encoding="utf-8")
-    return path
+    return slowed_latency(root / load_cluster(cluster, given).engine.latency, factor, root / "run")
 
 
 def table(found: list[Agreement]) -> Table:
