@@ -36,6 +36,20 @@ def test_what_is_missing_is_started_and_a_second_time_nothing(hosts: Hosts) -> N
     assert hosts.told == [(("instance-0", "instance-1"), ())]
 
 
+def test_predictors_that_share_a_process_come_with_the_first_and_are_left_alone_by_what_comes_and_goes(
+    hosts: Hosts,
+) -> None:
+    backend = {"kind": "ssh", "hosts": [{"name": "a", "instances": 2}, {"name": "b"}]}
+    converge(hosts, record(backend=backend, instances=1))
+    assert set(hosts.calls) == {"start predictors-0", "start instance-0", "start scheduler-0"}
+    hosts.calls.clear()
+    converge(hosts, record(backend=backend, instances=3))
+    assert set(hosts.calls) == {"start instance-1", "start instance-2"}
+    hosts.calls.clear()
+    converge(hosts, record(backend=backend, instances=1))
+    assert set(hosts.calls) == {"stop instance-1", "stop instance-2"}
+
+
 def test_a_host_that_cannot_be_reached_does_not_stop_the_others(hosts: Hosts) -> None:
     hosts.broken.add("b")
     outcome = converge(hosts, record())
