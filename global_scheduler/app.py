@@ -92,7 +92,7 @@ class SchedulerApp:
         self._resources.callback(self._door.watch().stop)
         self._open_writer()
         courier = Courier(http, self._predictor_headers)
-        self._resources.push_async_callback(courier.close)
+        self._resources.callback(courier.close)
         ledger = Ledger(courier)
         lengths = make_length_service(self._lengths, settings, http)
         self._resources.push_async_callback(lengths.close)

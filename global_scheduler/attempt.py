@@ -1,12 +1,11 @@
 """One request at one instance: what comes back until it may be passed on, and the way of its bytes then.
 
-Driven by the connection's callbacks, not by a task: a streamed chunk costs a few calls between two
-sockets. Does not choose instances, and does not decide what a failure leads to.
+Driven by the connection's callbacks, and tells its sender by callbacks: there is no task. Does not choose
+instances, and does not decide what a failure leads to.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Literal, Protocol
 
 import msgspec
@@ -52,6 +51,21 @@ class Failure(msgspec.Struct, frozen=True):
 Answer = Whole | Stream | Failure
 
 
+class Sender(Protocol):
+    """Whoever makes an attempt."""
+
+    def answered(self, answer: Answer) -> None:
+        """What came back; called once, unless the attempt is dropped. A stream waits to be passed on."""
+        ...
+
+    def ended(self, error: Exception | None) -> None:
+        """The stream is at its end; called once after ``pass_on``, unless it is dropped before.
+
+        TransportError or TimeoutError if it broke, RequestError if it was ended from here.
+        """
+        ...
+
+
 class Outlet(Protocol):
     """Where a stream goes: an exchange, or what stands before one."""
 
@@ -79,16 +93,18 @@ class Attempt:
     heard_s = NEVER_HEARD_S
     instance_up = True
     """Whether, if nothing comes, the instance is merely late."""
+    waiting = True
+    """Whether nothing that may be passed on has come yet."""
     _status = _size = 0
     _cutter: EventCutter | None = None
     _outlet: Outlet | None = None
-    _ended: asyncio.Future[None] | None = None
     _error: Exception | None = None
     _over = _held_back = False
     # Not set for each attempt anew: many never change.
 
     def __init__(
         self,
+        sender: Sender,
         connection: ClientConnection,
         deadline_s: float,
         idle_s: float,
@@ -100,8 +116,8 @@ class Attempt:
 
         ``streams``: which of both was asked for. ``ends_s``: when it must be over in any case.
         """
+        self._sender = sender
         self._loop = loop = connection.loop
-        self._answer: asyncio.Future[Whole | Failure | None] = loop.create_future()
         self._ends_s = ends_s
         self.deadline_s = min(ends_s, deadline_s)
         self.streams = streams
@@ -111,21 +127,8 @@ class Attempt:
         self._headers: Headers = []
         self._parts: list[bytes] = []
 
-    async def answer(self) -> Answer:
-        """Wait for the first byte that may be passed on, or for what prevents it."""
-        answer = await self._answer
-        return answer or Stream(self._status, forwarded_response(self._headers), self)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether nothing that may be passed on has come yet."""
-        return not self._answer.done()
-
-    async def pass_on(self, status: int, headers: Headers, outlet: Outlet) -> None:
-        """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks.
-
-        RequestError, if it was ended from here.
-        """
+    def pass_on(self, status: int, headers: Headers, outlet: Outlet) -> None:
+        """Pass a stream on, from its first events to its end."""
         outlet.start(status, headers, b"".join(self._parts))
         self._parts.clear()
         self._outlet = outlet
@@ -133,12 +136,8 @@ class Attempt:
             self._allow_idling(self._loop.time())
             if outlet.paused:
                 self.pause()
-            self._ended = self._loop.create_future()
-            await self._ended
-        elif self._error is None:
-            self._finish_stream()
-        if self._error is not None:
-            raise self._error
+        else:
+            self._end_stream()
 
     def give_up(self) -> None:
         """The instance is down for certain: what waits for its first byte need not wait on."""
@@ -198,7 +197,7 @@ class Attempt:
                 self._outlet.write(events)
         elif events:
             self._parts.append(events)
-            if not self._answer.done():
+            if self.waiting:
                 self._open_stream(events)
 
     def complete(self) -> None:
@@ -206,9 +205,8 @@ class Attempt:
         self._over = True
         self.deadline_s = NEVER_S
         if self._outlet is not None:
-            self._finish_stream()
-            self._settle_end()
-        elif not self._answer.done():
+            self._end_stream()
+        elif self.waiting:
             if self._cutter is None:
                 self._answer_whole()
             elif rest := self._cutter.rest():
@@ -246,7 +244,7 @@ class Attempt:
     def _open_stream(self, first: bytes) -> None:
         failure = engine_failure(first)
         if failure is None:
-            self._answer.set_result(None)
+            self._tell(Stream(self._status, forwarded_response(self._headers), self))
             return
         self.drop()
         status, body = failure
@@ -259,30 +257,34 @@ class Attempt:
         if answer.status >= 500:
             self._fail("status", answer)
         else:
-            self._answer.set_result(answer)
+            self._tell(answer)
 
     def _break(self, error: Exception) -> None:
         self._over = True
         self.deadline_s = NEVER_S
         self._error = error
-        if self._ended is not None:
-            self._settle_end()
-        elif not self._answer.done():
+        if self._outlet is not None:
+            self._end_stream()
+        elif self.waiting:
             late = isinstance(error, TimeoutError | RequestError) and self.instance_up
             self._fail("timeout" if late else "reset")
 
     def _fail(self, reason: FailureReason, answer: Whole | None = None) -> None:
-        if not self._answer.done():
-            self._answer.set_result(Failure(reason, answer))
+        self._tell(Failure(reason, answer))
 
-    def _finish_stream(self) -> None:
-        if self._outlet is not None and self._cutter is not None:
+    def _tell(self, answer: Answer) -> None:
+        if self.waiting:
+            self.waiting = False
+            self._sender.answered(answer)
+
+    def _end_stream(self) -> None:
+        outlet, self._outlet = self._outlet, None
+        if outlet is None:
+            return
+        if self._error is None and self._cutter is not None:
             self._parts.append(self._cutter.rest())
-            self._outlet.finish(b"".join(self._parts))
-
-    def _settle_end(self) -> None:
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+            outlet.finish(b"".join(self._parts))
+        self._sender.ended(self._error)
 
 
 def _is_event_stream(content_type: bytes) -> bool:

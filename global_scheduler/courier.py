@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -23,13 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Courier:
-    """Over kept-alive connections; a new one is opened by a task of its own."""
+    """Over kept-alive connections."""
 
     def __init__(self, http: Client, headers: Headers | None = None) -> None:
         """``headers`` go with every message."""
         self._http = http
         self._headers = [*_JSON, *(headers or ())]
-        self._tasks: set[asyncio.Task[None]] = set()
         self._letters: set[_Letter] = set()
 
     def post(
@@ -44,34 +42,22 @@ class Courier:
         connection = self._http.resting(origin)
         if connection is not None:
             letter.send(connection)
-            return
-        task = asyncio.create_task(self._connect(origin, letter))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        else:
+            self._http.open(origin, letter.opened)
+
+    def rest(self, connection: ClientConnection) -> None:
+        """Of no use to its letter any more; the next one will need it."""
+        self._http.rest(connection)
 
     def forget(self, letter: _Letter) -> None:
         """It is over."""
         self._letters.discard(letter)
         self._http.deadlines.forget(letter)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Drop what is on its way; its callbacks are not called."""
-        for task in self._tasks:
-            task.cancel()
         for letter in tuple(self._letters):
             letter.drop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connect(self, origin: Origin, letter: _Letter) -> None:
-        try:
-            connection = await self._http.connect(origin)
-        except ConnectError as error:
-            letter.failed(error)
-            return
-        if letter.deadline_s < NEVER_S:
-            letter.send(connection)
-        else:
-            self._http.rest(connection)  # given up meanwhile; the next one will need it
 
 
 class _Letter:
@@ -89,6 +75,15 @@ class _Letter:
     def send(self, connection: ClientConnection) -> None:
         self._connection = connection
         connection.send(self, self._message)
+
+    def opened(self, connection: ClientConnection | ConnectError) -> None:
+        """Its connection is there, or will not be."""
+        if isinstance(connection, ConnectError):
+            self.failed(connection)
+        elif self.deadline_s < NEVER_S:
+            self.send(connection)
+        else:  # given up meanwhile
+            self._courier.rest(connection)
 
     def drop(self) -> None:
         """End without a word."""

@@ -105,19 +105,43 @@ class Decider:
             raise RequestError(f"unknown policy {name[:64]!r}; known: {known}", param="x-block-policy")
         return name
 
+    def decide_at_once(self, inquiry: Inquiry) -> Decision | None:
+        """Rank the eligible instances; None if somebody has to be asked first.
+
+        Raises RequestError if there is none, or none is good enough.
+        """
+        began_s = time.perf_counter()
+        name = self.policy_name(inquiry)
+        needs = self._policies[name].needs
+        if needs.answers or self._settings.admission_max_miss is not None:
+            return None
+        eligible = self._fleet.eligible(inquiry.model)
+        if not self._counts(needs):
+            request = self._guessed(inquiry, eligible, needs)
+        elif self._lengths.slow:
+            return None
+        else:
+            prompt_tokens, wanted = self._to_estimate(inquiry, eligible)
+            estimate = self._lengths.estimate_at_once(inquiry.id, wanted)
+            request = self._counted(inquiry, needs, prompt_tokens, wanted.max_tokens, estimate)
+        described_s = time.perf_counter()
+        question = self._question(request, needs, eligible, len(inquiry.prompt_json), asks=False)
+        return self._decision(name, request, question, eligible, _NO_ANSWERS, began_s, described_s)
+
     async def decide(self, inquiry: Inquiry) -> Decision:
-        """Rank the eligible instances. Raises RequestError if there is none, or none is good enough.
+        """The same, with whatever has to be asked.
 
         Nothing is awaited after the choice: a caller that counts the request as outstanding at once
         keeps the next decision's view true.
         """
         began_s = time.perf_counter()
         name = self.policy_name(inquiry)
-        policy = self._policies[name]
-        needs = policy.needs
+        needs = self._policies[name].needs
         eligible = self._fleet.eligible(inquiry.model)
-        if needs.lengths or needs.answers or self._fleet.predicted:
-            request = await self._counted(inquiry, eligible, needs)
+        if self._counts(needs):
+            prompt_tokens, wanted = self._to_estimate(inquiry, eligible)
+            estimate = await self._lengths.estimate(inquiry.id, wanted)
+            request = self._counted(inquiry, needs, prompt_tokens, wanted.max_tokens, estimate)
         else:
             request = self._guessed(inquiry, eligible, needs)
         described_s = time.perf_counter()
@@ -128,8 +152,22 @@ class Decider:
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
+        return self._decision(name, request, question, eligible, answers, began_s, described_s)
+
+    def _decision(
+        self,
+        name: str,
+        request: RoutingRequest,
+        question: Question,
+        eligible: Sequence[Instance],
+        answers: Mapping[str, PredictResponse],
+        began_s: float,
+        described_s: float,
+    ) -> Decision:
+        """The policy's choice, now that all is known that will be."""
         asked_s = time.perf_counter()
-        missing = len(eligible) - len(answers) if needs.answers else 0
+        policy = self._policies[name]
+        missing = len(eligible) - len(answers) if policy.needs.answers else 0
         max_age_s = self._settings.last_state_max_age_s if missing == len(eligible) else None
         candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
         choice, fallback = self._choose(policy, request, candidates, eligible, missing)
@@ -209,11 +247,19 @@ class Decider:
         settings = self._settings
         return Quorum(needs.probes, settings.probe_quorum, settings.probe_grace_s, settings.probe_minimum)
 
-    async def _counted(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
+    def _counts(self, needs: Needs) -> bool:
+        """Whether tokens are counted and lengths estimated, or both merely guessed."""
+        return needs.lengths or needs.answers or self._fleet.predicted
+
+    def _counted(
+        self,
+        inquiry: Inquiry,
+        needs: Needs,
+        prompt_tokens: int,
+        max_tokens: int,
+        estimate: LengthEstimate,
+    ) -> RoutingRequest:
         """With its prompt's tokens, and its response's length as it is estimated."""
-        prompt_tokens = self._prompt_tokens(inquiry)
-        max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0])
-        estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
         output_tokens = min(max(1, round(estimate.mean_tokens)), max_tokens)
         quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
         return self._described(inquiry, needs, prompt_tokens, output_tokens, max_tokens, quantiles)
@@ -253,16 +299,17 @@ class Decider:
             inquiry.prompts,
         )
 
-    async def _estimate(self, inquiry: Inquiry, prompt_tokens: int, max_tokens: int) -> LengthEstimate:
-        request = EstimationRequest(
+    def _to_estimate(self, inquiry: Inquiry, eligible: Sequence[Instance]) -> tuple[int, EstimationRequest]:
+        """The prompt's tokens, and what is asked about the response's."""
+        prompt_tokens = self._prompt_tokens(inquiry)
+        return prompt_tokens, EstimationRequest(
             prompt_tokens,
-            max_tokens,
+            self._max_tokens(inquiry, prompt_tokens, eligible[0]),
             inquiry.declared_output_tokens,
             inquiry.prompt_json,
             inquiry.model,
             inquiry.temperature,
         )
-        return await self._lengths.estimate(inquiry.id, request)
 
     def _prompt_tokens(self, inquiry: Inquiry) -> int:
         if inquiry.chat:

@@ -6,13 +6,16 @@ Never sends anything twice: whether that is allowed is for the caller to know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from block.errors import ConnectError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import Deadlines
 from block.http.message import Headers, Response, request_head
 from block.http.origin import Origin
+
+Opened = Callable[[ClientConnection | ConnectError], None]
+"""Gets a new connection, or what was in its way."""
 
 
 class Client:
@@ -26,6 +29,7 @@ class Client:
         self._rest_s = rest_s
         self._resting: dict[Origin, list[ClientConnection]] = {}
         self._open: set[ClientConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
 
     def resting(self, origin: Origin) -> ClientConnection | None:
         """A connection that is open already, the one used last; None if there is none."""
@@ -48,6 +52,15 @@ class Client:
         self._open.add(connection)
         self.deadlines.watch(connection)
         return connection
+
+    def open(self, origin: Origin, opened: Opened) -> None:
+        """The same for callers who do not wait: ``opened`` is called later, unless all is closed before.
+
+        Who has no use for the connection any more lets it rest.
+        """
+        task = self.loop.create_task(self._connect(origin, opened))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     async def fetch(
         self,
@@ -76,6 +89,9 @@ class Client:
     async def close(self) -> None:
         """Close all connections; what waits for an answer fails."""
         self.deadlines.close()
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
         for connection in tuple(self._open):
             connection.abort()
         await asyncio.sleep(0)  # connections say farewell in the loop's next turn
@@ -94,6 +110,13 @@ class Client:
         resting = self._resting.get(connection.origin)
         if resting and connection in resting:
             resting.remove(connection)
+
+    async def _connect(self, origin: Origin, opened: Opened) -> None:
+        try:
+            connection: ClientConnection | ConnectError = await self.connect(origin)
+        except ConnectError as error:
+            connection = error
+        opened(connection)
 
 
 class Collector:
