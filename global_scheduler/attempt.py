@@ -13,7 +13,7 @@ import msgspec
 from block.errors import RequestError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
-from block.http.message import Headers, first_value
+from block.http.message import ResponseHead, first_value, response_lines
 from global_scheduler.event_stream import EventCutter, engine_failure
 from global_scheduler.headers import forwarded_response
 
@@ -21,6 +21,7 @@ MAX_WHOLE_BODY_BYTES = 256 * 2**20
 """An answer that is not a stream is held in memory until it is complete, up to this."""
 
 NEVER_HEARD_S = -NEVER_S
+_JSON = [(b"content-type", b"application/json")]
 
 FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
 
@@ -29,7 +30,8 @@ class Whole(msgspec.Struct, frozen=True):
     """An answer known in full."""
 
     status: int
-    headers: Headers
+    lines: bytes
+    """Status line and headers for the client, each ended by its line end."""
     body: bytes
 
 
@@ -37,7 +39,7 @@ class Stream(msgspec.Struct, frozen=True):
     """An event stream whose first events have come; more waits in its attempt."""
 
     status: int
-    headers: Headers
+    lines: bytes
     attempt: Attempt
 
 
@@ -74,7 +76,7 @@ class Outlet(Protocol):
         """Whether the client reads too slowly at the moment."""
         ...
 
-    def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+    def start(self, lines: bytes, first: bytes = b"") -> None:
         """The head, and the first events."""
         ...
 
@@ -95,7 +97,8 @@ class Attempt:
     """Whether, if nothing comes, the instance is merely late."""
     waiting = True
     """Whether nothing that may be passed on has come yet."""
-    _status = _size = 0
+    _head: ResponseHead
+    _size = 0
     _cutter: EventCutter | None = None
     _outlet: Outlet | None = None
     _error: Exception | None = None
@@ -124,12 +127,11 @@ class Attempt:
         self.sent_s = loop.time()
         self._connection = connection
         self._idle_s = idle_s
-        self._headers: Headers = []
         self._parts: list[bytes] = []
 
-    def pass_on(self, status: int, headers: Headers, outlet: Outlet) -> None:
-        """Pass a stream on, from its first events to its end."""
-        outlet.start(status, headers, b"".join(self._parts))
+    def pass_on(self, lines: bytes, outlet: Outlet) -> None:
+        """Pass a stream on, from its head (the instance's and more) to its end."""
+        outlet.start(lines, b"".join(self._parts))
         self._parts.clear()
         self._outlet = outlet
         if not self._over:
@@ -175,10 +177,24 @@ class Attempt:
 
     # The connection's side
 
-    def head(self, status: int, headers: Headers) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """All of the answer has come at once."""
+        self._over = True
+        self.deadline_s = NEVER_S
+        self.heard_s = self._loop.time()
+        self._head = head
+        if not head.once(_is_event_stream):
+            self._answer_whole(body)
+        elif body:
+            self._parts.append(body)
+            self._open_stream(body)
+        else:
+            self._fail("empty")
+
+    def head(self, head: ResponseHead) -> None:
         """The answer begins."""
-        self._status, self._headers = status, headers
-        if status == 200 and _is_event_stream(first_value(headers, b"content-type") or b""):
+        self._head = head
+        if head.once(_is_event_stream):
             self._cutter = EventCutter()
 
     def body(self, data: bytes, *, last: bool) -> None:
@@ -208,7 +224,8 @@ class Attempt:
             self._end_stream()
         elif self.waiting:
             if self._cutter is None:
-                self._answer_whole()
+                parts = self._parts
+                self._answer_whole(parts[0] if len(parts) == 1 else b"".join(parts))
             elif rest := self._cutter.rest():
                 self._parts.append(rest)
                 self._open_stream(rest)
@@ -244,16 +261,14 @@ class Attempt:
     def _open_stream(self, first: bytes) -> None:
         failure = engine_failure(first)
         if failure is None:
-            self._tell(Stream(self._status, forwarded_response(self._headers), self))
+            self._tell(Stream(self._head.status, self._head.once(forwarded_response), self))
             return
         self.drop()
         status, body = failure
-        self._fail("engine", Whole(status, [(b"content-type", b"application/json")], body))
+        self._fail("engine", Whole(status, response_lines(status, _JSON), body))
 
-    def _answer_whole(self) -> None:
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        answer = Whole(self._status, forwarded_response(self._headers), body)
+    def _answer_whole(self, body: bytes) -> None:
+        answer = Whole(self._head.status, self._head.once(forwarded_response), body)
         if answer.status >= 500:
             self._fail("status", answer)
         else:
@@ -281,16 +296,16 @@ class Attempt:
         outlet, self._outlet = self._outlet, None
         if outlet is None:
             return
-        if self._error is None and self._cutter is not None:
-            self._parts.append(self._cutter.rest())
+        if self._error is None:
+            if self._cutter is not None:
+                self._parts.append(self._cutter.rest())
             outlet.finish(b"".join(self._parts))
         self._sender.ended(self._error)
 
 
-def _is_event_stream(content_type: bytes) -> bool:
-    if content_type == b"application/json":
-        return False  # which is what nearly every other answer is
-    return content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
+def _is_event_stream(head: ResponseHead) -> bool:
+    content_type = first_value(head.headers, b"content-type") or b""
+    return head.status == 200 and content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _took_too_long() -> RequestError:

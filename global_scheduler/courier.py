@@ -9,7 +9,7 @@ from block.errors import ConnectError, TransportError
 from block.http.client import Client
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
-from block.http.message import Headers, Response, request_head
+from block.http.message import Headers, Response, ResponseHead, request_head
 from block.http.origin import Origin
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -92,8 +92,12 @@ class _Letter:
 
     # The connection's side
 
-    def head(self, status: int, _: Headers) -> None:
-        self._status = status
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self._connection = None
+        self._settle(Response(head.status, [], body) if len(body) <= MAX_ANSWER_BYTES else None)
+
+    def head(self, head: ResponseHead) -> None:
+        self._status = head.status
 
     def body(self, data: bytes, **_: bool) -> None:
         self._body += data

@@ -7,7 +7,6 @@ from __future__ import annotations
 import random
 
 from block.config import SchedulerSettings
-from block.http.message import Headers
 from global_scheduler.attempt import Answer, Failure
 from global_scheduler.decision import Decision
 from global_scheduler.endpoints import BESIDE_THE_ENGINE
@@ -117,20 +116,25 @@ def reaches_engine(status: int, path: bytes) -> bool:
     return status < 400 and path not in BESIDE_THE_ENGINE
 
 
-def own_headers(decision: Decision, receipt: Receipt) -> Headers:
-    """What this service adds to an answer's head."""
-    headers = [
-        (b"x-request-id", receipt.id.encode()),
-        (b"x-block-instance", receipt.instance.encode()),
-        (b"x-block-policy", decision.policy.encode()),
-        (b"x-block-decision-ms", b"%.3f" % (decision.took_s * 1000)),
-        (b"x-block-overhead-ms", b"%.3f" % ((receipt.overhead_s or 0.0) * 1000)),
-    ]
+def own_lines(decision: Decision, receipt: Receipt) -> bytes:
+    """The headers that this service adds to an answer's head."""
+    lines = (
+        b"x-request-id: %b\r\nx-block-instance: %b\r\nx-block-policy: %b\r\n"
+        b"x-block-decision-ms: %.3f\r\nx-block-overhead-ms: %.3f\r\n"
+    ) % (
+        receipt.id.encode(),
+        receipt.instance.encode(),
+        decision.policy.encode(),
+        decision.took_s * 1000,
+        (receipt.overhead_s or 0.0) * 1000,
+    )
     if receipt.attempts > 1:
-        headers.append((b"x-block-attempts", b"%d" % receipt.attempts))
+        lines += b"x-block-attempts: %d\r\n" % receipt.attempts
     if decision.fallback is not None:
-        headers.append((b"x-block-fallback", decision.fallback.encode()))
+        lines += b"x-block-fallback: %b\r\n" % decision.fallback.encode()
     if receipt.prediction is not None:
-        headers.append((b"x-block-predicted-ttft-ms", b"%.3f" % (receipt.prediction.ttft_s * 1000)))
-        headers.append((b"x-block-predicted-e2e-ms", b"%.3f" % (receipt.prediction.e2e_s * 1000)))
-    return headers
+        lines += b"x-block-predicted-ttft-ms: %.3f\r\nx-block-predicted-e2e-ms: %.3f\r\n" % (
+            receipt.prediction.ttft_s * 1000,
+            receipt.prediction.e2e_s * 1000,
+        )
+    return lines

@@ -17,11 +17,10 @@ import msgspec
 from block.errors import ConnectError, RequestError
 from block.http.client_connection import ClientConnection
 from block.http.exchange import Exchange
-from block.http.message import Headers
 from global_scheduler.attempt import Answer, Attempt, Failure, Stream, Whole
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
-from global_scheduler.dispatch import Dispatcher, own_headers, reaches_engine, take_best
+from global_scheduler.dispatch import Dispatcher, own_lines, reaches_engine, take_best
 from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment
 from global_scheduler.receipt import Receipt
@@ -174,8 +173,8 @@ class Errand:
         self._instance = instance
         self._sending = self._forward
         if receipt.trace is not None:  # the engine's spans stand below it
-            headers = receipt.trace.attempt(instance, self._forward.headers)
-            self._sending = msgspec.structs.replace(self._forward, headers=headers)
+            lines = receipt.trace.attempt(instance, self._forward.lines)
+            self._sending = msgspec.structs.replace(self._forward, lines=lines)
         self._commitment = dispatcher.ledger.commit(instance, decision.question.about(instance.name))
         self._number = instance.traffic.begin(decision.burden, time.monotonic())
         instance.breaker.begin()
@@ -239,7 +238,7 @@ class Errand:
 
     def _hand_over(self, answer: Whole) -> None:
         self.receipt.status = answer.status
-        self.exchange.respond(answer.status, [*answer.headers, *self._own_headers()], answer.body)
+        self.exchange.answer(answer.status, answer.lines + self._own_lines(), answer.body)
 
     def _pass_on(self, stream: Stream) -> None:
         receipt = self.receipt
@@ -252,7 +251,7 @@ class Errand:
         outlet: Exchange | CountedExchange = self.exchange
         if self._dispatcher.counts(receipt):
             outlet = self._counted_exchange = CountedExchange(outlet)
-        stream.attempt.pass_on(stream.status, [*stream.headers, *self._own_headers()], outlet)
+        stream.attempt.pass_on(stream.lines + self._own_lines(), outlet)
 
     def _end_stream(self, error: Exception | None) -> None:
         self.receipt.broken = error is not None
@@ -303,10 +302,10 @@ class Errand:
             self._dispatcher.count(self.receipt, self._decision, self._counted_exchange.answer)
         self._done(self)
 
-    def _own_headers(self) -> Headers:
+    def _own_lines(self) -> bytes:
         receipt = self.receipt
         receipt.overhead_s = time.perf_counter() - receipt.started_s - receipt.waited_s
-        return own_headers(self._decision, receipt)
+        return own_lines(self._decision, receipt)
 
 
 def refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:

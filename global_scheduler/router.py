@@ -8,12 +8,12 @@ import msgspec
 
 from block.errors import RequestError
 from block.http.exchange import Exchange
-from block.http.message import Request
+from block.http.message import RequestHead
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
-from global_scheduler.endpoints import ENDPOINTS
+from global_scheduler.envelope import Envelope
 from global_scheduler.errand import Errand, refuse
-from global_scheduler.headers import ForwardedHeaders, extension_headers, request_ids
+from global_scheduler.headers import ForwardedHeaders, request_ids
 from global_scheduler.inquiry import Inquiry
 from global_scheduler.receipt import Receipt
 from global_scheduler.receipts import Receipts
@@ -48,6 +48,7 @@ class Router:
         self._receipts = receipts
         self._lengths = lengths
         self._headers = headers
+        self._open = self._opened  # the same object each time, by which a head keeps its envelope
         self._tracer = tracer
         self._records_prompts = records_prompts
 
@@ -56,32 +57,35 @@ class Router:
         if self._max_outstanding is not None and self._outstanding >= self._max_outstanding:
             self.refuse(exchange, _overloaded(self._outstanding))
             return
-        headers = extension_headers(exchange.request.headers)
+        envelope = exchange.request.head.once(self._open)
         errand = exchange.listener = Errand(
-            self._dispatcher, exchange, _receipt(exchange, headers), self._file
+            self._dispatcher, exchange, _receipt(exchange, envelope), self._file
         )
         self._outstanding += 1
         self._receipts.begin()
         with errand:
-            self._route(errand, headers)
+            self._route(errand, envelope)
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
-        """Answer what never became a whole request."""
-        receipt = _receipt(exchange, extension_headers(exchange.request.headers))
+        """Answer what never became a whole request; its path is among the endpoints."""
+        receipt = _receipt(exchange, exchange.request.head.once(self._open))
         self._receipts.begin()
         refuse(exchange, receipt, error)
         self._receipts.file(receipt)
 
-    def _route(self, errand: Errand, headers: dict[str, str]) -> None:
+    def _opened(self, head: RequestHead) -> Envelope:
+        return Envelope.of(head, self._headers)
+
+    def _route(self, errand: Errand, envelope: Envelope) -> None:
         request, receipt = errand.exchange.request, errand.receipt
         if self._tracer is not None:
             receipt.trace = self._tracer.begin(request, receipt.started_s)
-        inquiry = ENDPOINTS[receipt.path](receipt.fleet_id, request.body, headers)
+        inquiry = envelope.read(receipt.fleet_id, request.body, envelope.extensions)
         receipt.model = inquiry.model
         if self._records_prompts and inquiry.prompt_json:
             receipt.prompt_json = msgspec.json.format(inquiry.prompt_json, indent=-1)  # on one line
         receipt.policy = self._decider.policy_name(inquiry)
-        forward = self._forward(request, inquiry)
+        forward = Forward(envelope.path, envelope.lines, inquiry.id.encode(), inquiry.body, inquiry.stream)
         decision = self._decider.decide_at_once(inquiry)
         if decision is not None:
             errand.carry_out(decision, forward)
@@ -98,13 +102,9 @@ class Router:
         self._lengths.abandoned(errand.receipt.fleet_id)  # unless it is completed
         self._receipts.file(errand.receipt)
 
-    def _forward(self, request: Request, inquiry: Inquiry) -> Forward:
-        headers = self._headers.of(request.headers, inquiry.id)
-        return Forward(request.relative, headers, inquiry.body, inquiry.stream)
 
-
-def _receipt(exchange: Exchange, headers: dict[str, str]) -> Receipt:
-    return Receipt(*request_ids(headers), exchange.request.path)
+def _receipt(exchange: Exchange, envelope: Envelope) -> Receipt:
+    return Receipt(*request_ids(envelope.extensions), exchange.request.path)
 
 
 def _overloaded(outstanding: int) -> RequestError:

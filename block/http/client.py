@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from block.errors import ConnectError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import Deadlines
-from block.http.message import Headers, Response, request_head
+from block.http.message import Response, ResponseHead, request_head
 from block.http.origin import Origin
 
 Opened = Callable[[ClientConnection | ConnectError], None]
@@ -126,13 +126,18 @@ class Collector:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._room = max_bytes
-        self._status = 0
-        self._headers: Headers = []
+        self._head: ResponseHead
         self._parts: list[bytes] = []
 
-    def head(self, status: int, headers: Headers) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """All of the answer."""
+        self.head(head)
+        self.body(body)
+        self.complete()
+
+    def head(self, head: ResponseHead) -> None:
         """The answer begins."""
-        self._status, self._headers = status, headers
+        self._head = head
 
     def body(self, data: bytes, **_: bool) -> None:
         """More of the answer."""
@@ -145,7 +150,8 @@ class Collector:
     def complete(self) -> None:
         """The answer has ended in order."""
         if not self.response.done():
-            self.response.set_result(Response(self._status, self._headers, b"".join(self._parts)))
+            head = self._head
+            self.response.set_result(Response(head.status, head.headers, b"".join(self._parts)))
 
     def failed(self, error: TransportError) -> None:
         """The answer will not end in order."""

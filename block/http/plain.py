@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from block.http.message import BODILESS, Headers, Request
+from block.http.message import BODILESS, Headers, Request, RequestHead, ResponseHead
 
 MOST_HEAD_BYTES = 8192
 _REQUEST_LINE = re.compile(rb"(GET|POST) (/[A-Za-z0-9\-._~/?&=%+,:@]*) HTTP/1\.1")
@@ -24,9 +24,6 @@ _MOST_DIGITS = 9
 _HEADS, _LINES = 512, 4096
 """Remembered of either kind of message."""
 
-_Sides = tuple[Headers, Headers]
-"""The headers before the length's, and those behind it."""
-
 
 def plain_request(data: bytes, max_head_bytes: int, max_body_bytes: int) -> Request | None:
     """The one request that ``data`` is; it names its host, and leaves the connection open."""
@@ -34,34 +31,29 @@ def plain_request(data: bytes, max_head_bytes: int, max_body_bytes: int) -> Requ
     if end < 0 or end * 2 > max_head_bytes:
         return None
     at, stop = _length_line(data, end)
-    known = _request_head(data[:at], data[stop:end])
-    if known is None:
+    head = _request_head(data[:at], data[stop:end])
+    if head is None:
         return None
-    start, (before, after) = known
     body = data[end + 4 :]
     digits = data[at + len(_LENGTH) : stop]
     if not digits:
-        return None if body else Request(*start, [*before, *after])
+        return None if body else Request(head)
     if not _tells(digits, len(body)) or len(body) > max_body_bytes:
         return None
-    return Request(*start, [*before, (b"content-length", digits), *after], body)
+    return Request(head, body)
 
 
-def plain_answer(data: bytes) -> tuple[int, Headers, bytes] | None:
-    """The one answer that ``data`` is: status, headers, body; it leaves the connection open."""
+def plain_answer(data: bytes) -> tuple[ResponseHead, bytes] | None:
+    """The one answer that ``data`` is: its head and its body; it leaves the connection open."""
     end = data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
     if end < 0:
         return None
     at, stop = _length_line(data, end)
-    known = _answer_head(data[:at], data[stop:end])
-    if known is None:
+    head = _answer_head(data[:at], data[stop:end])
+    if head is None:
         return None
-    status, (before, after) = known
     body = data[end + 4 :]
-    digits = data[at + len(_LENGTH) : stop]
-    if not _tells(digits, len(body)):
-        return None
-    return status, [*before, (b"content-length", digits), *after], body
+    return (head, body) if _tells(data[at + len(_LENGTH) : stop], len(body)) else None
 
 
 def _length_line(data: bytes, end: int) -> tuple[int, int]:
@@ -77,31 +69,28 @@ def _tells(digits: bytes, length: int) -> bool:
 
 
 @lru_cache(_HEADS)
-def _request_head(before: bytes, after: bytes) -> tuple[tuple[bytes, bytes], _Sides] | None:
+def _request_head(before: bytes, after: bytes) -> RequestHead | None:
     first, _, lines = before.partition(b"\r\n")
-    matched, sides = _REQUEST_LINE.fullmatch(first), _sides(lines, after)
-    if matched is None or sides is None or b"host" not in dict(sides[0] + sides[1]):
+    matched, headers = _REQUEST_LINE.fullmatch(first), _headers(lines, after)
+    if matched is None or headers is None or b"host" not in dict(headers):
         return None
-    return (matched[1], matched[2]), sides
+    return RequestHead(matched[1], matched[2], headers)
 
 
 @lru_cache(_HEADS)
-def _answer_head(before: bytes, after: bytes) -> tuple[int, _Sides] | None:
+def _answer_head(before: bytes, after: bytes) -> ResponseHead | None:
     first, _, lines = before.partition(b"\r\n")
-    matched, sides = _STATUS_LINE.fullmatch(first), _sides(lines, after)
-    if matched is None or sides is None or int(matched[1]) in BODILESS:
+    matched, headers = _STATUS_LINE.fullmatch(first), _headers(lines, after)
+    if matched is None or headers is None or int(matched[1]) in BODILESS:
         return None
-    return int(matched[1]), sides
+    return ResponseHead(int(matched[1]), headers)
 
 
-def _sides(before: bytes, after: bytes) -> _Sides | None:
-    """None if anything is unusual, or given twice."""
-    first = [_header(line) for line in before.split(b"\r\n")] if before else []
-    second = [_header(line) for line in after.split(b"\r\n")[1:]]
-    headers = [header for header in (*first, *second) if header is not None]
-    if len(headers) < len(first) + len(second) or len(dict(headers)) < len(headers):
-        return None
-    return headers[: len(first)], headers[len(first) :]
+def _headers(before: bytes, after: bytes) -> Headers | None:
+    """Those before the length and those behind it; None if anything is unusual, or given twice."""
+    lines = [*(before.split(b"\r\n") if before else ()), *after.split(b"\r\n")[1:]]
+    headers = [header for line in lines if (header := _header(line)) is not None]
+    return headers if len(dict(headers)) == len(lines) else None
 
 
 @lru_cache(_LINES)

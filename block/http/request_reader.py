@@ -13,7 +13,7 @@ import msgspec
 
 from block.errors import RequestError
 from block.http.limits import Limits
-from block.http.message import Headers, Request, transfer_coding
+from block.http.message import Headers, Request, RequestHead, transfer_coding
 from block.http.plain import plain_request
 
 _WORST_FRAMING = 6
@@ -142,7 +142,7 @@ class RequestReader:
 
     def _request(self) -> Request:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        return Request(self._method, self._target, self._headers, body)
+        return Request(RequestHead(self._method, self._target, self._headers), body)
 
     def _refuse(self, error: RequestError) -> None:
         self._deaf = self.interrupted = True

@@ -10,12 +10,14 @@ import pytest
 from block.errors import TransportError
 from block.http.client_connection import ClientConnection
 from block.http.exchange import Exchange
-from block.http.message import Request
+from block.http.message import Request, RequestHead
 from block.http.origin import Origin
 from global_scheduler.attempt import Answer, Attempt, Failure, Stream, Whole
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; x\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
+OK, NOT_FOUND = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 404 Not Found\r\n"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
 class Transport:
@@ -76,7 +78,9 @@ class Bench:
         self.ends: list[Exception | None] = []
         self.attempt = Attempt(self, self.connection, deadline_s=1e9, idle_s=5.0)
         self.connection.send(self.attempt, b"")
-        self.exchange = Exchange(self.wire, Request(b"POST", b"/", []), closes=False, chunked=True)
+        self.exchange = Exchange(
+            self.wire, Request(RequestHead(b"POST", b"/", [])), closes=False, chunked=True
+        )
         self._at_once = at_once
 
     def receive(self, *parts: bytes) -> None:
@@ -93,7 +97,7 @@ class Bench:
 
     def pass_on(self) -> None:
         assert isinstance(self.answers[-1], Stream)
-        self.attempt.pass_on(200, [], self.exchange)
+        self.attempt.pass_on(OK, self.exchange)
 
 
 def chunk(data: bytes) -> bytes:
@@ -177,9 +181,12 @@ async def test_nothing_touches_a_connection_that_is_gone_and_nobody_is_told():
 @pytest.mark.parametrize(
     ("received", "expected"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Whole(200, [], b"hi")),
-        (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nhi", Whole(404, [], b"hi")),
-        (b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", Failure("status", Whole(503, [], b""))),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Whole(200, OK, b"hi")),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nhi", Whole(404, NOT_FOUND, b"hi")),
+        (
+            b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+            Failure("status", Whole(503, UNAVAILABLE, b"")),
+        ),
         (HEAD + END, Failure("empty")),
         (b"garbage\r\n\r\n", Failure("reset")),
     ],
