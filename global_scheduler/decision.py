@@ -36,6 +36,7 @@ COMPLETION_MAX_TOKENS = 16
 """What OpenAI's completions API takes for an absent max_tokens; a chat's is the room that is left."""
 
 _NO_ANSWERS: Mapping[str, PredictResponse] = {}
+_NOTHING_CACHED: Mapping[str, int] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     instances: tuple[Instance, ...]
     """Best first."""
-    question: Question
-    """What predictors were asked, or would have been."""
+    question: Question | None
+    """What predictors were asked, or would have been; None if no instance has one."""
     burden: Burden
     """What the instance that serves it has to carry."""
     policy: str
@@ -125,7 +126,9 @@ class Decider:
             estimate = self._lengths.estimate_at_once(inquiry.id, wanted)
             request = self._counted(inquiry, needs, prompt_tokens, wanted.max_tokens, estimate)
         described_s = time.perf_counter()
-        question = self._question(request, needs, eligible, len(inquiry.prompt_json), asks=False)
+        question = None
+        if needs.prefixes or self._fleet.predicted:
+            question = self._question(request, needs, eligible, len(inquiry.prompt_json))
         return self._decision(name, request, question, eligible, _NO_ANSWERS, began_s, described_s)
 
     async def decide(self, inquiry: Inquiry) -> Decision:
@@ -145,10 +148,9 @@ class Decider:
         else:
             request = self._guessed(inquiry, eligible, needs)
         described_s = time.perf_counter()
-        asks = needs.answers or self._judges(request)
-        question = self._question(request, needs, eligible, len(inquiry.prompt_json), asks=asks)
+        question = self._question(request, needs, eligible, len(inquiry.prompt_json))
         answers: Mapping[str, PredictResponse] = _NO_ANSWERS
-        if asks:
+        if needs.answers or self._judges(request):
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
@@ -158,7 +160,7 @@ class Decider:
         self,
         name: str,
         request: RoutingRequest,
-        question: Question,
+        question: Question | None,
         eligible: Sequence[Instance],
         answers: Mapping[str, PredictResponse],
         began_s: float,
@@ -169,24 +171,23 @@ class Decider:
         policy = self._policies[name]
         missing = len(eligible) - len(answers) if policy.needs.answers else 0
         max_age_s = self._settings.last_state_max_age_s if missing == len(eligible) else None
-        candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
+        cached = _NOTHING_CACHED if question is None else question.cached_tokens
+        candidates = line_up(eligible, answers, cached, max_age_s)
         choice, fallback = self._choose(policy, request, candidates, eligible, missing)
         return Decision(
-            instances=self._fleet.named((choice.instance, *choice.ranking)),
-            question=question,
-            burden=Burden(
-                request.prompt_tokens, request.output_tokens * request.sequences, request.prefix_digests
-            ),
-            policy=name,
-            fallback=fallback,
-            predictions={one: answer.prediction for one, answer in answers.items() if answer.prediction},
-            request=request,
-            candidates=candidates,
-            choice=choice,
-            began_s=began_s,
-            described_s=described_s,
-            asked_s=asked_s,
-            took_s=time.perf_counter() - began_s,
+            self._fleet.named((choice.instance, *choice.ranking)),
+            question,
+            Burden(request.prompt_tokens, request.output_tokens * request.sequences, request.prefix_digests),
+            name,
+            fallback,
+            {one: answer.prediction for one, answer in answers.items() if answer.prediction},
+            request,
+            candidates,
+            choice,
+            began_s,
+            described_s,
+            asked_s,
+            time.perf_counter() - began_s,
         )
 
     def _choose(
@@ -221,11 +222,7 @@ class Decider:
         needs: Needs,
         eligible: Sequence[Instance],
         prompt_bytes: int,
-        *,
-        asks: bool,
     ) -> Question:
-        if not (asks or needs.prefixes):
-            return Question(_newcomer(request), request.seed, "load")
         return Question(
             candidate=_newcomer(request),
             seed=request.seed,

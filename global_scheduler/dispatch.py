@@ -59,7 +59,7 @@ class Dispatcher:
         """They have been, as far as the answer went."""
         receipt.output_tokens = answer.tokens
         if self._lengths.learns and answer.ended and answer.tokens is not None:
-            self._lengths.completed(decision.question.candidate.id, answer.tokens, cut=answer.cut)
+            self._lengths.completed(decision.request.id, answer.tokens, cut=answer.cut)
 
     def judge(self, instance: Instance, answer: Answer, sent_s: float) -> None:
         """Tell the instance's breaker what came of an attempt."""

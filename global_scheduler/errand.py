@@ -48,10 +48,11 @@ class Errand:
     """The same, as it goes to one instance."""
     _left: list[Instance]
     _waiting: Waiting | None = None
-    _commitment: Commitment | None = None
-    """Of the instance that is being tried, or has been found; like the next ones."""
+    _engaged = False
+    """Whether an instance is being tried, or has been found; the next ones are its own."""
     _instance: Instance
     _number = 0
+    _commitment: Commitment | None = None
     _sent_s = _began_s = _ends_s = 0.0
     _attempt: Attempt | None = None
     _stream: Stream | None = None
@@ -175,7 +176,10 @@ class Errand:
         if receipt.trace is not None:  # the engine's spans stand below it
             lines = receipt.trace.attempt(instance, self._forward.lines)
             self._sending = msgspec.structs.replace(self._forward, lines=lines)
-        self._commitment = dispatcher.ledger.commit(instance, decision.question.about(instance.name))
+        self._engaged = True
+        if decision.question is not None:
+            candidate = decision.question.about(instance.name)
+            self._commitment = dispatcher.ledger.commit(instance, candidate)
         self._number = instance.traffic.begin(decision.burden, time.monotonic())
         instance.breaker.begin()
         self._sent_s = time.perf_counter()
@@ -275,18 +279,20 @@ class Errand:
 
     def _leave(self, *, seen: bool) -> None:
         """Be done with the instance, if there is one. ``seen``: its engine had the request."""
-        commitment, self._commitment = self._commitment, None
-        if commitment is None:
+        if not self._engaged:
             return
-        instance = self._instance
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            self._dispatcher.relay.close(instance, attempt)
-        instance.traffic.end(self._number)
+        self._engaged = False
+        if self._attempt is not None:
+            self._dispatcher.relay.close(self._instance, self._attempt)
+            self._attempt = None
+        self._instance.traffic.end(self._number)
+        if self._commitment is None:
+            return
         if seen:
-            commitment.close()
+            self._commitment.close()
         else:
-            commitment.release()
+            self._commitment.release()
+        self._commitment = None
 
     def _end(self) -> None:
         if self._over:
@@ -294,7 +300,7 @@ class Errand:
         self._over = True
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._commitment is not None:
+        if self._engaged:
             if self._stream is None:
                 self._instance.breaker.abandon()
             self._leave(seen=False)

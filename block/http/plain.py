@@ -20,7 +20,6 @@ _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-conne
 """Headers that bear on how to read on, or a second length; so does any ``connection`` but ``keep-alive``."""
 _LENGTH = b"\r\ncontent-length: "
 _LENGTH_TOO = b"\r\nContent-Length: "
-_MOST_DIGITS = 9
 _HEADS, _LINES = 512, 4096
 """Remembered of either kind of message."""
 
@@ -38,7 +37,7 @@ def plain_request(data: bytes, max_head_bytes: int, max_body_bytes: int) -> Requ
     digits = data[at + len(_LENGTH) : stop]
     if not digits:
         return None if body else Request(head)
-    if not _tells(digits, len(body)) or len(body) > max_body_bytes:
+    if digits != b"%d" % len(body) or len(body) > max_body_bytes:
         return None
     return Request(head, body)
 
@@ -53,7 +52,7 @@ def plain_answer(data: bytes) -> tuple[ResponseHead, bytes] | None:
     if head is None:
         return None
     body = data[end + 4 :]
-    return (head, body) if _tells(data[at + len(_LENGTH) : stop], len(body)) else None
+    return (head, body) if data[at + len(_LENGTH) : stop] == b"%d" % len(body) else None
 
 
 def _length_line(data: bytes, end: int) -> tuple[int, int]:
@@ -62,10 +61,6 @@ def _length_line(data: bytes, end: int) -> tuple[int, int]:
     if at < 0:
         at = data.find(_LENGTH_TOO, 0, end)
     return (end, end) if at < 0 else (at, data.find(b"\r\n", at + len(_LENGTH)))
-
-
-def _tells(digits: bytes, length: int) -> bool:
-    return digits.isdigit() and len(digits) <= _MOST_DIGITS and int(digits) == length
 
 
 @lru_cache(_HEADS)
