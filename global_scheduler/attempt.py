@@ -92,18 +92,27 @@ class Outlet(Protocol):
 class Attempt:
     """Receives one answer."""
 
-    heard_s = NEVER_HEARD_S
-    instance_up = True
-    """Whether, if nothing comes, the instance is merely late."""
-    waiting = True
-    """Whether nothing that may be passed on has come yet."""
-    _head: ResponseHead
-    _size = 0
-    _cutter: EventCutter | None = None
-    _outlet: Outlet | None = None
-    _error: Exception | None = None
-    _over = _held_back = False
-    # Not set for each attempt anew: many never change.
+    __slots__ = (
+        "_connection",
+        "_cutter",
+        "_ends_s",
+        "_error",
+        "_head",
+        "_held_back",
+        "_idle_s",
+        "_loop",
+        "_outlet",
+        "_over",
+        "_parts",
+        "_sender",
+        "_size",
+        "deadline_s",
+        "heard_s",
+        "instance_up",
+        "sent_s",
+        "streams",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -120,14 +129,25 @@ class Attempt:
         ``streams``: which of both was asked for. ``ends_s``: when it must be over in any case.
         """
         self._sender = sender
+        self._connection = connection
         self._loop = loop = connection.loop
         self._ends_s = ends_s
+        self._idle_s = idle_s
         self.deadline_s = min(ends_s, deadline_s)
         self.streams = streams
         self.sent_s = loop.time()
-        self._connection = connection
-        self._idle_s = idle_s
+        self.heard_s = NEVER_HEARD_S
+        self.instance_up = True
+        """Whether, if nothing comes, the instance is merely late."""
+        self.waiting = True
+        """Whether nothing that may be passed on has come yet."""
+        self._head: ResponseHead
+        self._size = 0
         self._parts: list[bytes] = []
+        self._cutter: EventCutter | None = None
+        self._outlet: Outlet | None = None
+        self._error: Exception | None = None
+        self._over = self._held_back = False
 
     def pass_on(self, lines: bytes, outlet: Outlet) -> None:
         """Pass a stream on, from its head (the instance's and more) to its end."""

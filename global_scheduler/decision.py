@@ -126,10 +126,14 @@ class Decider:
             estimate = self._lengths.estimate_at_once(inquiry.id, wanted)
             request = self._counted(inquiry, needs, prompt_tokens, wanted.max_tokens, estimate)
         described_s = time.perf_counter()
-        question = None
+        question, cached = None, _NOTHING_CACHED
         if needs.prefixes or self._fleet.predicted:
             question = self._question(request, needs, eligible, len(inquiry.prompt_json))
-        return self._decision(name, request, question, eligible, _NO_ANSWERS, began_s, described_s)
+            cached = question.cached_tokens
+        candidates = line_up(eligible, _NO_ANSWERS, cached)
+        choice, fallback = _safe_choice(self._policies[name], request, candidates)
+        times_s = began_s, described_s, described_s
+        return self._decision(name, request, question, candidates, choice, fallback, _NO_ANSWERS, times_s)
 
     async def decide(self, inquiry: Inquiry) -> Decision:
         """The same, with whatever has to be asked.
@@ -154,26 +158,25 @@ class Decider:
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
-        return self._decision(name, request, question, eligible, answers, began_s, described_s)
+        asked_s = time.perf_counter()
+        missing = len(eligible) - len(answers) if needs.answers else 0
+        max_age_s = self._settings.last_state_max_age_s if missing == len(eligible) else None
+        candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
+        choice, fallback = self._choose(self._policies[name], request, candidates, eligible, missing)
+        times_s = began_s, described_s, asked_s
+        return self._decision(name, request, question, candidates, choice, fallback, answers, times_s)
 
     def _decision(
         self,
         name: str,
         request: RoutingRequest,
         question: Question | None,
-        eligible: Sequence[Instance],
+        candidates: Sequence[Candidate],
+        choice: Choice,
+        fallback: str | None,
         answers: Mapping[str, PredictResponse],
-        began_s: float,
-        described_s: float,
+        times_s: tuple[float, float, float],
     ) -> Decision:
-        """The policy's choice, now that all is known that will be."""
-        asked_s = time.perf_counter()
-        policy = self._policies[name]
-        missing = len(eligible) - len(answers) if policy.needs.answers else 0
-        max_age_s = self._settings.last_state_max_age_s if missing == len(eligible) else None
-        cached = _NOTHING_CACHED if question is None else question.cached_tokens
-        candidates = line_up(eligible, answers, cached, max_age_s)
-        choice, fallback = self._choose(policy, request, candidates, eligible, missing)
         return Decision(
             self._fleet.named((choice.instance, *choice.ranking)),
             question,
@@ -184,10 +187,8 @@ class Decider:
             request,
             candidates,
             choice,
-            began_s,
-            described_s,
-            asked_s,
-            time.perf_counter() - began_s,
+            *times_s,
+            time.perf_counter() - times_s[0],
         )
 
     def _choose(
@@ -208,13 +209,11 @@ class Decider:
             policy, fallback = _substitute(policy, candidates, eligible)
         elif self._settings.admission_max_miss is not None:
             check_admission(request, candidates, self._settings.admission_max_miss)
-        choice = _guarded_choice(policy, request, candidates)
-        if choice is None:
-            return LeastRequest().choose(request, candidates), "policy_failed"
-        if missing and fallback is None:
+        choice, failed = _safe_choice(policy, request, candidates)
+        if missing and failed is None and fallback is None:
             share = with_fair_share(choice, request, eligible, candidates, time.monotonic())
             return (choice, None) if share is None else (share, share.reason)
-        return choice, fallback
+        return choice, failed or fallback
 
     def _question(
         self,
@@ -344,21 +343,21 @@ def _substitute(
     return BlockNosim() if policy.needs.predictions else policy, "last_known_state"
 
 
-def _guarded_choice(
+def _safe_choice(
     policy: Policy, request: RoutingRequest, candidates: Sequence[Candidate]
-) -> Choice | None:
-    """None if the policy fails or names other than the candidates.
+) -> tuple[Choice, str | None]:
+    """The policy's, or a heuristic's if it fails or names other than the candidates; and whether it failed.
 
     The one place where code of the operator's own runs: whatever it does, the request goes on.
     """
     try:
         choice = policy.choose(request, candidates)
         if choice.ranks(candidates):
-            return choice
+            return choice, None
         logger.error("policy %s did not rank each candidate once: %s", policy, choice)
     except Exception:
         logger.exception("policy %s failed", policy)
-    return None
+    return LeastRequest().choose(request, candidates), "policy_failed"
 
 
 def _newcomer(request: RoutingRequest) -> CandidateRequest:

@@ -21,12 +21,13 @@ from global_scheduler.attempt import Answer, Attempt, Failure, Stream, Whole
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
 from global_scheduler.dispatch import Dispatcher, own_lines, reaches_engine, take_best
-from global_scheduler.fleet import Instance
 from global_scheduler.ledger import Commitment
 from global_scheduler.receipt import Receipt
 from global_scheduler.relay import Forward
 from global_scheduler.replies import error_body, error_event, error_headers
 from length_estimation.answer_tokens import AnswerTokens
+
+_UNTRIED = Failure("connect")
 
 logger = logging.getLogger(__name__)
 
@@ -42,35 +43,49 @@ class Waiting(Protocol):
 class Errand:
     """One request's; the listener of its exchange, and the sender of its attempts."""
 
-    _decision: Decision
-    _forward: Forward
-    _sending: Forward
-    """The same, as it goes to one instance."""
-    _left: list[Instance]
-    _waiting: Waiting | None = None
-    _engaged = False
-    """Whether an instance is being tried, or has been found; the next ones are its own."""
-    _instance: Instance
-    _number = 0
-    _commitment: Commitment | None = None
-    _sent_s = _began_s = _ends_s = 0.0
-    _attempt: Attempt | None = None
-    _stream: Stream | None = None
-    _counted_exchange: CountedExchange | None = None
-    _failure = Failure("connect")
-    _reached = 0
-    """Instances that had the request."""
-    _over = False
-    # Not set for each errand anew: many never change.
+    __slots__ = (
+        "_attempt",
+        "_began_s",
+        "_commitment",
+        "_counted",
+        "_decision",
+        "_dispatcher",
+        "_done",
+        "_ends_s",
+        "_engaged",
+        "_failure",
+        "_forward",
+        "_instance",
+        "_left",
+        "_number",
+        "_over",
+        "_reached",
+        "_sent_s",
+        "_stream",
+        "_waiting",
+        "exchange",
+        "receipt",
+    )
 
     def __init__(
         self, dispatcher: Dispatcher, exchange: Exchange, receipt: Receipt, done: Callable[[Errand], None]
     ) -> None:
         """``done`` is called once, when the client has all it will get."""
-        self._dispatcher = dispatcher
         self.exchange = exchange
         self.receipt = receipt
+        self._dispatcher = dispatcher
         self._done = done
+        self._over = False
+        self._waiting: Waiting | None = None
+        self._engaged = False
+        """Whether an instance is being tried, or has been found."""
+        self._commitment: Commitment | None = None
+        self._attempt: Attempt | None = None
+        self._stream: Stream | None = None
+        self._counted: CountedExchange | None = None
+        self._failure = _UNTRIED
+        self._reached = 0
+        """Instances that had the request."""
 
     def wait_for(self, waiting: Waiting) -> None:
         """Somebody else goes on with it; it is cancelled with the errand."""
@@ -172,10 +187,9 @@ class Errand:
         receipt.instance = instance.name
         receipt.prediction = decision.predictions.get(instance.name)
         self._instance = instance
-        self._sending = self._forward
         if receipt.trace is not None:  # the engine's spans stand below it
             lines = receipt.trace.attempt(instance, self._forward.lines)
-            self._sending = msgspec.structs.replace(self._forward, lines=lines)
+            self._forward = msgspec.structs.replace(self._forward, lines=lines)
         self._engaged = True
         if decision.question is not None:
             candidate = decision.question.about(instance.name)
@@ -191,7 +205,7 @@ class Errand:
             self._send(connection)
 
     def _send(self, connection: ClientConnection) -> None:
-        instance, forward = self._instance, self._sending
+        instance, forward = self._instance, self._forward
         attempt = self._attempt = self._dispatcher.relay.begin(
             self, instance, connection, forward, self._began_s, self._ends_s
         )
@@ -254,7 +268,7 @@ class Errand:
         self._stream = stream
         outlet: Exchange | CountedExchange = self.exchange
         if self._dispatcher.counts(receipt):
-            outlet = self._counted_exchange = CountedExchange(outlet)
+            outlet = self._counted = CountedExchange(outlet)
         stream.attempt.pass_on(stream.lines + self._own_lines(), outlet)
 
     def _end_stream(self, error: Exception | None) -> None:
@@ -304,8 +318,8 @@ class Errand:
             if self._stream is None:
                 self._instance.breaker.abandon()
             self._leave(seen=False)
-        if self._counted_exchange is not None:
-            self._dispatcher.count(self.receipt, self._decision, self._counted_exchange.answer)
+        if self._counted is not None:
+            self._dispatcher.count(self.receipt, self._decision, self._counted.answer)
         self._done(self)
 
     def _own_lines(self) -> bytes:

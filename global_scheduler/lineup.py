@@ -30,7 +30,7 @@ def line_up(
     instances: Sequence[Instance],
     answers: Mapping[str, PredictResponse],
     cached: Mapping[str, int],
-    last_state_max_age_s: float | None,
+    last_state_max_age_s: float | None = None,
 ) -> list[Candidate]:
     """One candidate per instance, in their order. ``cached``: see ``cached_tokens``.
 

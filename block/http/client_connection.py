@@ -63,6 +63,8 @@ class ClientConnection(asyncio.Protocol):
         self.origin = origin
         self.deadline_s = NEVER_S
         """When it has rested for too long."""
+        self.loop = home.loop
+        """On which it was opened: asking asyncio for the running one takes a system call each time."""
         self._home = home
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
@@ -73,11 +75,6 @@ class ClientConnection(asyncio.Protocol):
         self._status = self._fed = 0
         self._headed = self._told = self._ended = self._surplus = False
         self._until_eof = self._reusable = self._paused = False
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """On which it was opened: asking asyncio for the running one takes a system call each time."""
-        return self._home.loop
 
     @property
     def usable(self) -> bool:

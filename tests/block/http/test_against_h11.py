@@ -149,6 +149,8 @@ class _Transport:
 
 
 class _Home:
+    loop = None
+
     def rest(self, connection: ClientConnection) -> None: ...
     def leave(self, connection: ClientConnection) -> None: ...
 

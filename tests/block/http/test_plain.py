@@ -49,6 +49,7 @@ class _Wire:
     """A transport, and the home of its connection."""
 
     rested = False
+    loop = None
 
     def write(self, data: bytes) -> None: ...
     def close(self) -> None: ...
