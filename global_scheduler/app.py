@@ -106,7 +106,8 @@ class SchedulerApp:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a page at once; set a generation request on its way."""
-        path, method = exchange.request.path, exchange.request.method
+        head = exchange.request.head
+        path, method = head.path, head.method
         if self._door.guarded and (refusal := self._door.refusal(exchange.request)) is not None:
             self._metrics.unauthorized.count(())
             _refuse(exchange, refusal)

@@ -9,7 +9,7 @@ from block.errors import ConnectError, TransportError
 from block.http.client import Client
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
-from block.http.message import Headers, Response, ResponseHead, request_head
+from block.http.message import Headers, Response, ResponseHead, header_lines, request_head
 from block.http.origin import Origin
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ class Courier:
     def __init__(self, http: Client, headers: Headers | None = None) -> None:
         """``headers`` go with every message."""
         self._http = http
-        self._headers = [*_JSON, *(headers or ())]
+        self._lines = header_lines([*_JSON, *(headers or ())])
         self._letters: set[_Letter] = set()
 
     def post(
@@ -35,7 +35,7 @@ class Courier:
     ) -> None:
         """Send; ``done`` is called once, later, unless the courier is closed before."""
         origin, prefix = place
-        head = request_head(b"POST", prefix + path, origin.named, self._headers, len(body))
+        head = request_head(b"POST", prefix + path, origin.named, self._lines, len(body))
         letter = _Letter(self, head + body, self._http.loop.time() + patience_s, done)
         self._letters.add(letter)
         self._http.deadlines.watch(letter)
@@ -62,6 +62,8 @@ class Courier:
 
 class _Letter:
     """One message and its answer."""
+
+    __slots__ = ("_body", "_connection", "_courier", "_done", "_message", "_status", "deadline_s")
 
     def __init__(self, courier: Courier, message: bytes, deadline_s: float, done: Callback) -> None:
         self.deadline_s = deadline_s

@@ -87,6 +87,7 @@ class Decider:
         self._fleet = fleet
         self._prober = prober
         self._policies = policies
+        self._needs = {name: policy.needs for name, policy in policies.items()}
         self._describer = Describer(fleet, lengths, counter, settings)
         self._default = settings.policy
         self._most_miss = settings.admission_max_miss
@@ -110,7 +111,7 @@ class Decider:
         """
         began_s = time.perf_counter()
         name = self.policy_name(inquiry)
-        needs = self._policies[name].needs
+        needs = self._needs[name]
         if needs.answers or self._most_miss is not None:
             return None
         eligible = self._fleet.eligible(inquiry.model)
@@ -135,7 +136,7 @@ class Decider:
         """
         began_s = time.perf_counter()
         name = self.policy_name(inquiry)
-        needs = self._policies[name].needs
+        needs = self._needs[name]
         eligible = self._fleet.eligible(inquiry.model)
         request = await self._describer.describe(inquiry, eligible[0], needs)
         described_s = time.perf_counter()

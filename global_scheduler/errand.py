@@ -314,12 +314,14 @@ class Errand:
         self._over = True
         if self._waiting is not None:
             self._waiting.cancel()
+            self._waiting = None
         if self._engaged:
             if self._stream is None:
                 self._instance.breaker.abandon()
             self._leave(seen=False)
         if self._counted is not None:
             self._dispatcher.count(self.receipt, self._decision, self._counted.answer)
+        self._stream = None  # it knows this errand; nothing is left for a search for cycles
         self._done(self)
 
     def _own_lines(self) -> bytes:

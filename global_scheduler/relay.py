@@ -7,6 +7,7 @@ import msgspec
 from block.config import SchedulerSettings
 from block.http.client import Client, Opened
 from block.http.client_connection import ClientConnection
+from block.http.message import request_head
 from global_scheduler.attempt import Attempt, Sender
 from global_scheduler.fleet import Instance
 
@@ -17,23 +18,15 @@ class Forward(msgspec.Struct, frozen=True):
     path: bytes
     """With its query."""
     lines: bytes
-    """Headers, each ended by its line end; but for host, id and length."""
-    id: bytes
-    """By which the fleet knows the request."""
+    """Headers, each ended by its line end; but for host and length."""
     body: bytes
     stream: bool
     """Whether the client asked for one; anything else comes only when it is complete."""
 
     def head(self, instance: Instance) -> bytes:
         """As it goes there."""
-        return b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            instance.prefix,
-            self.path,
-            instance.origin.named,
-            self.lines,
-            self.id,
-            len(self.body),
-        )
+        target = instance.prefix + self.path
+        return request_head(b"POST", target, instance.origin.named, self.lines, len(self.body))
 
 
 class Relay:

@@ -85,7 +85,8 @@ class Router:
         if self._records_prompts and inquiry.prompt_json:
             receipt.prompt_json = msgspec.json.format(inquiry.prompt_json, indent=-1)  # on one line
         receipt.policy = self._decider.policy_name(inquiry)
-        forward = Forward(envelope.path, envelope.lines, inquiry.id.encode(), inquiry.body, inquiry.stream)
+        lines = b"%bx-request-id: %b\r\n" % (envelope.lines, inquiry.id.encode())
+        forward = Forward(envelope.path, lines, inquiry.body, inquiry.stream)
         decision = self._decider.decide_at_once(inquiry)
         if decision is not None:
             errand.carry_out(decision, forward)
@@ -104,7 +105,7 @@ class Router:
 
 
 def _receipt(exchange: Exchange, envelope: Envelope) -> Receipt:
-    return Receipt(*request_ids(envelope.extensions), exchange.request.path)
+    return Receipt(*request_ids(envelope.extensions), exchange.request.head.path)
 
 
 def _overloaded(outstanding: int) -> RequestError:

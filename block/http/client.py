@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from block.errors import ConnectError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import Deadlines
-from block.http.message import Response, ResponseHead, request_head
+from block.http.message import Response, ResponseHead, header_lines, request_head
 from block.http.origin import Origin
 
 Opened = Callable[[ClientConnection | ConnectError], None]
@@ -77,9 +77,8 @@ class Client:
         async with asyncio.timeout(timeout_s):
             connection = self.resting(origin) or await self.connect(origin)
             collector = Collector(connection, max_bytes)
-            connection.send(
-                collector, request_head(method, target, origin.named, list(headers), len(body)), body
-            )
+            head = request_head(method, target, origin.named, header_lines(list(headers)), len(body))
+            connection.send(collector, head, body)
             try:
                 return await collector.response
             except asyncio.CancelledError:

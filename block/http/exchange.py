@@ -79,7 +79,7 @@ class Exchange:
             lines += b"connection: close\r\n"
         if status in BODILESS:
             data = lines + b"\r\n"
-        elif self.request.method == b"HEAD":
+        elif self.request.head.method == b"HEAD":
             data = b"%bcontent-length: %d\r\n\r\n" % (lines, len(body))
         else:
             data = b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(body), body)

@@ -125,13 +125,13 @@ def header_lines(headers: Headers) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def request_head(method: bytes, target: bytes, host: bytes, headers: Headers, body_bytes: int) -> bytes:
-    """A request's head, ended by its blank line."""
+def request_head(method: bytes, target: bytes, host: bytes, lines: bytes, body_bytes: int) -> bytes:
+    """A request's head, ended by its blank line; ``lines`` as ``header_lines`` makes them."""
     return b"%b %b HTTP/1.1\r\nhost: %b\r\n%bcontent-length: %d\r\n\r\n" % (
         method,
         target,
         host,
-        header_lines(headers),
+        lines,
         body_bytes,
     )
 
