@@ -266,10 +266,9 @@ class Errand:
             # A whole answer's first byte comes with its last. Predictors were asked as the decision began.
             self._commitment.served(receipt.ttft_s + self._decision.took_s)
         self._stream = stream
-        outlet: Exchange | CountedExchange = self.exchange
         if self._dispatcher.counts(receipt):
-            outlet = self._counted = CountedExchange(outlet)
-        stream.attempt.pass_on(stream.lines + self._own_lines(), outlet)
+            self._counted = CountedExchange(self.exchange)
+        stream.attempt.pass_on(stream.lines + self._own_lines(), self._counted or self.exchange)
 
     def _end_stream(self, error: Exception | None) -> None:
         self.receipt.broken = error is not None
