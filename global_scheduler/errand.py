@@ -112,17 +112,22 @@ class Errand:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._waiting = None  # for it is who was waited for that has failed
         if not isinstance(error, RequestError):
             logger.error("request %s failed inside the scheduler", self.receipt.id, exc_info=error)
-            self.receipt.broken = True
-            error = RequestError("internal error", status=500)
-        if not self.exchange.started:
+        if not self._over:
+            self._waiting = None  # for it is who was waited for that has failed
+            self._fail(error)
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        self.receipt.broken = not isinstance(error, RequestError)
+        if self.exchange.started:
+            self.exchange.cut()
+        elif isinstance(error, RequestError):
             self._refuse(error)
         else:
-            self.exchange.cut()
+            self._refuse(RequestError("internal error", status=500))
         self._end()
-        return True
 
     # The client's side
 
