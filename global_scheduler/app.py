@@ -92,7 +92,7 @@ class SchedulerApp:
         self._resources.callback(self._door.watch().stop)
         self._open_writer()
         courier = Courier(http, self._predictor_headers)
-        self._resources.push_async_callback(courier.close)
+        self._resources.callback(courier.close)
         ledger = Ledger(courier)
         lengths = make_length_service(self._lengths, settings, http)
         self._resources.push_async_callback(lengths.close)
@@ -106,7 +106,8 @@ class SchedulerApp:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a page at once; set a generation request on its way."""
-        path, method = exchange.request.path, exchange.request.method
+        head = exchange.request.head
+        path, method = head.path, head.method
         if self._door.guarded and (refusal := self._door.refusal(exchange.request)) is not None:
             self._metrics.unauthorized.count(())
             _refuse(exchange, refusal)

@@ -1,12 +1,11 @@
 """One request at one instance: what comes back until it may be passed on, and the way of its bytes then.
 
-Driven by the connection's callbacks, not by a task: a streamed chunk costs a few calls between two
-sockets. Does not choose instances, and does not decide what a failure leads to.
+Driven by the connection's callbacks, and tells its sender by callbacks: there is no task. Does not choose
+instances, and does not decide what a failure leads to.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Literal, Protocol
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from block.errors import RequestError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
-from block.http.message import Headers, first_value
+from block.http.message import ResponseHead, first_value, response_lines
 from global_scheduler.event_stream import EventCutter, engine_failure
 from global_scheduler.headers import forwarded_response
 
@@ -22,6 +21,7 @@ MAX_WHOLE_BODY_BYTES = 256 * 2**20
 """An answer that is not a stream is held in memory until it is complete, up to this."""
 
 NEVER_HEARD_S = -NEVER_S
+_JSON = [(b"content-type", b"application/json")]
 
 FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
 
@@ -30,7 +30,8 @@ class Whole(msgspec.Struct, frozen=True):
     """An answer known in full."""
 
     status: int
-    headers: Headers
+    lines: bytes
+    """Status line and headers for the client, each ended by its line end."""
     body: bytes
 
 
@@ -38,7 +39,7 @@ class Stream(msgspec.Struct, frozen=True):
     """An event stream whose first events have come; more waits in its attempt."""
 
     status: int
-    headers: Headers
+    lines: bytes
     attempt: Attempt
 
 
@@ -52,6 +53,21 @@ class Failure(msgspec.Struct, frozen=True):
 Answer = Whole | Stream | Failure
 
 
+class Sender(Protocol):
+    """Whoever makes an attempt."""
+
+    def answered(self, answer: Answer) -> None:
+        """What came back; called once, unless the attempt is dropped. A stream waits to be passed on."""
+        ...
+
+    def ended(self, error: Exception | None) -> None:
+        """The stream is at its end; called once after ``pass_on``, unless it is dropped before.
+
+        TransportError or TimeoutError if it broke, RequestError if it was ended from here.
+        """
+        ...
+
+
 class Outlet(Protocol):
     """Where a stream goes: an exchange, or what stands before one."""
 
@@ -60,7 +76,7 @@ class Outlet(Protocol):
         """Whether the client reads too slowly at the moment."""
         ...
 
-    def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+    def start(self, lines: bytes, first: bytes = b"") -> None:
         """The head, and the first events."""
         ...
 
@@ -76,19 +92,31 @@ class Outlet(Protocol):
 class Attempt:
     """Receives one answer."""
 
-    heard_s = NEVER_HEARD_S
-    instance_up = True
-    """Whether, if nothing comes, the instance is merely late."""
-    _status = _size = 0
-    _cutter: EventCutter | None = None
-    _outlet: Outlet | None = None
-    _ended: asyncio.Future[None] | None = None
-    _error: Exception | None = None
-    _over = _held_back = False
-    # Not set for each attempt anew: many never change.
+    __slots__ = (
+        "_connection",
+        "_cutter",
+        "_ends_s",
+        "_error",
+        "_head",
+        "_held_back",
+        "_idle_s",
+        "_loop",
+        "_outlet",
+        "_over",
+        "_parts",
+        "_sender",
+        "_size",
+        "deadline_s",
+        "heard_s",
+        "instance_up",
+        "sent_s",
+        "streams",
+        "waiting",
+    )
 
     def __init__(
         self,
+        sender: Sender,
         connection: ClientConnection,
         deadline_s: float,
         idle_s: float,
@@ -100,45 +128,38 @@ class Attempt:
 
         ``streams``: which of both was asked for. ``ends_s``: when it must be over in any case.
         """
+        self._sender = sender
+        self._connection = connection
         self._loop = loop = connection.loop
-        self._answer: asyncio.Future[Whole | Failure | None] = loop.create_future()
         self._ends_s = ends_s
+        self._idle_s = idle_s
         self.deadline_s = min(ends_s, deadline_s)
         self.streams = streams
         self.sent_s = loop.time()
-        self._connection = connection
-        self._idle_s = idle_s
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
-
-    async def answer(self) -> Answer:
-        """Wait for the first byte that may be passed on, or for what prevents it."""
-        answer = await self._answer
-        return answer or Stream(self._status, forwarded_response(self._headers), self)
-
-    @property
-    def waiting(self) -> bool:
+        self.heard_s = NEVER_HEARD_S
+        self.instance_up = True
+        """Whether, if nothing comes, the instance is merely late."""
+        self.waiting = True
         """Whether nothing that may be passed on has come yet."""
-        return not self._answer.done()
+        self._head: ResponseHead
+        self._size = 0
+        self._parts: list[bytes] = []
+        self._cutter: EventCutter | None = None
+        self._outlet: Outlet | None = None
+        self._error: Exception | None = None
+        self._over = self._held_back = False
 
-    async def pass_on(self, status: int, headers: Headers, outlet: Outlet) -> None:
-        """Pass a stream on to its end. Raises TransportError or TimeoutError if it breaks.
-
-        RequestError, if it was ended from here.
-        """
-        outlet.start(status, headers, b"".join(self._parts))
+    def pass_on(self, lines: bytes, outlet: Outlet) -> None:
+        """Pass a stream on, from its head (the instance's and more) to its end."""
+        outlet.start(lines, b"".join(self._parts))
         self._parts.clear()
         self._outlet = outlet
         if not self._over:
             self._allow_idling(self._loop.time())
             if outlet.paused:
                 self.pause()
-            self._ended = self._loop.create_future()
-            await self._ended
-        elif self._error is None:
-            self._finish_stream()
-        if self._error is not None:
-            raise self._error
+        else:
+            self._end_stream()
 
     def give_up(self) -> None:
         """The instance is down for certain: what waits for its first byte need not wait on."""
@@ -176,10 +197,24 @@ class Attempt:
 
     # The connection's side
 
-    def head(self, status: int, headers: Headers) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """All of the answer has come at once."""
+        self._over = True
+        self.deadline_s = NEVER_S
+        self.heard_s = self._loop.time()
+        self._head = head
+        if not head.once(_is_event_stream):
+            self._answer_whole(body)
+        elif body:
+            self._parts.append(body)
+            self._open_stream(body)
+        else:
+            self._fail("empty")
+
+    def head(self, head: ResponseHead) -> None:
         """The answer begins."""
-        self._status, self._headers = status, headers
-        if status == 200 and _is_event_stream(first_value(headers, b"content-type") or b""):
+        self._head = head
+        if head.once(_is_event_stream):
             self._cutter = EventCutter()
 
     def body(self, data: bytes, *, last: bool) -> None:
@@ -198,7 +233,7 @@ class Attempt:
                 self._outlet.write(events)
         elif events:
             self._parts.append(events)
-            if not self._answer.done():
+            if self.waiting:
                 self._open_stream(events)
 
     def complete(self) -> None:
@@ -206,11 +241,11 @@ class Attempt:
         self._over = True
         self.deadline_s = NEVER_S
         if self._outlet is not None:
-            self._finish_stream()
-            self._settle_end()
-        elif not self._answer.done():
+            self._end_stream()
+        elif self.waiting:
             if self._cutter is None:
-                self._answer_whole()
+                parts = self._parts
+                self._answer_whole(parts[0] if len(parts) == 1 else b"".join(parts))
             elif rest := self._cutter.rest():
                 self._parts.append(rest)
                 self._open_stream(rest)
@@ -246,49 +281,51 @@ class Attempt:
     def _open_stream(self, first: bytes) -> None:
         failure = engine_failure(first)
         if failure is None:
-            self._answer.set_result(None)
+            self._tell(Stream(self._head.status, self._head.once(forwarded_response), self))
             return
         self.drop()
         status, body = failure
-        self._fail("engine", Whole(status, [(b"content-type", b"application/json")], body))
+        self._fail("engine", Whole(status, response_lines(status, _JSON), body))
 
-    def _answer_whole(self) -> None:
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        answer = Whole(self._status, forwarded_response(self._headers), body)
+    def _answer_whole(self, body: bytes) -> None:
+        answer = Whole(self._head.status, self._head.once(forwarded_response), body)
         if answer.status >= 500:
             self._fail("status", answer)
         else:
-            self._answer.set_result(answer)
+            self._tell(answer)
 
     def _break(self, error: Exception) -> None:
         self._over = True
         self.deadline_s = NEVER_S
         self._error = error
-        if self._ended is not None:
-            self._settle_end()
-        elif not self._answer.done():
+        if self._outlet is not None:
+            self._end_stream()
+        elif self.waiting:
             late = isinstance(error, TimeoutError | RequestError) and self.instance_up
             self._fail("timeout" if late else "reset")
 
     def _fail(self, reason: FailureReason, answer: Whole | None = None) -> None:
-        if not self._answer.done():
-            self._answer.set_result(Failure(reason, answer))
+        self._tell(Failure(reason, answer))
 
-    def _finish_stream(self) -> None:
-        if self._outlet is not None and self._cutter is not None:
-            self._parts.append(self._cutter.rest())
-            self._outlet.finish(b"".join(self._parts))
+    def _tell(self, answer: Answer) -> None:
+        if self.waiting:
+            self.waiting = False
+            self._sender.answered(answer)
 
-    def _settle_end(self) -> None:
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+    def _end_stream(self) -> None:
+        outlet, self._outlet = self._outlet, None
+        if outlet is None:
+            return
+        if self._error is None:
+            if self._cutter is not None:
+                self._parts.append(self._cutter.rest())
+            outlet.finish(b"".join(self._parts))
+        self._sender.ended(self._error)
 
 
-def _is_event_stream(content_type: bytes) -> bool:
-    if content_type == b"application/json":
-        return False  # which is what nearly every other answer is
-    return content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
+def _is_event_stream(head: ResponseHead) -> bool:
+    content_type = first_value(head.headers, b"content-type") or b""
+    return head.status == 200 and content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _took_too_long() -> RequestError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from block.http.exchange import Exchange
-from block.http.message import Headers
 from length_estimation.answer_tokens import AnswerTokens
 
 
@@ -20,10 +19,10 @@ class CountedExchange:
         """The exchange's."""
         return self._exchange.paused
 
-    def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+    def start(self, lines: bytes, first: bytes = b"") -> None:
         """The head, and the first events."""
         self.answer.feed(first)
-        self._exchange.start(status, headers, first)
+        self._exchange.start(lines, first)
 
     def write(self, data: bytes) -> None:
         """More events."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ from block.errors import ConnectError, TransportError
 from block.http.client import Client
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
-from block.http.message import Headers, Response, request_head
+from block.http.message import Headers, Response, ResponseHead, header_lines, request_head
 from block.http.origin import Origin
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -23,13 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Courier:
-    """Over kept-alive connections; a new one is opened by a task of its own."""
+    """Over kept-alive connections."""
 
     def __init__(self, http: Client, headers: Headers | None = None) -> None:
         """``headers`` go with every message."""
         self._http = http
-        self._headers = [*_JSON, *(headers or ())]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lines = header_lines([*_JSON, *(headers or ())])
         self._letters: set[_Letter] = set()
 
     def post(
@@ -37,45 +35,35 @@ class Courier:
     ) -> None:
         """Send; ``done`` is called once, later, unless the courier is closed before."""
         origin, prefix = place
-        head = request_head(b"POST", prefix + path, origin.named, self._headers, len(body))
+        head = request_head(b"POST", prefix + path, origin.named, self._lines, len(body))
         letter = _Letter(self, head + body, self._http.loop.time() + patience_s, done)
         self._letters.add(letter)
         self._http.deadlines.watch(letter)
         connection = self._http.resting(origin)
         if connection is not None:
             letter.send(connection)
-            return
-        task = asyncio.create_task(self._connect(origin, letter))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        else:
+            self._http.open(origin, letter.opened)
+
+    def rest(self, connection: ClientConnection) -> None:
+        """Of no use to its letter any more; the next one will need it."""
+        self._http.rest(connection)
 
     def forget(self, letter: _Letter) -> None:
         """It is over."""
         self._letters.discard(letter)
         self._http.deadlines.forget(letter)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Drop what is on its way; its callbacks are not called."""
-        for task in self._tasks:
-            task.cancel()
         for letter in tuple(self._letters):
             letter.drop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connect(self, origin: Origin, letter: _Letter) -> None:
-        try:
-            connection = await self._http.connect(origin)
-        except ConnectError as error:
-            letter.failed(error)
-            return
-        if letter.deadline_s < NEVER_S:
-            letter.send(connection)
-        else:
-            self._http.rest(connection)  # given up meanwhile; the next one will need it
 
 
 class _Letter:
     """One message and its answer."""
+
+    __slots__ = ("_body", "_connection", "_courier", "_done", "_message", "_status", "deadline_s")
 
     def __init__(self, courier: Courier, message: bytes, deadline_s: float, done: Callback) -> None:
         self.deadline_s = deadline_s
@@ -90,6 +78,15 @@ class _Letter:
         self._connection = connection
         connection.send(self, self._message)
 
+    def opened(self, connection: ClientConnection | ConnectError) -> None:
+        """Its connection is there, or will not be."""
+        if isinstance(connection, ConnectError):
+            self.failed(connection)
+        elif self.deadline_s < NEVER_S:
+            self.send(connection)
+        else:  # given up meanwhile
+            self._courier.rest(connection)
+
     def drop(self) -> None:
         """End without a word."""
         self._done = None
@@ -97,8 +94,12 @@ class _Letter:
 
     # The connection's side
 
-    def head(self, status: int, _: Headers) -> None:
-        self._status = status
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self._connection = None
+        self._settle(Response(head.status, [], body) if len(body) <= MAX_ANSWER_BYTES else None)
+
+    def head(self, head: ResponseHead) -> None:
+        self._status = head.status
 
     def body(self, data: bytes, **_: bool) -> None:
         self._body += data

@@ -1,11 +1,9 @@
-"""From an inquiry to a ranking of instances: count, estimate, probe, choose."""
+"""From an inquiry to a ranking of instances: describe, probe, choose."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -16,6 +14,7 @@ from block.errors import RequestError
 from block.messages import MOST_SEQUENCES, CandidateRequest, PredictResponse, Wanted
 from block.types import Prediction
 from global_scheduler.admission import check_admission
+from global_scheduler.description import Describer
 from global_scheduler.fair_share import with_fair_share
 from global_scheduler.fleet import Fleet, Instance
 from global_scheduler.inquiry import Inquiry
@@ -24,18 +23,14 @@ from global_scheduler.policies import Candidate, Choice, Needs, Policy, RoutingR
 from global_scheduler.policies.block_nosim import BlockNosim
 from global_scheduler.policies.least_request import LeastRequest
 from global_scheduler.policies.slo import has_slo
-from global_scheduler.prefixes import prefix_digests
 from global_scheduler.question import Question
 from global_scheduler.quorum import Quorum
 from global_scheduler.traffic import Burden
-from length_estimation.estimator import EstimationRequest, LengthEstimate
 from length_estimation.length_service import LengthService
-from length_estimation.token_counter import TokenCounter, guess_tokens
-
-COMPLETION_MAX_TOKENS = 16
-"""What OpenAI's completions API takes for an absent max_tokens; a chat's is the room that is left."""
+from length_estimation.token_counter import TokenCounter
 
 _NO_ANSWERS: Mapping[str, PredictResponse] = {}
+_NOTHING_CACHED: Mapping[str, int] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +48,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     instances: tuple[Instance, ...]
     """Best first."""
-    question: Question
-    """What predictors were asked, or would have been."""
+    question: Question | None
+    """What predictors were asked, or would have been; None if no instance has one."""
     burden: Burden
     """What the instance that serves it has to carry."""
     policy: str
@@ -76,7 +71,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Decider:
-    """Decides; its only memory is how many requests it has seen."""
+    """Decides, and remembers nothing of it."""
 
     def __init__(
         self,
@@ -92,63 +87,96 @@ class Decider:
         self._fleet = fleet
         self._prober = prober
         self._policies = policies
-        self._lengths = lengths
-        self._counter = counter
-        self._settings = settings
-        self._sequence = itertools.count()
+        self._needs = {name: policy.needs for name, policy in policies.items()}
+        self._describer = Describer(fleet, lengths, counter, settings)
+        self._default = settings.policy
+        self._most_miss = settings.admission_max_miss
+        self._last_state_s = settings.last_state_max_age_s
+        self._quorum = Quorum(
+            None, settings.probe_quorum, settings.probe_grace_s, settings.probe_minimum
+        )  # taken from the settings once: each look there costs as much as ten at an attribute
 
     def policy_name(self, inquiry: Inquiry) -> str:
         """The policy that applies. Raises RequestError (400) if the client named an unknown one."""
-        name = inquiry.policy or self._settings.policy
+        name = inquiry.policy or self._default
         if name not in self._policies:
             known = ", ".join(self._policies)
             raise RequestError(f"unknown policy {name[:64]!r}; known: {known}", param="x-block-policy")
         return name
 
+    def decide_at_once(self, inquiry: Inquiry) -> Decision | None:
+        """Rank the eligible instances; None if somebody has to be asked first.
+
+        Raises RequestError if there is none, or none is good enough.
+        """
+        began_s = time.perf_counter()
+        name = self.policy_name(inquiry)
+        needs = self._needs[name]
+        if needs.answers or self._most_miss is not None:
+            return None
+        eligible = self._fleet.eligible(inquiry.model)
+        request = self._describer.describe_at_once(inquiry, eligible[0], needs)
+        if request is None:
+            return None
+        described_s = time.perf_counter()
+        question, cached = None, _NOTHING_CACHED
+        if needs.prefixes or self._fleet.predicted:
+            question = self._question(request, needs, eligible, len(inquiry.prompt_json))
+            cached = question.cached_tokens
+        candidates = line_up(eligible, _NO_ANSWERS, cached)
+        choice, fallback = _safe_choice(self._policies[name], request, candidates)
+        times_s = began_s, described_s, described_s
+        return self._decision(name, request, question, candidates, choice, fallback, _NO_ANSWERS, times_s)
+
     async def decide(self, inquiry: Inquiry) -> Decision:
-        """Rank the eligible instances. Raises RequestError if there is none, or none is good enough.
+        """The same, with whatever has to be asked.
 
         Nothing is awaited after the choice: a caller that counts the request as outstanding at once
         keeps the next decision's view true.
         """
         began_s = time.perf_counter()
         name = self.policy_name(inquiry)
-        policy = self._policies[name]
-        needs = policy.needs
+        needs = self._needs[name]
         eligible = self._fleet.eligible(inquiry.model)
-        if needs.lengths or needs.answers or self._fleet.predicted:
-            request = await self._counted(inquiry, eligible, needs)
-        else:
-            request = self._guessed(inquiry, eligible, needs)
+        request = await self._describer.describe(inquiry, eligible[0], needs)
         described_s = time.perf_counter()
-        asks = needs.answers or self._judges(request)
-        question = self._question(request, needs, eligible, len(inquiry.prompt_json), asks=asks)
+        question = self._question(request, needs, eligible, len(inquiry.prompt_json))
         answers: Mapping[str, PredictResponse] = _NO_ANSWERS
-        if asks:
+        if needs.answers or self._judges(request):
             asked = await self._prober.ask(eligible, question)
             eligible = self._fleet.eligible(inquiry.model)  # somebody may have gone down meanwhile
             answers = {one.name: asked[one.name] for one in eligible if one.name in asked}
         asked_s = time.perf_counter()
         missing = len(eligible) - len(answers) if needs.answers else 0
-        max_age_s = self._settings.last_state_max_age_s if missing == len(eligible) else None
+        max_age_s = self._last_state_s if missing == len(eligible) else None
         candidates = line_up(eligible, answers, question.cached_tokens, max_age_s)
-        choice, fallback = self._choose(policy, request, candidates, eligible, missing)
+        choice, fallback = self._choose(self._policies[name], request, candidates, eligible, missing)
+        times_s = began_s, described_s, asked_s
+        return self._decision(name, request, question, candidates, choice, fallback, answers, times_s)
+
+    def _decision(
+        self,
+        name: str,
+        request: RoutingRequest,
+        question: Question | None,
+        candidates: Sequence[Candidate],
+        choice: Choice,
+        fallback: str | None,
+        answers: Mapping[str, PredictResponse],
+        times_s: tuple[float, float, float],
+    ) -> Decision:
         return Decision(
-            instances=self._fleet.named((choice.instance, *choice.ranking)),
-            question=question,
-            burden=Burden(
-                request.prompt_tokens, request.output_tokens * request.sequences, request.prefix_digests
-            ),
-            policy=name,
-            fallback=fallback,
-            predictions={one: answer.prediction for one, answer in answers.items() if answer.prediction},
-            request=request,
-            candidates=candidates,
-            choice=choice,
-            began_s=began_s,
-            described_s=described_s,
-            asked_s=asked_s,
-            took_s=time.perf_counter() - began_s,
+            self._fleet.named((choice.instance, *choice.ranking)),
+            question,
+            Burden(request.prompt_tokens, request.output_tokens * request.sequences, request.prefix_digests),
+            name,
+            fallback,
+            {one: answer.prediction for one, answer in answers.items() if answer.prediction},
+            request,
+            candidates,
+            choice,
+            *times_s,
+            time.perf_counter() - times_s[0],
         )
 
     def _choose(
@@ -167,15 +195,13 @@ class Decider:
         fallback = None
         if missing == len(eligible):
             policy, fallback = _substitute(policy, candidates, eligible)
-        elif self._settings.admission_max_miss is not None:
-            check_admission(request, candidates, self._settings.admission_max_miss)
-        choice = _guarded_choice(policy, request, candidates)
-        if choice is None:
-            return LeastRequest().choose(request, candidates), "policy_failed"
-        if missing and fallback is None:
+        elif self._most_miss is not None:
+            check_admission(request, candidates, self._most_miss)
+        choice, failed = _safe_choice(policy, request, candidates)
+        if missing and failed is None and fallback is None:
             share = with_fair_share(choice, request, eligible, candidates, time.monotonic())
             return (choice, None) if share is None else (share, share.reason)
-        return choice, fallback
+        return choice, failed or fallback
 
     def _question(
         self,
@@ -183,16 +209,12 @@ class Decider:
         needs: Needs,
         eligible: Sequence[Instance],
         prompt_bytes: int,
-        *,
-        asks: bool,
     ) -> Question:
-        if not (asks or needs.prefixes):
-            return Question(_newcomer(request), request.seed, "load")
         return Question(
             candidate=_newcomer(request),
             seed=request.seed,
             wanted=self._wanted(request, needs),
-            quorum=self._quorum(needs),
+            quorum=msgspec.structs.replace(self._quorum, probes=needs.probes),
             cached_tokens=cached_tokens(request, eligible, prompt_bytes),
         )
 
@@ -203,87 +225,7 @@ class Decider:
 
     def _judges(self, request: RoutingRequest) -> bool:
         """Whether admission control has to know what is predicted, whatever the policy looks at."""
-        return self._settings.admission_max_miss is not None and has_slo(request)
-
-    def _quorum(self, needs: Needs) -> Quorum:
-        settings = self._settings
-        return Quorum(needs.probes, settings.probe_quorum, settings.probe_grace_s, settings.probe_minimum)
-
-    async def _counted(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
-        """With its prompt's tokens, and its response's length as it is estimated."""
-        prompt_tokens = self._prompt_tokens(inquiry)
-        max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0])
-        estimate = await self._estimate(inquiry, prompt_tokens, max_tokens)
-        output_tokens = min(max(1, round(estimate.mean_tokens)), max_tokens)
-        quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
-        return self._described(inquiry, needs, prompt_tokens, output_tokens, max_tokens, quantiles)
-
-    def _guessed(self, inquiry: Inquiry, eligible: Sequence[Instance], needs: Needs) -> RoutingRequest:
-        """By its size alone."""
-        prompt_tokens = guess_tokens(len(inquiry.prompt_json))
-        max_tokens = self._max_tokens(inquiry, prompt_tokens, eligible[0])
-        output_tokens = min(self._settings.constant_output_tokens, max_tokens)
-        return self._described(inquiry, needs, prompt_tokens, output_tokens, max_tokens, ())
-
-    def _described(
-        self,
-        inquiry: Inquiry,
-        needs: Needs,
-        prompt_tokens: int,
-        output_tokens: int,
-        max_tokens: int,
-        quantiles: tuple[tuple[float, float], ...],
-    ) -> RoutingRequest:
-        settings, sequence = self._settings, next(self._sequence)
-        return RoutingRequest(
-            inquiry.id,
-            inquiry.model,
-            prompt_tokens,
-            output_tokens,
-            max_tokens,
-            inquiry.priority,
-            sequence,
-            zlib.crc32(inquiry.id.encode()) ^ sequence,
-            quantiles,
-            inquiry.session,
-            _digests(inquiry) if needs.prefixes or needs.predictions else (),
-            inquiry.slo_ttft_s or settings.slo_ttft_s,
-            inquiry.slo_e2e_s or settings.slo_e2e_s,
-            inquiry.samples,
-            inquiry.prompts,
-        )
-
-    async def _estimate(self, inquiry: Inquiry, prompt_tokens: int, max_tokens: int) -> LengthEstimate:
-        request = EstimationRequest(
-            prompt_tokens,
-            max_tokens,
-            inquiry.declared_output_tokens,
-            inquiry.prompt_json,
-            inquiry.model,
-            inquiry.temperature,
-        )
-        return await self._lengths.estimate(inquiry.id, request)
-
-    def _prompt_tokens(self, inquiry: Inquiry) -> int:
-        if inquiry.chat:
-            return self._counter.messages(inquiry.prompt_json, inquiry.tools_json)
-        return self._counter.prompt(inquiry.prompt_json)
-
-    def _max_tokens(self, inquiry: Inquiry, prompt_tokens: int, instance: Instance) -> int:
-        """``prompt_tokens`` of all prompts. Instances of one model are taken to have the same limits."""
-        asked, max_model_len = inquiry.max_tokens, instance.max_model_len(inquiry.model)
-        if asked is None and not inquiry.chat:
-            asked = COMPLETION_MAX_TOKENS
-        unbounded = self._settings.constant_output_tokens  # neither request nor instance tells
-        room = unbounded if asked is None else max(1, asked)  # the engine computes one for none
-        if max_model_len is None:
-            return room
-        left = max(1, max_model_len - prompt_tokens // inquiry.prompts)
-        return left if asked is None else min(room, left)
-
-
-def _digests(inquiry: Inquiry) -> tuple[int, ...]:
-    return prefix_digests(inquiry.model.encode() + b"\0" + inquiry.tools_json, inquiry.prompt_json)
+        return self._most_miss is not None and has_slo(request)
 
 
 def _substitute(
@@ -300,21 +242,21 @@ def _substitute(
     return BlockNosim() if policy.needs.predictions else policy, "last_known_state"
 
 
-def _guarded_choice(
+def _safe_choice(
     policy: Policy, request: RoutingRequest, candidates: Sequence[Candidate]
-) -> Choice | None:
-    """None if the policy fails or names other than the candidates.
+) -> tuple[Choice, str | None]:
+    """The policy's, or a heuristic's if it fails or names other than the candidates; and whether it failed.
 
     The one place where code of the operator's own runs: whatever it does, the request goes on.
     """
     try:
         choice = policy.choose(request, candidates)
         if choice.ranks(candidates):
-            return choice
+            return choice, None
         logger.error("policy %s did not rank each candidate once: %s", policy, choice)
     except Exception:
         logger.exception("policy %s failed", policy)
-    return None
+    return LeastRequest().choose(request, candidates), "policy_failed"
 
 
 def _newcomer(request: RoutingRequest) -> CandidateRequest:

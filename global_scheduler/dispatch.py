@@ -1,26 +1,20 @@
-"""Carries a decision out: tries the instances in order until one gives a first byte, then stays with it."""
+"""The rules by which requests are carried out: who is tried next, what a failure says of an instance, how
+long to pause. The way of one request by these rules is its ``Errand``.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
-
-import msgspec
 
 from block.config import SchedulerSettings
-from block.errors import RequestError
-from block.http.message import Headers
-from global_scheduler.attempt import Answer, Failure, Outlet, Stream, Whole
-from global_scheduler.client import Client
-from global_scheduler.counted_exchange import CountedExchange
+from global_scheduler.attempt import Answer, Failure
 from global_scheduler.decision import Decision
 from global_scheduler.endpoints import BESIDE_THE_ENGINE
 from global_scheduler.fleet import Instance
-from global_scheduler.ledger import Commitment, Ledger
+from global_scheduler.ledger import Ledger
 from global_scheduler.metrics import SchedulerMetrics
-from global_scheduler.receipt import Receipt, Trace
-from global_scheduler.relay import Forward, Relay, StreamEnd
+from global_scheduler.receipt import Receipt
+from global_scheduler.relay import Relay
 from length_estimation.answer_tokens import AnswerTokens
 from length_estimation.length_service import LengthService
 
@@ -30,17 +24,8 @@ _FAULTS = frozenset({"reset", "empty", "engine", "status"})
 """Failures that speak against the instance whatever it does for others."""
 
 
-class Errand(msgspec.Struct, frozen=True):
-    """All that belongs to one request on its way."""
-
-    decision: Decision
-    forward: Forward
-    client: Client
-    receipt: Receipt
-
-
 class Dispatcher:
-    """Sends requests; owns the retry rule."""
+    """What all errands share."""
 
     def __init__(
         self,
@@ -56,153 +41,69 @@ class Dispatcher:
         """``dice`` draws the pauses between attempts; ``counts_tokens`` of all answers, not only of traced
         ones and where somebody learns from them.
         """
+        self.relay = relay
+        self.ledger = ledger
+        self.total_s = settings.total_timeout_s
         self._counts_tokens = counts_tokens or lengths.learns
-        self._relay = relay
-        self._ledger = ledger
         self._metrics = metrics
         self._lengths = lengths
         self._attempts = settings.attempts
         self._retry_pause_s = settings.retry_pause_s
-        self._total_s = settings.total_timeout_s
         self._dice = dice or random.Random()
 
-    async def dispatch(self, errand: Errand) -> None:
-        """Serve the client from the first instance that answers.
+    def counts(self, receipt: Receipt) -> bool:
+        """Whether the tokens of its answer are to be counted."""
+        return self._counts_tokens or receipt.trace is not None
 
-        One that fails is given up for the next, one that is merely late is not. If none answers, the
-        client gets the last one's own error; if that had none to give, RequestError (502 or 504).
-        """
-        failure = Failure("connect")
-        receipt = errand.receipt
-        receipt.dispatched_s = time.perf_counter()
-        ends_s = self._relay.now_s + self._total_s - (receipt.dispatched_s - receipt.started_s)
-        counted = 0
-        left = list(errand.decision.instances)
-        while (instance := _take_best(left)) is not None:
-            receipt.attempts += 1
-            receipt.instance = instance.name
-            receipt.prediction = errand.decision.predictions.get(instance.name)
-            answer = await self._serve(instance, errand, ends_s)
-            if answer is None:
-                return
-            failure = answer
-            counted += failure.reason != "connect"  # that one never had the request
-            self._note(instance, failure)
-            if failure.reason == "timeout" or counted >= self._attempts:
-                break  # slow is not dead: elsewhere the same work would start over, on top of this
-            if failure.reason != "connect":
-                await self._pause(counted)
-        if failure.answer is None:
-            raise _no_answer(failure, receipt)
-        _send_whole(failure.answer, errand)
+    def count(self, receipt: Receipt, decision: Decision, answer: AnswerTokens) -> None:
+        """They have been, as far as the answer went."""
+        receipt.output_tokens = answer.tokens
+        if self._lengths.learns and answer.ended and answer.tokens is not None:
+            self._lengths.completed(decision.request.id, answer.tokens, cut=answer.cut)
 
-    async def _pause(self, attempts: int) -> None:
-        """So that what many requests lost at once does not fall on the next instance at once."""
-        longest_s = self._retry_pause_s * 2.0 ** (attempts - 1)
-        if longest_s > 0:
-            await asyncio.sleep((1 - 0.5 * self._dice.random()) * longest_s)
-
-    async def _serve(self, instance: Instance, errand: Errand, ends_s: float) -> Failure | None:
-        """One attempt; None if the client has its answer."""
-        commitment = self._ledger.commit(instance, errand.decision.question.about(instance.name))
-        number = instance.traffic.begin(errand.decision.burden, time.monotonic())
-        served = False
-        receipt = errand.receipt
-        try:
-            sent_s = time.perf_counter()
-            if receipt.trace is None:
-                answer = await self._attempt(instance, errand.forward, ends_s)
-            else:
-                answer = await self._traced_attempt(receipt.trace, instance, errand.forward, ends_s)
-            receipt.waited_s += time.perf_counter() - sent_s
-            if isinstance(answer, Failure):
-                return answer
-            _note_first_byte(errand, commitment, streamed=isinstance(answer, Stream))
-            if isinstance(answer, Whole):
-                self._hand_over(answer, errand)
-            else:
-                await self._pass_on(instance, answer, errand)
-            served = answer.status < 400 and receipt.path not in BESIDE_THE_ENGINE
-            return None
-        finally:
-            instance.traffic.end(number)
-            if served:
-                commitment.close()
-            else:
-                commitment.release()
-
-    async def _traced_attempt(
-        self, trace: Trace, instance: Instance, forward: Forward, ends_s: float
-    ) -> Answer:
-        """The same with headers of its own, so that the engine's spans stand below it."""
-        headers = trace.attempt(instance, forward.headers)
-        answer = await self._attempt(instance, msgspec.structs.replace(forward, headers=headers), ends_s)
-        trace.attempted(answer.reason if isinstance(answer, Failure) else None)
-        return answer
-
-    async def _attempt(self, instance: Instance, forward: Forward, ends_s: float) -> Answer:
-        """Tells the instance's breaker what came of it."""
-        relay, breaker = self._relay, instance.breaker
-        sent_s = relay.now_s
-        breaker.begin()
-        try:
-            answer = await relay.attempt(instance, forward, ends_s)
-        except asyncio.CancelledError:
-            breaker.abandon()
-            raise
+    def judge(self, instance: Instance, answer: Answer, sent_s: float) -> None:
+        """Tell the instance's breaker what came of an attempt."""
+        breaker, now_s = instance.breaker, self.relay.now_s
         if not isinstance(answer, Failure):
-            breaker.succeed(relay.now_s)
+            breaker.succeed(now_s)
         elif answer.reason in _FAULTS or (
             answer.reason == "timeout" and not instance.signs.heard_since(sent_s)
         ):
-            breaker.fail(relay.now_s)
+            breaker.fail(now_s)
         else:
             breaker.abandon()
-        return answer
 
-    def _hand_over(self, answer: Whole, errand: Errand) -> None:
-        _send_whole(answer, errand)
-        if self._counts_tokens or errand.receipt.trace is not None:
-            self._count(errand, AnswerTokens.of(answer.body))
-
-    async def _pass_on(self, instance: Instance, answer: Stream, errand: Errand) -> None:
-        if self._counts_tokens or errand.receipt.trace is not None:
-            counted = CountedExchange(errand.client.exchange)
-            try:
-                await self._stream(instance, answer, errand, counted)
-            finally:
-                self._count(errand, counted.answer)
-        else:
-            await self._stream(instance, answer, errand, errand.client.exchange)
-
-    async def _stream(self, instance: Instance, stream: Stream, errand: Errand, outlet: Outlet) -> None:
-        errand.receipt.status = stream.status
-        errand.receipt.streamed = True
-        headers = [*stream.headers, *_headers(errand)]
-        end = await self._relay.deliver(instance, stream, headers, errand.client, outlet)
-        errand.receipt.broken = end is not StreamEnd.COMPLETE
-        if end is StreamEnd.FAILED:
-            instance.breaker.fail(self._relay.now_s)
-            instance.doubted.set()
-
-    def _count(self, errand: Errand, answer: AnswerTokens) -> None:
-        errand.receipt.output_tokens = answer.tokens
-        if self._lengths.learns and answer.ended and answer.tokens is not None:
-            self._lengths.completed(errand.decision.question.candidate.id, answer.tokens, cut=answer.cut)
-
-    def _note(self, instance: Instance, failure: Failure) -> None:
+    def note(self, instance: Instance, failure: Failure) -> None:
+        """An attempt has failed."""
         self._metrics.retries.count((failure.reason,))
         if failure.reason == "connect":
             instance.mark_down()
         elif failure.reason in _DOUBTFUL or (failure.answer and failure.answer.status == 503):
             instance.doubted.set()
 
+    def note_broken(self, instance: Instance) -> None:
+        """A stream has broken by the instance's fault."""
+        instance.breaker.fail(self.relay.now_s)
+        instance.doubted.set()
 
-def _take_best(left: list[Instance]) -> Instance | None:
+    def is_final(self, failure: Failure, counted: int) -> bool:
+        """Whether no other instance is to be tried after ``counted`` attempts that reached one."""
+        # Slow is not dead: elsewhere the same work would start over, on top of this.
+        return failure.reason == "timeout" or counted >= self._attempts
+
+    def pause_s(self, counted: int) -> float:
+        """So that what many requests lost at once does not fall on the next instance at once."""
+        longest_s = self._retry_pause_s * 2.0 ** (counted - 1)
+        return (1 - 0.5 * self._dice.random()) * longest_s
+
+
+def take_best(left: list[Instance]) -> Instance | None:
     """The first of the ranking as things stand now; a doubtful one only when no other is left.
 
     A decision takes doubtful ones in only where there is no other, so the order of its ranking holds.
     """
+    if left and left[0].ready:  # as nearly always
+        return left.pop(0)
     for place, instance in enumerate(left):
         if instance.ready:
             return left.pop(place)
@@ -212,45 +113,30 @@ def _take_best(left: list[Instance]) -> Instance | None:
     return None
 
 
-def _note_first_byte(errand: Errand, commitment: Commitment, *, streamed: bool) -> None:
-    """A whole answer's first byte comes with its last, and a refusal's says nothing of the engine."""
-    receipt = errand.receipt
-    receipt.first_byte_s = time.perf_counter()
-    if streamed and receipt.attempts == 1 and receipt.dispatched_s is not None:
-        # The predictors were asked at the beginning of the decision.
-        commitment.served(receipt.first_byte_s - receipt.dispatched_s + errand.decision.took_s)
+def reaches_engine(status: int, path: bytes) -> bool:
+    """Whether the engine's queue has shown a request that was answered so."""
+    return status < 400 and path not in BESIDE_THE_ENGINE
 
 
-def _send_whole(answer: Whole, errand: Errand) -> None:
-    errand.receipt.status = answer.status
-    errand.client.exchange.respond(answer.status, [*answer.headers, *_headers(errand)], answer.body)
-
-
-def _headers(errand: Errand) -> Headers:
-    """What this service adds to an answer's head."""
-    decision, receipt = errand.decision, errand.receipt
-    receipt.overhead_s = time.perf_counter() - receipt.started_s - receipt.waited_s
-    headers = [
-        (b"x-request-id", receipt.id.encode()),
-        (b"x-block-instance", receipt.instance.encode()),
-        (b"x-block-policy", decision.policy.encode()),
-        (b"x-block-decision-ms", b"%.3f" % (decision.took_s * 1000)),
-        (b"x-block-overhead-ms", b"%.3f" % (receipt.overhead_s * 1000)),
-    ]
-    if receipt.attempts > 1:
-        headers.append((b"x-block-attempts", b"%d" % receipt.attempts))
-    if decision.fallback is not None:
-        headers.append((b"x-block-fallback", decision.fallback.encode()))
-    if receipt.prediction is not None:
-        headers.append((b"x-block-predicted-ttft-ms", b"%.3f" % (receipt.prediction.ttft_s * 1000)))
-        headers.append((b"x-block-predicted-e2e-ms", b"%.3f" % (receipt.prediction.e2e_s * 1000)))
-    return headers
-
-
-def _no_answer(failure: Failure, receipt: Receipt) -> RequestError:
-    tried = f"{receipt.attempts} instance{'s' if receipt.attempts != 1 else ''} tried"
-    if failure.reason == "timeout":
-        return RequestError(f"no answer in time; {tried}", status=504, code="instance_timeout")
-    return RequestError(
-        f"no instance answered ({failure.reason}); {tried}", status=502, code="instance_failed"
+def own_lines(decision: Decision, receipt: Receipt) -> bytes:
+    """The headers that this service adds to an answer's head."""
+    lines = (
+        b"x-request-id: %b\r\nx-block-instance: %b\r\nx-block-policy: %b\r\n"
+        b"x-block-decision-ms: %.3f\r\nx-block-overhead-ms: %.3f\r\n"
+    ) % (
+        receipt.id.encode(),
+        receipt.instance.encode(),
+        decision.policy.encode(),
+        decision.took_s * 1000,
+        (receipt.overhead_s or 0.0) * 1000,
     )
+    if receipt.attempts > 1:
+        lines += b"x-block-attempts: %d\r\n" % receipt.attempts
+    if decision.fallback is not None:
+        lines += b"x-block-fallback: %b\r\n" % decision.fallback.encode()
+    if receipt.prediction is not None:
+        lines += b"x-block-predicted-ttft-ms: %.3f\r\nx-block-predicted-e2e-ms: %.3f\r\n" % (
+            receipt.prediction.ttft_s * 1000,
+            receipt.prediction.e2e_s * 1000,
+        )
+    return lines

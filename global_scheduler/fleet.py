@@ -19,6 +19,7 @@ from global_scheduler.life_signs import LifeSigns
 from global_scheduler.model_list import ModelCard
 from global_scheduler.traffic import Traffic
 
+_CLOSED = BreakerState.CLOSED
 PREDICTOR_PAUSE_S = 5.0
 """Longest pause before a predictor that was late is asked again."""
 
@@ -73,7 +74,12 @@ class Instance:
     @property
     def ready(self) -> bool:
         """Whether nothing speaks against sending requests there."""
-        return self.healthy and not (self.draining or self.slow or self.silent) and self.breaker.admits
+        breaker = self.breaker
+        return (
+            self.healthy
+            and not (self.draining or self.slow or self.silent)
+            and (breaker.state is _CLOSED or breaker.admits)
+        )
 
     @property
     def condition(self) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from block.access import CREDENTIALS, bearer
-from block.http.message import Headers
+from block.http.message import Headers, ResponseHead, response_lines
 from block.operation import UpstreamSettings
 
 _HOP_BY_HOP = frozenset(
@@ -56,14 +56,14 @@ class ForwardedHeaders:
         self.own = bearer(upstream.engine_key, "settings.upstream.engine_key")
         """This service's own, with which it shows itself to instances."""
 
-    def of(self, raw: Headers, id_: str) -> Headers:
-        """Those that go from end to end, our own, and the request's id; the client's key if it is wanted."""
-        return [*_end_to_end(raw, self._dropped), *self.own, (b"x-request-id", id_.encode())]
+    def of(self, raw: Headers) -> Headers:
+        """Those that go from end to end, our own, and the client's key if it is wanted; not the id."""
+        return [*_end_to_end(raw, self._dropped), *self.own]
 
 
-def forwarded_response(raw: Headers) -> Headers:
-    """End-to-end response headers for the client; the id and the length are set by this service."""
-    return _end_to_end(raw, _DROPPED)
+def forwarded_response(head: ResponseHead) -> bytes:
+    """Status line and end-to-end headers for the client; the id and the length are set by this service."""
+    return response_lines(head.status, _end_to_end(head.headers, _DROPPED))
 
 
 def _end_to_end(raw: Headers, dropped: frozenset[bytes]) -> Headers:

@@ -129,8 +129,9 @@ def _max_tokens(fields: _Body, *, chat: bool) -> int | None:
     """A completion may ask for none at all: its prompt's log probabilities, with ``echo``."""
     if not chat:
         return _whole("max_tokens", fields.max_tokens, 0)
-    newer = _whole("max_completion_tokens", fields.max_completion_tokens, 1)
-    return newer or _whole("max_tokens", fields.max_tokens, 1)
+    if fields.max_completion_tokens is not None:
+        return _whole("max_completion_tokens", fields.max_completion_tokens, 1)
+    return _whole("max_tokens", fields.max_tokens, 1)
 
 
 def _whole(field: str, value: float | None, least: int) -> int | None:

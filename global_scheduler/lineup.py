@@ -30,17 +30,33 @@ def line_up(
     instances: Sequence[Instance],
     answers: Mapping[str, PredictResponse],
     cached: Mapping[str, int],
-    last_state_max_age_s: float | None,
+    last_state_max_age_s: float | None = None,
 ) -> list[Candidate]:
     """One candidate per instance, in their order. ``cached``: see ``cached_tokens``.
 
     With a ``last_state_max_age_s``, last known loads up to that age stand in for answers.
     """
     now_s = time.monotonic()
+    if not answers and last_state_max_age_s is None:  # as where nobody is asked
+        return [_unasked(one, cached.get(one.name, 0) if cached else 0, now_s) for one in instances]
     return [
         _candidate(one, answers.get(one.name), cached.get(one.name, 0), last_state_max_age_s, now_s)
         for one in instances
     ]
+
+
+def _unasked(instance: Instance, cached: int, now_s: float) -> Candidate:
+    traffic = instance.traffic
+    return Candidate(
+        instance.name,
+        traffic.outstanding,
+        None,
+        None,
+        None,
+        traffic.outstanding_tokens,
+        traffic.sent_last_minute(now_s),
+        cached,
+    )
 
 
 def _candidate(

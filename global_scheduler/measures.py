@@ -62,7 +62,7 @@ class Measures:
         self._compare("e2e", prediction.e2e_s, receipt.e2e_s)
         actual = receipt.output_tokens
         if actual and receipt.decision is not None:
-            expected = receipt.decision.question.candidate.output_tokens
+            expected = receipt.decision.request.output_tokens
             self._metrics.error_ratio.observe((expected - actual) / actual, ("output_tokens",))
 
     def _compare(self, quantity: str, predicted_s: float, actual_s: float | None) -> None:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import msgspec
 
-from block.http.message import Headers
 from block.types import Prediction
 from global_scheduler.decision import Decision
 from global_scheduler.fleet import Instance
@@ -18,7 +17,7 @@ _CLASSES = tuple(f"{hundreds}xx" for hundreds in range(10))
 class Trace(Protocol):
     """Whoever tells of one request's way to a collector of traces."""
 
-    def attempt(self, instance: Instance, headers: Headers) -> Headers:
+    def attempt(self, instance: Instance, lines: bytes) -> bytes:
         """It is sent to ``instance``: the headers to send, which name the trace to the engine."""
         ...
 

@@ -1,29 +1,25 @@
-"""The way of one generation request through the scheduler: read, decide, dispatch, record."""
+"""Takes generation requests in: each is read, decided on, carried out as an errand, and recorded."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import msgspec
 
 from block.errors import RequestError
 from block.http.exchange import Exchange
-from block.http.message import Request
-from global_scheduler.client import Client, ClientGoneError
+from block.http.message import RequestHead
 from global_scheduler.decision import Decider
-from global_scheduler.dispatch import Dispatcher, Errand
-from global_scheduler.endpoints import ENDPOINTS
-from global_scheduler.headers import ForwardedHeaders, extension_headers, request_ids
+from global_scheduler.dispatch import Dispatcher
+from global_scheduler.envelope import Envelope
+from global_scheduler.errand import Errand, refuse
+from global_scheduler.headers import ForwardedHeaders, request_ids
 from global_scheduler.inquiry import Inquiry
 from global_scheduler.receipt import Receipt
 from global_scheduler.receipts import Receipts
 from global_scheduler.relay import Forward
-from global_scheduler.replies import error_body, error_headers
 from global_scheduler.tracing import Tracer
 from length_estimation.length_service import LengthService
-
-logger = logging.getLogger(__name__)
 
 
 class Router:
@@ -52,6 +48,7 @@ class Router:
         self._receipts = receipts
         self._lengths = lengths
         self._headers = headers
+        self._open = self._opened  # the same object each time, by which a head keeps its envelope
         self._tracer = tracer
         self._records_prompts = records_prompts
 
@@ -60,77 +57,55 @@ class Router:
         if self._max_outstanding is not None and self._outstanding >= self._max_outstanding:
             self.refuse(exchange, _overloaded(self._outstanding))
             return
-        client = Client(exchange, self._loop)
-        headers = extension_headers(exchange.request.headers)
-        client.serve(self._serve(client, headers, _receipt(exchange, headers)))
-
-    def refuse(self, exchange: Exchange, error: RequestError) -> None:
-        """Answer what never became a whole request."""
-        receipt = _receipt(exchange, extension_headers(exchange.request.headers))
-        self._receipts.begin()
-        _refuse(exchange, receipt, error)
-        self._receipts.file(receipt)
-
-    async def _serve(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:
-        """From the body to the receipt; the process boundary for errors of our own."""
-        exchange = client.exchange
+        envelope = exchange.request.head.once(self._open)
+        errand = exchange.listener = Errand(
+            self._dispatcher, exchange, _receipt(exchange, envelope), self._file
+        )
         self._outstanding += 1
         self._receipts.begin()
-        try:
-            await self._route(client, headers, receipt)
-        except RequestError as error:
-            _refuse(exchange, receipt, error)
-        except ClientGoneError:
-            receipt.gone = True
-        except asyncio.CancelledError:
-            # The client's leaving, or the server's shutdown. It is not passed on: the exchange is at its
-            # end, and that is all that is wanted.
-            receipt.gone = client.left
-            receipt.broken = exchange.started and not client.left
-            if not (exchange.started or client.left):
-                _refuse(exchange, receipt, _shutting_down())
-        except Exception:
-            logger.exception("request %s failed inside the scheduler", receipt.id)
-            receipt.broken = True
-            if not exchange.started:
-                _refuse(exchange, receipt, RequestError("internal error", status=500))
-            else:
-                exchange.cut()
-        finally:
-            self._outstanding -= 1
-            self._lengths.abandoned(receipt.fleet_id)  # unless it is completed
-            self._receipts.file(receipt)
+        with errand:
+            self._route(errand, envelope)
 
-    async def _route(self, client: Client, headers: dict[str, str], receipt: Receipt) -> None:
-        request = client.exchange.request
+    def refuse(self, exchange: Exchange, error: RequestError) -> None:
+        """Answer what never became a whole request; its path is among the endpoints."""
+        receipt = _receipt(exchange, exchange.request.head.once(self._open))
+        self._receipts.begin()
+        refuse(exchange, receipt, error)
+        self._receipts.file(receipt)
+
+    def _opened(self, head: RequestHead) -> Envelope:
+        return Envelope.of(head, self._headers)
+
+    def _route(self, errand: Errand, envelope: Envelope) -> None:
+        request, receipt = errand.exchange.request, errand.receipt
         if self._tracer is not None:
             receipt.trace = self._tracer.begin(request, receipt.started_s)
-        inquiry = ENDPOINTS[receipt.path](receipt.fleet_id, request.body, headers)
+        inquiry = envelope.read(receipt.fleet_id, request.body, envelope.extensions)
         receipt.model = inquiry.model
         if self._records_prompts and inquiry.prompt_json:
             receipt.prompt_json = msgspec.json.format(inquiry.prompt_json, indent=-1)  # on one line
         receipt.policy = self._decider.policy_name(inquiry)
-        decision = receipt.decision = await self._decider.decide(inquiry)
-        forward = self._forward(request, inquiry)
-        await self._dispatcher.dispatch(Errand(decision, forward, client, receipt))
+        lines = b"%bx-request-id: %b\r\n" % (envelope.lines, inquiry.id.encode())
+        forward = Forward(envelope.path, lines, inquiry.body, inquiry.stream)
+        decision = self._decider.decide_at_once(inquiry)
+        if decision is not None:
+            errand.carry_out(decision, forward)
+        else:
+            errand.wait_for(self._loop.create_task(self._ask(errand, inquiry, forward)))
 
-    def _forward(self, request: Request, inquiry: Inquiry) -> Forward:
-        headers = self._headers.of(request.headers, inquiry.id)
-        return Forward(request.relative, headers, inquiry.body, inquiry.stream)
+    async def _ask(self, errand: Errand, inquiry: Inquiry, forward: Forward) -> None:
+        with errand:
+            errand.carry_out(await self._decider.decide(inquiry), forward)
+
+    def _file(self, errand: Errand) -> None:
+        """It is over."""
+        self._outstanding -= 1
+        self._lengths.abandoned(errand.receipt.fleet_id)  # unless it is completed
+        self._receipts.file(errand.receipt)
 
 
-def _receipt(exchange: Exchange, headers: dict[str, str]) -> Receipt:
-    return Receipt(*request_ids(headers), exchange.request.path)
-
-
-def _refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:
-    receipt.status = error.status
-    headers = [*error_headers(error), (b"x-request-id", receipt.id.encode())]
-    exchange.respond(error.status, headers, error_body(error))
-
-
-def _shutting_down() -> RequestError:
-    return RequestError("the router is shutting down", status=503, code="shutdown", retry_after_s=1)
+def _receipt(exchange: Exchange, envelope: Envelope) -> Receipt:
+    return Receipt(*request_ids(envelope.extensions), exchange.request.head.path)
 
 
 def _overloaded(outstanding: int) -> RequestError:

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from block.errors import ConfigError
-from block.http.message import Headers, Request, first_value
+from block.http.message import Request, first_value, header_lines
 from block.operation import TracingSettings
 from global_scheduler.decision import Decision
 from global_scheduler.endpoints import operation_of
@@ -32,6 +32,7 @@ CLOSE_S = 3.0
 """What sending the last spans may take at the end."""
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
 _CONTEXT_HEADERS = (b"traceparent", b"tracestate")
+_CONTEXT_LINES = re.compile(rb"^(?:traceparent|tracestate): .*\r\n", re.MULTILINE)
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class RequestTrace:
         self._below_attempt: Any = None
         self._sent_s = 0.0
 
-    def attempt(self, instance: Instance, headers: Headers) -> Headers:
+    def attempt(self, instance: Instance, lines: bytes) -> bytes:
         """It is sent to ``instance``: the headers to send."""
         self._sent_s = time.perf_counter()
         span = self._tracer.start("attempt", self._below_root, self._ns(self._sent_s), client=True)
@@ -147,8 +148,8 @@ class RequestTrace:
         )
         self._attempt, self._below_attempt = span, _context_of(span)
         context = self._tracer.inject(self._below_attempt)
-        others = [header for header in headers if header[0] not in _CONTEXT_HEADERS]
-        return [*others, *((name.encode(), value.encode()) for name, value in context.items())]
+        own = [(name.encode(), value.encode()) for name, value in context.items()]
+        return _CONTEXT_LINES.sub(b"", lines) + header_lines(own)
 
     def attempted(self, failure: str | None) -> None:
         """That attempt has given a first byte, or has failed."""

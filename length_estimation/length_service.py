@@ -85,9 +85,25 @@ class LengthService:
         """Whether completed requests teach anything; if not, nobody need report or count them."""
         self.tally = LengthTally()
 
+    @property
+    def slow(self) -> bool:
+        """Whether an estimate may have to be waited for."""
+        return self._slow is not None
+
+    def estimate_at_once(self, request_id: str, request: EstimationRequest) -> LengthEstimate:
+        """The response's length; only if none has to be waited for. Never raises."""
+        return self._finished(request_id, request, self._look_up(request))
+
     async def estimate(self, request_id: str, request: EstimationRequest) -> LengthEstimate:
-        """The response's length, at the latest when the deadline is over; never raises."""
-        said = self._look_up(request) if self._slow is None else await self._ask(self._slow, request)
+        """The same in either case, at the latest when the deadline is over."""
+        if self._slow is None:
+            return self.estimate_at_once(request_id, request)
+        return self._finished(request_id, request, await self._ask(self._slow, request))
+
+    def _finished(
+        self, request_id: str, request: EstimationRequest, said: LengthEstimate | None
+    ) -> LengthEstimate:
+        """``said`` corrected; or the quick one's word, if nothing was said."""
         correcting = said is not None and self._recalibration is not None
         estimate = self._quick.estimate(request) if said is None else said
         if correcting and self._recalibration is not None:

@@ -6,13 +6,16 @@ Never sends anything twice: whether that is allowed is for the caller to know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from block.errors import ConnectError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import Deadlines
-from block.http.message import Headers, Response, request_head
+from block.http.message import Response, ResponseHead, header_lines, request_head
 from block.http.origin import Origin
+
+Opened = Callable[[ClientConnection | ConnectError], None]
+"""Gets a new connection, or what was in its way."""
 
 
 class Client:
@@ -26,6 +29,7 @@ class Client:
         self._rest_s = rest_s
         self._resting: dict[Origin, list[ClientConnection]] = {}
         self._open: set[ClientConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
 
     def resting(self, origin: Origin) -> ClientConnection | None:
         """A connection that is open already, the one used last; None if there is none."""
@@ -49,6 +53,15 @@ class Client:
         self.deadlines.watch(connection)
         return connection
 
+    def open(self, origin: Origin, opened: Opened) -> None:
+        """The same for callers who do not wait: ``opened`` is called later, unless all is closed before.
+
+        Who has no use for the connection any more lets it rest.
+        """
+        task = self.loop.create_task(self._connect(origin, opened))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
     async def fetch(
         self,
         method: bytes,
@@ -64,9 +77,8 @@ class Client:
         async with asyncio.timeout(timeout_s):
             connection = self.resting(origin) or await self.connect(origin)
             collector = Collector(connection, max_bytes)
-            connection.send(
-                collector, request_head(method, target, origin.named, list(headers), len(body)), body
-            )
+            head = request_head(method, target, origin.named, header_lines(list(headers)), len(body))
+            connection.send(collector, head, body)
             try:
                 return await collector.response
             except asyncio.CancelledError:
@@ -76,6 +88,9 @@ class Client:
     async def close(self) -> None:
         """Close all connections; what waits for an answer fails."""
         self.deadlines.close()
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
         for connection in tuple(self._open):
             connection.abort()
         await asyncio.sleep(0)  # connections say farewell in the loop's next turn
@@ -95,6 +110,13 @@ class Client:
         if resting and connection in resting:
             resting.remove(connection)
 
+    async def _connect(self, origin: Origin, opened: Opened) -> None:
+        try:
+            connection: ClientConnection | ConnectError = await self.connect(origin)
+        except ConnectError as error:
+            connection = error
+        opened(connection)
+
 
 class Collector:
     """A receiver that waits for the whole answer."""
@@ -103,13 +125,18 @@ class Collector:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._room = max_bytes
-        self._status = 0
-        self._headers: Headers = []
+        self._head: ResponseHead
         self._parts: list[bytes] = []
 
-    def head(self, status: int, headers: Headers) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """All of the answer."""
+        self.head(head)
+        self.body(body)
+        self.complete()
+
+    def head(self, head: ResponseHead) -> None:
         """The answer begins."""
-        self._status, self._headers = status, headers
+        self._head = head
 
     def body(self, data: bytes, **_: bool) -> None:
         """More of the answer."""
@@ -122,7 +149,8 @@ class Collector:
     def complete(self) -> None:
         """The answer has ended in order."""
         if not self.response.done():
-            self.response.set_result(Response(self._status, self._headers, b"".join(self._parts)))
+            head = self._head
+            self.response.set_result(Response(head.status, head.headers, b"".join(self._parts)))
 
     def failed(self, error: TransportError) -> None:
         """The answer will not end in order."""

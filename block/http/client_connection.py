@@ -9,7 +9,7 @@ import httptools
 
 from block.errors import TransportError
 from block.http.deadlines import NEVER_S
-from block.http.message import BODILESS, Headers, transfer_coding
+from block.http.message import BODILESS, Headers, ResponseHead, transfer_coding
 from block.http.origin import Origin
 from block.http.plain import plain_answer
 
@@ -19,9 +19,13 @@ _JOINED_BYTES = 64 * 1024
 
 
 class Receiver(Protocol):
-    """Takes one answer: a head, then parts of a body, then its end; or a failure at any point."""
+    """Takes one answer: whole; or a head, then parts of a body, then its end; or a failure at any point."""
 
-    def head(self, status: int, headers: Headers) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """All of it has come at once, in order. Nothing follows."""
+        ...
+
+    def head(self, head: ResponseHead) -> None:
         """The answer begins."""
         ...
 
@@ -59,6 +63,8 @@ class ClientConnection(asyncio.Protocol):
         self.origin = origin
         self.deadline_s = NEVER_S
         """When it has rested for too long."""
+        self.loop = home.loop
+        """On which it was opened: asking asyncio for the running one takes a system call each time."""
         self._home = home
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
@@ -69,11 +75,6 @@ class ClientConnection(asyncio.Protocol):
         self._status = self._fed = 0
         self._headed = self._told = self._ended = self._surplus = False
         self._until_eof = self._reusable = self._paused = False
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """On which it was opened: asking asyncio for the running one takes a system call each time."""
-        return self._home.loop
 
     @property
     def usable(self) -> bool:
@@ -123,21 +124,14 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        if self._receiver is None:
+        receiver = self._receiver
+        if receiver is None:
             self._fail(TransportError("the server sent what nobody asked for"))
         elif self._fed or (answer := plain_answer(data)) is None:
             self._parse(data)
         else:
-            self._take_whole(self._receiver, *answer)
-
-    def _take_whole(self, receiver: Receiver, status: int, headers: Headers, body: bytes) -> None:
-        """All of an answer has come at once; the receiver may abort at any of it."""
-        receiver.head(status, headers)
-        if body and self._receiver is not None:
-            receiver.body(body, last=True)
-        if self._receiver is not None:
             self._rest_or_close(reusable=True)
-            receiver.complete()
+            receiver.whole(*answer)
 
     def _parse(self, data: bytes) -> None:
         error: TransportError | None = None
@@ -224,7 +218,7 @@ class ClientConnection(asyncio.Protocol):
         """Give the receiver what has come; it may abort at any of it."""
         if self._status and not self._told and self._receiver is not None:
             self._told = True
-            self._receiver.head(self._status, self._headers)
+            self._receiver.head(ResponseHead(self._status, self._headers))
         parts = self._parts
         if parts and self._receiver is not None:
             self._parts = []

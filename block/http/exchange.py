@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from block.http.message import BODILESS, Headers, Request, response_head
+from block.http.message import BODILESS, Headers, Request, response_lines
 
 
 class Wire(Protocol):
@@ -46,8 +46,8 @@ class Listener(Protocol):
 
 
 class Exchange:
-    """Answer with ``respond``, or with ``start``, ``write`` and ``finish``. After the client has left,
-    and after the end, all of them do nothing.
+    """Answer with ``respond`` or ``answer``, or with ``start``, ``write`` and ``finish``. After the client
+    has left, and after the end, all of them do nothing.
     """
 
     __slots__ = ("_chunked", "_send", "_wire", "closes", "listener", "open", "paused", "request", "started")
@@ -69,25 +69,32 @@ class Exchange:
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """A whole answer; its length is set here and must not be among ``headers``."""
+        self.answer(status, response_lines(status, headers), body)
+
+    def answer(self, status: int, lines: bytes, body: bytes = b"") -> None:
+        """The same, with status line and headers as ``response_lines`` makes them."""
         if not self.open:
             return
-        parts = response_head(status, headers, closes=self.closes)
+        if self.closes:
+            lines += b"connection: close\r\n"
         if status in BODILESS:
-            parts.append(b"\r\n")
+            data = lines + b"\r\n"
+        elif self.request.head.method == b"HEAD":
+            data = b"%bcontent-length: %d\r\n\r\n" % (lines, len(body))
         else:
-            parts.append(b"content-length: %d\r\n\r\n" % len(body))
-            if self.request.method != b"HEAD":
-                parts.append(body)
+            data = b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(body), body)
         self.started = True
-        self._send(b"".join(parts))
+        self._send(data)
         self._end()
 
-    def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
-        """The head of an answer of unknown length, and its first bytes."""
+    def start(self, lines: bytes, first: bytes = b"") -> None:
+        """The head of an answer of unknown length, as ``response_lines`` makes it, and its first bytes."""
         if not self.open:
             return
         self.closes = self.closes or not self._chunked
-        parts = response_head(status, headers, closes=self.closes)
+        parts = [lines]
+        if self.closes:
+            parts.append(b"connection: close\r\n")
         if self._chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
         parts.append(b"\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,5 +52,11 @@ def split_url(url: str, context: ssl.SSLContext | None = None) -> tuple[Origin, 
     secure = parts.scheme == "https"
     if secure and context is None:
         context = ssl.create_default_context()
-    origin = Origin(parts.hostname or "", parts.port or (443 if secure else 80), context if secure else None)
+    origin = _origin(parts.hostname or "", parts.port or (443 if secure else 80), context if secure else None)
     return origin, parts.path.rstrip("/").encode()
+
+
+@lru_cache(1024)
+def _origin(host: str, port: int, context: ssl.SSLContext | None) -> Origin:
+    """Equal ones are best one object: comparing them costs more than all else in looking one up."""
+    return Origin(host, port, context)

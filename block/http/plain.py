@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from block.http.message import BODILESS, Headers, Request
+from block.http.message import BODILESS, Headers, Request, RequestHead, ResponseHead
 
 MOST_HEAD_BYTES = 8192
 _REQUEST_LINE = re.compile(rb"(GET|POST) (/[A-Za-z0-9\-._~/?&=%+,:@]*) HTTP/1\.1")
@@ -20,12 +20,8 @@ _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-conne
 """Headers that bear on how to read on, or a second length; so does any ``connection`` but ``keep-alive``."""
 _LENGTH = b"\r\ncontent-length: "
 _LENGTH_TOO = b"\r\nContent-Length: "
-_MOST_DIGITS = 9
 _HEADS, _LINES = 512, 4096
 """Remembered of either kind of message."""
-
-_Sides = tuple[Headers, Headers]
-"""The headers before the length's, and those behind it."""
 
 
 def plain_request(data: bytes, max_head_bytes: int, max_body_bytes: int) -> Request | None:
@@ -34,34 +30,29 @@ def plain_request(data: bytes, max_head_bytes: int, max_body_bytes: int) -> Requ
     if end < 0 or end * 2 > max_head_bytes:
         return None
     at, stop = _length_line(data, end)
-    known = _request_head(data[:at], data[stop:end])
-    if known is None:
+    head = _request_head(data[:at], data[stop:end])
+    if head is None:
         return None
-    start, (before, after) = known
     body = data[end + 4 :]
     digits = data[at + len(_LENGTH) : stop]
     if not digits:
-        return None if body else Request(*start, [*before, *after])
-    if not _tells(digits, len(body)) or len(body) > max_body_bytes:
+        return None if body else Request(head)
+    if digits != b"%d" % len(body) or len(body) > max_body_bytes:
         return None
-    return Request(*start, [*before, (b"content-length", digits), *after], body)
+    return Request(head, body)
 
 
-def plain_answer(data: bytes) -> tuple[int, Headers, bytes] | None:
-    """The one answer that ``data`` is: status, headers, body; it leaves the connection open."""
+def plain_answer(data: bytes) -> tuple[ResponseHead, bytes] | None:
+    """The one answer that ``data`` is: its head and its body; it leaves the connection open."""
     end = data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
     if end < 0:
         return None
     at, stop = _length_line(data, end)
-    known = _answer_head(data[:at], data[stop:end])
-    if known is None:
+    head = _answer_head(data[:at], data[stop:end])
+    if head is None:
         return None
-    status, (before, after) = known
     body = data[end + 4 :]
-    digits = data[at + len(_LENGTH) : stop]
-    if not _tells(digits, len(body)):
-        return None
-    return status, [*before, (b"content-length", digits), *after], body
+    return (head, body) if data[at + len(_LENGTH) : stop] == b"%d" % len(body) else None
 
 
 def _length_line(data: bytes, end: int) -> tuple[int, int]:
@@ -72,36 +63,29 @@ def _length_line(data: bytes, end: int) -> tuple[int, int]:
     return (end, end) if at < 0 else (at, data.find(b"\r\n", at + len(_LENGTH)))
 
 
-def _tells(digits: bytes, length: int) -> bool:
-    return digits.isdigit() and len(digits) <= _MOST_DIGITS and int(digits) == length
+@lru_cache(_HEADS)
+def _request_head(before: bytes, after: bytes) -> RequestHead | None:
+    first, _, lines = before.partition(b"\r\n")
+    matched, headers = _REQUEST_LINE.fullmatch(first), _headers(lines, after)
+    if matched is None or headers is None or b"host" not in dict(headers):
+        return None
+    return RequestHead(matched[1], matched[2], headers)
 
 
 @lru_cache(_HEADS)
-def _request_head(before: bytes, after: bytes) -> tuple[tuple[bytes, bytes], _Sides] | None:
+def _answer_head(before: bytes, after: bytes) -> ResponseHead | None:
     first, _, lines = before.partition(b"\r\n")
-    matched, sides = _REQUEST_LINE.fullmatch(first), _sides(lines, after)
-    if matched is None or sides is None or b"host" not in dict(sides[0] + sides[1]):
+    matched, headers = _STATUS_LINE.fullmatch(first), _headers(lines, after)
+    if matched is None or headers is None or int(matched[1]) in BODILESS:
         return None
-    return (matched[1], matched[2]), sides
+    return ResponseHead(int(matched[1]), headers)
 
 
-@lru_cache(_HEADS)
-def _answer_head(before: bytes, after: bytes) -> tuple[int, _Sides] | None:
-    first, _, lines = before.partition(b"\r\n")
-    matched, sides = _STATUS_LINE.fullmatch(first), _sides(lines, after)
-    if matched is None or sides is None or int(matched[1]) in BODILESS:
-        return None
-    return int(matched[1]), sides
-
-
-def _sides(before: bytes, after: bytes) -> _Sides | None:
-    """None if anything is unusual, or given twice."""
-    first = [_header(line) for line in before.split(b"\r\n")] if before else []
-    second = [_header(line) for line in after.split(b"\r\n")[1:]]
-    headers = [header for header in (*first, *second) if header is not None]
-    if len(headers) < len(first) + len(second) or len(dict(headers)) < len(headers):
-        return None
-    return headers[: len(first)], headers[len(first) :]
+def _headers(before: bytes, after: bytes) -> Headers | None:
+    """Those before the length and those behind it; None if anything is unusual, or given twice."""
+    lines = [*(before.split(b"\r\n") if before else ()), *after.split(b"\r\n")[1:]]
+    headers = [header for line in lines if (header := _header(line)) is not None]
+    return headers if len(dict(headers)) == len(lines) else None
 
 
 @lru_cache(_LINES)

@@ -13,7 +13,7 @@ import msgspec
 
 from block.errors import RequestError
 from block.http.limits import Limits
-from block.http.message import Headers, Request, transfer_coding
+from block.http.message import Headers, Request, RequestHead, transfer_coding
 from block.http.plain import plain_request
 
 _WORST_FRAMING = 6
@@ -56,13 +56,19 @@ class RequestReader:
 
     def feed(self, data: bytes) -> Sequence[Arrival]:
         """What is complete now, in order."""
+        request = self.whole(data)
+        return self.parse(data) if request is None else (Arrival(request, True),)
+
+    def whole(self, data: bytes) -> Request | None:
+        """The one request that ``data`` is, after which another may follow; else it is to be parsed."""
+        if self._deaf or self.in_head or self.in_body or self._last_closes:
+            return None
+        return plain_request(data, self._limits.max_head_bytes, self._limits.max_body_bytes)
+
+    def parse(self, data: bytes) -> Sequence[Arrival]:
+        """What is complete now, by the parser."""
         if self._deaf:
             return ()
-        if not (self.in_head or self.in_body or self._last_closes):  # not by the property: it costs more
-            limits = self._limits
-            request = plain_request(data, limits.max_head_bytes, limits.max_body_bytes)
-            if request is not None:
-                return (Arrival(request, True),)
         self._began = False
         self._feeding_bytes = len(data)
         try:
@@ -142,7 +148,7 @@ class RequestReader:
 
     def _request(self) -> Request:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        return Request(self._method, self._target, self._headers, body)
+        return Request(RequestHead(self._method, self._target, self._headers), body)
 
     def _refuse(self, error: RequestError) -> None:
         self._deaf = self.interrupted = True

@@ -11,6 +11,7 @@ from block.errors import RequestError
 from block.http.deadlines import NEVER_S
 from block.http.exchange import Exchange
 from block.http.limits import Limits
+from block.http.message import Request
 from block.http.request_reader import Arrival, RequestReader
 
 LINGER_S = 2.0
@@ -72,11 +73,17 @@ class ServerConnection(asyncio.Protocol):
         if self._closing:
             return
         reader = self._reader
-        was_in_head = reader.in_head
-        arrivals = reader.feed(data)
-        if len(arrivals) == 1 and not (self._exchange or self._waiting or self._paused or reader.under_way):
-            self._begin(arrivals[0])  # as nearly always: one request, and nothing before or behind it
-        elif arrivals:
+        if not (self._exchange or self._waiting or self._paused):  # as nearly always
+            request = reader.whole(data)
+            if request is not None:
+                self._open(request, closes=self._host.draining, chunked=True)
+                return
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        was_in_head = self._reader.in_head
+        arrivals = self._reader.feed(data)
+        if arrivals:
             self._waiting += arrivals
             self._pump()
         elif self._reader.expects_continue and not self._exchange:
@@ -185,13 +192,17 @@ class ServerConnection(asyncio.Protocol):
 
     def _begin(self, arrival: Arrival) -> None:
         closes = not arrival.keep_alive or self._host.draining
-        chunked = arrival.http_1_1
-        exchange = self._exchange = Exchange(self, arrival.request, closes=closes, chunked=chunked)
+        self._open(arrival.request, arrival.error, closes=closes, chunked=arrival.http_1_1)
+
+    def _open(
+        self, request: Request, error: RequestError | None = None, *, closes: bool, chunked: bool
+    ) -> None:
+        exchange = self._exchange = Exchange(self, request, closes=closes, chunked=chunked)
         self.deadline_s = NEVER_S
-        if arrival.error is None:
+        if error is None:
             self._host.handle(exchange)
         else:
-            self._host.refuse(exchange, arrival.error)
+            self._host.refuse(exchange, error)
 
     def _throttle(self) -> None:
         """Read nothing more while many requests wait. (Then its leaving goes unnoticed, too.)"""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import msgspec
@@ -129,10 +130,14 @@ class Choice(msgspec.Struct, frozen=True):
         reason: str,
     ) -> Choice:
         """Smallest ``score`` first; equal ones in an order drawn by the request's seed."""
-        order = list(candidates)
-        request.dice().shuffle(order)
-        order.sort(key=score)
-        return cls.of(order, reason)
+        scores = [score(candidate) for candidate in candidates]
+        order = list(range(len(scores)))
+        order.sort(key=scores.__getitem__)
+        if any(scores[one] == scores[next_] for one, next_ in pairwise(order)):  # else chance is not asked
+            order = list(range(len(scores)))
+            request.dice().shuffle(order)
+            order.sort(key=scores.__getitem__)
+        return cls.of([candidates[place] for place in order], reason)
 
     def ranks(self, candidates: Sequence[Candidate]) -> bool:
         """Whether it names each candidate exactly once."""

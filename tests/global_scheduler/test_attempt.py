@@ -10,12 +10,14 @@ import pytest
 from block.errors import TransportError
 from block.http.client_connection import ClientConnection
 from block.http.exchange import Exchange
-from block.http.message import Request
+from block.http.message import Request, RequestHead
 from block.http.origin import Origin
-from global_scheduler.attempt import Attempt, Failure, Stream, Whole
+from global_scheduler.attempt import Answer, Attempt, Failure, Stream, Whole
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; x\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
+OK, NOT_FOUND = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 404 Not Found\r\n"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
 class Transport:
@@ -65,26 +67,37 @@ class Wire:
 
 
 class Bench:
-    """One attempt between an instance's bytes and a client's."""
+    """One attempt between an instance's bytes and a client's; its sender."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = True) -> None:
+        """``at_once``: a stream is passed on as soon as it begins."""
         self.home, self.transport, self.wire = Home(), Transport(), Wire()
         self.connection = ClientConnection(self.home, Origin("h", 1))
         self.connection.connection_made(self.transport)
-        self.attempt = Attempt(self.connection, deadline_s=1e9, idle_s=5.0)
+        self.answers: list[Answer] = []
+        self.ends: list[Exception | None] = []
+        self.attempt = Attempt(self, self.connection, deadline_s=1e9, idle_s=5.0)
         self.connection.send(self.attempt, b"")
-        self.exchange = Exchange(self.wire, Request(b"POST", b"/", []), closes=False, chunked=True)
+        self.exchange = Exchange(
+            self.wire, Request(RequestHead(b"POST", b"/", [])), closes=False, chunked=True
+        )
+        self._at_once = at_once
 
     def receive(self, *parts: bytes) -> None:
         for part in parts:
             self.connection.data_received(part)
 
-    async def stream(self) -> asyncio.Task[None]:
-        answer = await self.attempt.answer()
-        assert isinstance(answer, Stream)
-        task = asyncio.create_task(self.attempt.pass_on(200, [], self.exchange))
-        await asyncio.sleep(0)
-        return task
+    def answered(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        if self._at_once and isinstance(answer, Stream):
+            self.pass_on()
+
+    def ended(self, error: Exception | None) -> None:
+        self.ends.append(error)
+
+    def pass_on(self) -> None:
+        assert isinstance(self.answers[-1], Stream)
+        self.attempt.pass_on(OK, self.exchange)
 
 
 def chunk(data: bytes) -> bytes:
@@ -94,45 +107,53 @@ def chunk(data: bytes) -> bytes:
 async def test_events_that_came_together_go_out_in_one_chunk():
     bench = Bench()
     bench.receive(HEAD + chunk(b"data: 1\n\n"))
-    passing = await bench.stream()
     bench.receive(chunk(b"data: 2\n\n") + chunk(b"data: 3\n\n") + chunk(b"data: 4"))
     bench.receive(chunk(b"\n\n") + END)
-    await passing
     body = bench.wire.sent.partition(b"\r\n\r\n")[2]
     parts = [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", b"data: 4\n\n"]
     assert body == b"".join(map(chunk, parts)) + END
     assert (bench.home.rested, bench.wire.closes) == (1, False)
+    assert (len(bench.answers), bench.ends) == (1, [None])
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("first", [b"data: 1\n\n", b"data: 1"])
+async def test_a_stream_that_comes_whole_is_passed_on_whole(first: bytes, at_once: bool):
+    bench = Bench(at_once=at_once)
+    bench.receive(HEAD + chunk(first) + END)
+    if not at_once:
+        bench.pass_on()
+    assert bench.wire.sent.endswith(b"\r\n\r\n" + chunk(first) + END)
+    assert (bench.home.rested, len(bench.answers), bench.ends) == (1, 1, [None])
 
 
 async def test_a_stream_that_ends_before_it_is_passed_on_is_passed_on_whole():
-    bench = Bench()
+    bench = Bench(at_once=False)
     bench.receive(HEAD + chunk(b"data: 1\n\n"), chunk(b"data: 2\n\nda") + END)
-    await (await bench.stream())
+    bench.pass_on()
     assert bench.wire.sent.endswith(chunk(b"data: 1\n\ndata: 2\n\n") + chunk(b"da") + END)
+    assert bench.ends == [None]
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_a_stream_that_breaks_raises_with_only_whole_events_passed_on(early: bool):
-    bench = Bench()
+async def test_a_stream_that_breaks_ends_with_only_whole_events_passed_on(early: bool):
+    bench = Bench(at_once=not early)
     bench.receive(HEAD + chunk(b"data: 1\n\ndat"))
-    answer = await bench.attempt.answer()
-    assert isinstance(answer, Stream)
     if early:
         bench.connection.connection_lost(ConnectionResetError())
-    passing = asyncio.create_task(bench.attempt.pass_on(200, [], bench.exchange))
-    await asyncio.sleep(0)
-    if not early:
+        assert bench.ends == []
+        bench.pass_on()
+    else:
         bench.connection.connection_lost(None)
-    with pytest.raises(TransportError):
-        await passing
+    (error,) = bench.ends
+    assert isinstance(error, TransportError)
     assert bench.wire.sent.endswith(chunk(b"data: 1\n\n"))
     assert bench.exchange.open
 
 
-async def test_a_stream_that_stalls_raises_but_not_while_it_is_the_client_who_does_not_read():
+async def test_a_stream_that_stalls_ends_but_not_while_it_is_the_client_who_does_not_read():
     bench = Bench()
     bench.receive(HEAD + chunk(b"data: 1\n\n"))
-    passing = await bench.stream()
     loop = asyncio.get_running_loop()
     assert bench.attempt.deadline_s == pytest.approx(loop.time() + 5, abs=1)
     bench.attempt.pause()
@@ -140,32 +161,32 @@ async def test_a_stream_that_stalls_raises_but_not_while_it_is_the_client_who_do
     bench.attempt.resume()
     assert bench.transport.calls.count("pause_reading") == bench.transport.calls.count("resume_reading") == 1
     bench.attempt.expire()
-    with pytest.raises(TimeoutError):
-        await passing
+    assert isinstance(bench.ends[0], TimeoutError)
     assert bench.transport.closed
 
 
-async def test_nothing_touches_a_connection_that_is_gone():
+async def test_nothing_touches_a_connection_that_is_gone_and_nobody_is_told():
     bench = Bench()
     bench.receive(HEAD + chunk(b"data: 1\n\n"))
-    passing = await bench.stream()
     bench.attempt.pause()
-    passing.cancel()
-    await asyncio.gather(passing, return_exceptions=True)
     bench.attempt.drop()
     calls = list(bench.transport.calls)
     for late in (bench.attempt.resume, bench.attempt.pause, bench.attempt.expire, bench.attempt.drop):
         late()
     bench.connection.connection_lost(None)
     assert bench.transport.calls == calls
+    assert bench.ends == []
 
 
 @pytest.mark.parametrize(
     ("received", "expected"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Whole(200, [], b"hi")),
-        (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nhi", Whole(404, [], b"hi")),
-        (b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", Failure("status", Whole(503, [], b""))),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Whole(200, OK, b"hi")),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nhi", Whole(404, NOT_FOUND, b"hi")),
+        (
+            b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+            Failure("status", Whole(503, UNAVAILABLE, b"")),
+        ),
         (HEAD + END, Failure("empty")),
         (b"garbage\r\n\r\n", Failure("reset")),
     ],
@@ -173,12 +194,13 @@ async def test_nothing_touches_a_connection_that_is_gone():
 async def test_what_is_no_stream_is_an_answer_or_a_failure(received: bytes, expected: Whole | Failure):
     bench = Bench()
     bench.receive(received)
-    assert await bench.attempt.answer() == expected
+    bench.connection.connection_lost(None)
+    assert bench.answers == [expected]
+    assert bench.ends == []
 
 
 async def test_an_instance_given_up_is_no_timeout():
     late, down = Bench(), Bench()
     late.attempt.expire()
     down.attempt.give_up()
-    assert await late.attempt.answer() == Failure("timeout")
-    assert await down.attempt.answer() == Failure("reset")
+    assert (late.answers, down.answers) == ([Failure("timeout")], [Failure("reset")])

@@ -83,7 +83,8 @@ class Bench:
         self, prompt: str = "hi", headers: dict[str, str] | None = None, **fields: Any
     ) -> Decision:
         body = json.dumps({"prompt": prompt, "max_tokens": 100, **fields}).encode()
-        return await self.decider.decide(read_inquiry("id", chat=False, body=body, headers=headers or {}))
+        inquiry = read_inquiry("id", chat=False, body=body, headers=headers or {})
+        return self.decider.decide_at_once(inquiry) or await self.decider.decide(inquiry)
 
     def carry_out(self, decision: Decision) -> None:
         """Dispatch it to the best instance; it never ends."""

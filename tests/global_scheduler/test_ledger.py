@@ -24,5 +24,5 @@ async def test_what_is_never_acknowledged_is_carried_for_a_time() -> None:
     assert [one.id for one in ledger.untold(instance)] == ["old", "new"]
     now_s += UNTOLD_TTL_S / 2 + 1
     assert [one.id for one in ledger.untold(instance)] == ["new"]
-    await courier.close()
+    courier.close()
     await http.close()

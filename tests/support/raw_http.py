@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from block.errors import RequestError
 from block.http.exchange import Exchange
 from block.http.limits import Limits
-from block.http.message import Request
+from block.http.message import Request, response_lines
 
 
 class Echo:
@@ -39,7 +39,7 @@ class Echo:
         elif request.path == b"/fail":
             raise ZeroDivisionError("a defect of the service")
         elif request.path == b"/stream":
-            exchange.start(200, [(b"content-type", b"text/plain")], b"one,")
+            exchange.start(response_lines(200, [(b"content-type", b"text/plain")]), b"one,")
             exchange.write(b"two,")
             exchange.finish(b"three")
         else:

@@ -199,6 +199,30 @@ async def test_no_connection_is_an_error_of_its_own(client: Client):
         await fetch(client, ("no.such.host.invalid", 80))
 
 
+async def test_who_does_not_wait_is_called_with_the_connection_or_with_what_is_wrong(client: Client):
+    opened = asyncio.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = Origin(*free.getsockname())
+    client.open(nobody, opened.put_nowait)
+    assert isinstance(await asyncio.wait_for(opened.get(), 2), ConnectError)
+    async with scripted_server(saying(OK)) as place:
+        origin = Origin(*place)
+        client.open(origin, opened.put_nowait)
+        connection = await asyncio.wait_for(opened.get(), 2)
+        assert client.resting(origin) is None
+        client.rest(connection)
+        assert client.resting(origin) is connection
+
+
+async def test_nobody_is_called_once_the_client_is_closed():
+    made, opened = Client(connect_s=1.0, rest_s=0.3), []
+    async with scripted_server(saying(OK)) as place:
+        made.open(Origin(*place), opened.append)
+        await made.close()
+        await asyncio.sleep(0.05)
+    assert opened == []
+
+
 async def test_large_bodies_arrive_whole(client: Client):
     echo = Echo()
     async with serving(echo) as url:
@@ -264,4 +288,4 @@ async def test_the_server_sees_what_was_sent(client: Client):
         await client.fetch(b"POST", origin, b"/p?q", [(b"a", b"b")], b"body", timeout_s=2)
     (request,) = echo.requests
     assert (request.method, request.target, request.body) == (b"POST", b"/p?q", b"body")
-    assert request.headers == [(b"host", origin.named), (b"a", b"b"), (b"content-length", b"4")]
+    assert request.headers == [(b"host", origin.named), (b"a", b"b")]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from block.http import client_connection, request_reader
 from block.http.limits import Limits
-from block.http.message import Headers, Request
+from block.http.message import Headers, Request, ResponseHead
 from block.http.origin import Origin
 from block.http.plain import MOST_HEAD_BYTES, plain_answer, plain_request
 from block.http.request_reader import RequestReader
@@ -25,28 +25,31 @@ class _Answer:
     """What a connection's receiver has heard."""
 
     def __init__(self) -> None:
-        self.status = 0
-        self.headers: Headers = []
+        self.begun: ResponseHead | None = None
         self.data = b""
-        self.whole = False
+        self.ended = False
 
-    def head(self, status: int, headers: Headers) -> None:
-        self.status, self.headers = status, headers
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        raise AssertionError("nothing is read without the parser")
+
+    def head(self, head: ResponseHead) -> None:
+        self.begun = head
 
     def body(self, data: bytes, *, last: bool) -> None:
         self.data += data
 
     def complete(self) -> None:
-        self.whole = True
+        self.ended = True
 
     def failed(self, error: Exception) -> None:
-        self.whole = False
+        self.ended = False
 
 
 class _Wire:
     """A transport, and the home of its connection."""
 
     rested = False
+    loop = None
 
     def write(self, data: bytes) -> None: ...
     def close(self) -> None: ...
@@ -62,17 +65,37 @@ class _Wire:
         self.rested = True
 
 
-def parsed_request(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Request | None:
+_Read = tuple[bytes | int, bytes, Headers, bytes]
+"""A message: what its first line tells, its headers and its body."""
+
+
+def plainly_requested(data: bytes) -> _Read | None:
+    """The request as it is read without the parser."""
+    request = plain_request(data, MOST, MOST)
+    return None if request is None else _read(request)
+
+
+def plainly_answered(data: bytes) -> _Read | None:
+    """The answer as it is read without the parser."""
+    answer = plain_answer(data)
+    return None if answer is None else (answer[0].status, b"", answer[0].headers, answer[1])
+
+
+def _read(request: Request) -> _Read:
+    return request.method, request.target, request.headers, request.body
+
+
+def parsed_request(data: bytes, monkeypatch: pytest.MonkeyPatch) -> _Read | None:
     """The one request that the parser finds, if it leaves the connection open and nothing behind."""
     with monkeypatch.context() as patch:
         patch.setattr(request_reader, "plain_request", lambda *_: None)
         reader = RequestReader(Limits())
         arrivals = reader.feed(data)
     whole = len(arrivals) == 1 and arrivals[0].keep_alive and arrivals[0].error is None
-    return arrivals[0].request if whole and not (reader.in_head or reader.in_body) else None
+    return _read(arrivals[0].request) if whole and not (reader.in_head or reader.in_body) else None
 
 
-def parsed_answer(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Headers, bytes] | None:
+def parsed_answer(data: bytes, monkeypatch: pytest.MonkeyPatch) -> _Read | None:
     """The same for answers."""
     wire, answer = _Wire(), _Answer()
     with monkeypatch.context() as patch:
@@ -81,15 +104,28 @@ def parsed_answer(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[int, He
         connection.connection_made(wire)
         connection.send(answer, b"")
         connection.data_received(data)
-    return (answer.status, answer.headers, answer.data) if answer.whole and wire.rested else None
+    if answer.begun is None or not (answer.ended and wire.rested):
+        return None
+    return answer.begun.status, b"", answer.begun.headers, answer.data
 
 
 def test_plain_messages_are_read() -> None:
-    request = plain_request(REQUEST, MOST, MOST)
-    assert request is not None
-    assert (request.method, request.path, request.body) == (b"POST", b"/v1/chat", b"{}")
-    assert request.headers[1] == (b"connection", b"keep-alive")
-    assert plain_answer(ANSWER) == (200, [(b"server", b"x"), (b"content-length", b"2")], b"{}")
+    headers = [(b"host", b"h"), (b"connection", b"keep-alive")]
+    assert plainly_requested(REQUEST) == (b"POST", b"/v1/chat?a=b", headers, b"{}")
+    assert plainly_answered(ANSWER) == (200, b"", [(b"server", b"x")], b"{}")
+
+
+def test_messages_that_begin_alike_share_a_head_and_what_is_made_of_it() -> None:
+    longer = REQUEST.replace(b"Length: 2", b"Length: 4").replace(b"{}", b"{  }")
+    first, second = plain_request(REQUEST, MOST, MOST), plain_request(longer, MOST, MOST)
+    assert first is not None
+    assert second is not None
+    assert first.head is second.head
+    assert (first.body, second.body) == (b"{}", b"{  }")
+    made: list[object] = []
+    for request in (first, second):
+        request.head.once(made.append)
+    assert made == [first.head]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +188,7 @@ def test_requests_are_read_as_the_parser_reads_them(seed: int, damaged: bool) ->
     source = Random(seed)
     data = http_messages.request(source)
     data = http_messages.mutated(source, data) if damaged else data
-    request = plain_request(data, MOST, MOST)
+    request = plainly_requested(data)
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert request is None or request == parsed_request(data, monkeypatch)
 
@@ -163,7 +199,7 @@ def test_answers_are_read_as_the_parser_reads_them(seed: int, damaged: bool) -> 
     source = Random(seed)
     data = http_messages.response(source)
     data = http_messages.mutated(source, data) if damaged else data
-    answer = plain_answer(data)
+    answer = plainly_answered(data)
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert answer is None or answer == parsed_answer(data, monkeypatch)
 
@@ -173,6 +209,6 @@ def test_answers_are_read_as_the_parser_reads_them(seed: int, damaged: bool) -> 
 def test_small_damage_to_a_plain_request_never_splits_the_two(seed: int) -> None:
     source = Random(seed)
     data = http_messages.mutated(source, REQUEST)
-    request = plain_request(data, MOST, MOST)
+    request = plainly_requested(data)
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert request is None or request == parsed_request(data, monkeypatch)
