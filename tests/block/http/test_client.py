@@ -102,7 +102,9 @@ async def test_connections_are_kept_and_reused(client: Client):
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
-        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",  # the beginning of what nobody asked for
+        OK + b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n",  # the beginning of what nobody asked for
+        OK + b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nmo",
+        OK + b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nmore",
         OK + b"garbage",
     ],
 )
@@ -116,7 +118,8 @@ async def test_connections_that_cannot_be_trusted_again_are_not_reused(client: C
 
     async with scripted_server(script) as place:
         for expected in (1, 2):
-            assert (await fetch(client, place)).body == b"hi"
+            taken = await fetch(client, place)
+            assert (taken.status, taken.body) == (200, b"hi")
             assert accepted == expected
 
 
