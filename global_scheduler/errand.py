@@ -195,12 +195,12 @@ class Errand:
         if receipt.trace is not None:  # the engine's spans stand below it
             lines = receipt.trace.attempt(instance, self._forward.lines)
             self._forward = msgspec.structs.replace(self._forward, lines=lines)
+        self._number = instance.traffic.begin(decision.burden, time.monotonic())
         self._engaged = True
+        instance.breaker.begin()
         if decision.question is not None:
             candidate = decision.question.about(instance.name)
             self._commitment = dispatcher.ledger.commit(instance, candidate)
-        self._number = instance.traffic.begin(decision.burden, time.monotonic())
-        instance.breaker.begin()
         self._sent_s = time.perf_counter()
         self._began_s = dispatcher.relay.now_s
         connection = dispatcher.relay.resting(instance)

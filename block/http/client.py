@@ -6,6 +6,7 @@ Never sends anything twice: whether that is allowed is for the caller to know.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from block.errors import ConnectError, TransportError
@@ -16,6 +17,8 @@ from block.http.origin import Origin
 
 Opened = Callable[[ClientConnection | ConnectError], None]
 """Gets a new connection, or what was in its way."""
+
+logger = logging.getLogger(__name__)
 
 
 class Client:
@@ -112,10 +115,14 @@ class Client:
 
     async def _connect(self, origin: Origin, opened: Opened) -> None:
         try:
-            connection: ClientConnection | ConnectError = await self.connect(origin)
+            connection = await self.connect(origin)
         except ConnectError as error:
-            connection = error
-        opened(connection)
+            opened(error)  # not to be kept here: it knows this frame, which knows who waits
+        except Exception as error:  # the end of a task: who waits would never hear of it
+            logger.exception("no connection to %s:%d", origin.host, origin.port)
+            opened(ConnectError(f"{origin.host}:{origin.port}: {error!r}"))
+        else:
+            opened(connection)
 
 
 class Collector:

@@ -73,7 +73,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._parts: list[bytes] = []
         self._status = self._fed = 0
-        self._headed = self._told = self._ended = self._surplus = False
+        self._headed = self._told = self._ended = False
         self._until_eof = self._reusable = self._paused = False
 
     @property
@@ -169,8 +169,8 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a message."""
-        if self._ended:
-            self._surplus = True
+        if self._ended:  # nothing of it may be taken for a part of the answer
+            raise TransportError("the server sent what nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer."""
@@ -201,7 +201,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The message has ended."""
         if self._status:
-            self._ended = not self._surplus
+            self._ended = True
             self._reusable = self._parser.should_keep_alive()
         else:  # a status of 1xx: the answer is yet to come
             self._headed = False
@@ -211,7 +211,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers = []
         self._parts = []
         self._status = self._fed = 0
-        self._headed = self._told = self._ended = self._surplus = False
+        self._headed = self._told = self._ended = False
         self._until_eof = self._reusable = self._paused = False
 
     def _hand_on(self) -> None:
@@ -226,7 +226,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _finish(self, *, reusable: bool) -> None:
         receiver = self._receiver
-        self._rest_or_close(reusable=reusable and self._reusable and not self._surplus)
+        self._rest_or_close(reusable=reusable and self._reusable)
         if receiver is not None:
             receiver.complete()
 

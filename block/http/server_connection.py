@@ -97,6 +97,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """The connection is closed."""
+        self._closing = True
         self._waiting.clear()
         self._host.leave(self)
         exchange, self._exchange = self._exchange, None
@@ -139,8 +140,8 @@ class ServerConnection(asyncio.Protocol):
             self._close()
         else:
             self._set_deadline()
-            if self._waiting or self._reading_paused or self._reader.under_way:
-                self._pump()
+            if not self._pumping and (self._waiting or self._reading_paused or self._reader.under_way):
+                self._host.loop.call_soon(self._pump)  # once whoever has answered is done with it
 
     def cut(self) -> None:
         """Close without the last chunk, or short of the length."""

@@ -221,6 +221,19 @@ async def test_a_defect_ends_one_request_and_is_logged(starts: bool, caplog: pyt
     assert bench.receipt.outcome == "broken"
 
 
+async def test_a_defect_before_an_instance_is_engaged_ends_one_request_too():
+    bench = Bench()
+    bench.connect().failed(ConnectError("reset"))
+
+    def begin(*_: object) -> int:
+        raise ZeroDivisionError
+
+    bench.fleet.instances[1].traffic.begin = begin
+    await asyncio.sleep(0.1)
+    assert bench.wire.sent.startswith(b"HTTP/1.1 500 ")
+    assert bench.ended_once()
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 @pytest.mark.parametrize("streams", [False, True])
 async def test_what_is_over_leaves_no_cycles(streams: bool, leaves: bool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 
 import pytest
@@ -139,6 +140,19 @@ async def test_more_than_may_be_outstanding_is_refused_with_a_time_to_come_back(
     assert refused.headers["x-request-id"]
     assert {answer.status_code for answer in await asyncio.gather(*running)} == {200}
     assert (await fleet.chat()).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+async def test_a_request_that_waits_behind_another_of_its_client_is_not_worked_on_with_it(world, stream):
+    fleet = await world(instances=1, max_outstanding=1)
+    host, port = fleet.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"stream":%b}' % stream
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(body)
+    writer.write((head + b"\r\n" + body) * 2 + head + b"Connection: close\r\n\r\n" + body)
+    answers = await asyncio.wait_for(reader.read(), 5)
+    writer.transport.abort()
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"200"] * 3
 
 
 async def test_a_stream_ends_at_the_total_limit_and_the_instance_is_not_to_blame(world, wait_until):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 
 import pytest
 from http_service import serving
@@ -102,7 +104,9 @@ async def test_connections_are_kept_and_reused(client: Client):
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
-        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",  # the beginning of what nobody asked for
+        OK + b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n",  # the beginning of what nobody asked for
+        OK + b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nmo",
+        OK + b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nmore",
         OK + b"garbage",
     ],
 )
@@ -116,7 +120,8 @@ async def test_connections_that_cannot_be_trusted_again_are_not_reused(client: C
 
     async with scripted_server(script) as place:
         for expected in (1, 2):
-            assert (await fetch(client, place)).body == b"hi"
+            taken = await fetch(client, place)
+            assert (taken.status, taken.body) == (200, b"hi")
             assert accepted == expected
 
 
@@ -212,6 +217,33 @@ async def test_who_does_not_wait_is_called_with_the_connection_or_with_what_is_w
         assert client.resting(origin) is None
         client.rest(connection)
         assert client.resting(origin) is connection
+
+
+async def test_who_does_not_wait_hears_even_of_a_defect(client: Client, caplog: pytest.LogCaptureFixture):
+    opened = asyncio.Queue()
+    client.open(Origin("a\0b", 80), opened.put_nowait)  # no error of the network
+    assert isinstance(await asyncio.wait_for(opened.get(), 2), ConnectError)
+    assert [record.name for record in caplog.records if record.exc_info] == ["block.http.client"]
+
+
+async def test_a_connection_that_fails_keeps_nobody_in_a_cycle(client: Client):
+    class Waiter(asyncio.Event):
+        def opened(self, _: object) -> None:
+            self.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = Origin(*free.getsockname())
+    waiter = Waiter()
+    known = weakref.ref(waiter)
+    gc.disable()  # searches for cycles are rare
+    try:
+        client.open(nobody, waiter.opened)
+        await asyncio.wait_for(waiter.wait(), 2)
+        del waiter
+        await asyncio.sleep(0)
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 async def test_nobody_is_called_once_the_client_is_closed():
