@@ -52,7 +52,7 @@ class EmulatedExecutor(Executor):
         self._settings: EmulationSettings = settings
         self._step_times = load_step_times(settings, self.vllm_config)
         lengths = LengthDistribution(settings.output_lengths) if settings.output_lengths else None
-        self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed, lengths)
+        self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed or 0, lengths)
         self._timer: StepTimer[ModelRunnerOutput] = StepTimer()
         self._log = EmulationLog(self._step_times, self._timer)
         self._submitted: tuple[list[ScheduledRequest], float] | None = None

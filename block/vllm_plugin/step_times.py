@@ -5,6 +5,7 @@ A pack is refused if it was recorded on another engine than the one that is bein
 
 from __future__ import annotations
 
+import secrets
 from typing import Protocol
 
 from vllm.config import VllmConfig
@@ -81,6 +82,11 @@ def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTime
     for doubt in pack.check_use(pack_use(config, blocks), settings.allow):
         logger.warning("%s: %s", settings.latency, doubt)
     asked = "Taking the mean of" if settings.steady else "Sampling"
-    logger.info("%s %d %s steps of %s", asked, len(pack), pack.header.source, pack.header.device or "?")
-    oracle = StepOracle(pack, settings.seed)
+    device, seed = pack.header.device or "?", _step_seed(settings)
+    logger.info("%s %d %s steps of %s, seed %d", asked, len(pack), pack.header.source, device, seed)
+    oracle = StepOracle(pack, seed)
     return PackTimes(latency.version, oracle, pack.header.kv_blocks, steady=settings.steady)
+
+
+def _step_seed(settings: EmulationSettings) -> int:
+    return secrets.randbits(32) if settings.seed is None else settings.seed

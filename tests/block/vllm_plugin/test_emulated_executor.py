@@ -131,16 +131,22 @@ def test_a_packs_steps_are_sampled_and_its_cache_is_taken(llama_model: Path, eng
     executor.shutdown()
 
 
+SHAPE = BatchShape(64, 0, 64, 64 * 64, 1)
+
+
+def twenty(model: Path, **settings: Any) -> list[float]:
+    times = load_step_times(EmulationSettings(latency=PACK, **settings), engine_config(model))
+    return [times.seconds(SHAPE) for _ in range(20)]
+
+
 def test_steady_steps_take_the_mean_every_time(llama_model: Path) -> None:
-    shape = BatchShape(64, 0, 64, 64 * 64, 1)
+    assert set(twenty(llama_model, steady=True)) == {StepOracle(load_pack(PACK), 0).mean(SHAPE).seconds}
+    assert len(set(twenty(llama_model))) > 1
 
-    def twenty(**settings: Any) -> set[float]:
-        emulation = EmulationSettings(latency=PACK, **settings)
-        times = load_step_times(emulation, engine_config(llama_model))
-        return {times.seconds(shape) for _ in range(20)}
 
-    assert twenty(steady=True) == {StepOracle(load_pack(PACK), 0).mean(shape).seconds}
-    assert len(twenty()) > 1
+def test_engines_are_slow_together_only_when_asked(llama_model: Path) -> None:
+    assert twenty(llama_model) != twenty(llama_model)
+    assert twenty(llama_model, seed=3) == twenty(llama_model, seed=3) != twenty(llama_model, seed=0)
 
 
 def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
