@@ -186,8 +186,9 @@ def _crowd(runs: Sequence[RunLog], cores_used: float, client_cores_used: float) 
 
 async def _reached(together: asyncio.Barrier, running: asyncio.Future[list[RunLog]]) -> None:
     """Until all clients are ready, or one of them has failed."""
-    ready = asyncio.ensure_future(together.wait())
-    await asyncio.wait([ready, running], return_when=asyncio.FIRST_COMPLETED)
+    ready: asyncio.Future[Any] = asyncio.ensure_future(together.wait())
+    either: list[asyncio.Future[Any]] = [ready, running]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     ready.cancel()
 
 

@@ -123,9 +123,12 @@ class EmulatedExecutor(Executor):
             self._log.idle()
             return _resolved(EMPTY_MODEL_RUNNER_OUTPUT) if non_block else EMPTY_MODEL_RUNNER_OUTPUT
         shape = self._model.shape(scheduled)
-        latency_s = self._step_times.seconds(shape)
+        latency_s, host_s = self._step_times.seconds(shape), None
+        # A request that ran before runs again: the engine had work since the last step's end.
+        if scheduler_output.scheduled_cached_reqs.req_ids:
+            host_s = self._step_times.host_seconds(shape)
         # What emulating itself takes is part of the step, not added to it.
-        self._submitted = scheduled, self._timer.reserve(latency_s, started_s)
+        self._submitted = scheduled, self._timer.reserve(latency_s, started_s, host_s)
         self._log.step(shape)
         return _resolved(None) if non_block else None
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emulated_config import EMULATION, engine_config
 from engine_server import LATENCY
+from packs import HEADER, traffic_pack
 from transformers import AutoTokenizer
 from vllm import SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from block.errors import ConfigError, PackError
 from block.latency.oracle import StepOracle
-from block.latency.pack import load_pack
+from block.latency.pack import load_pack, save_pack
 from block.latency.table import TableLatency
 from block.types import BatchShape
 from block.vllm_plugin.emulated_executor import EmulatedExecutor
@@ -147,6 +149,26 @@ def test_steady_steps_take_the_mean_every_time(llama_model: Path) -> None:
 def test_engines_are_slow_together_only_when_asked(llama_model: Path) -> None:
     assert twenty(llama_model) != twenty(llama_model)
     assert twenty(llama_model, seed=3) == twenty(llama_model, seed=3) != twenty(llama_model, seed=0)
+
+
+def test_steps_follow_one_another_as_on_the_host_that_was_recorded(
+    llama_model: Path, engine: VirtualEngine, tmp_path: Path
+) -> None:
+    pack, ends_s = traffic_pack(duration_s=60, host_s=0.006, header=replace(HEADER, model=None)), []
+    save_pack(tmp_path / "slow-host.npz", pack)
+    emulation = {"latency": str(tmp_path / "slow-host.npz"), "steady": True}
+    executor = EmulatedExecutor(engine_config(llama_model, emulation, num_gpu_blocks_override=100))
+    engine.add("c", [5] * 64, SamplingParams(max_tokens=16))
+    while engine.scheduler.has_requests():
+        output = engine.scheduler.schedule()
+        executor.execute_model(output)
+        tokens = executor.sample_tokens(None)
+        ends_s.append(time.monotonic())
+        engine.scheduler.update_from_output(output, tokens)
+    executor.shutdown()
+    oracle, decodes = StepOracle(pack, 0), [BatchShape(0, 1, 65 + n, 0, 1) for n in range(15)]
+    cadence_s = sum(oracle.mean(shape).seconds + 0.006 for shape in decodes)
+    assert ends_s[-1] - ends_s[0] == pytest.approx(cadence_s, rel=0.02)
 
 
 def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
