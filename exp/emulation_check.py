@@ -25,6 +25,8 @@ from exp.time_left import TimeLeft
 from exp.trial_engine import TrialEngine
 
 MODELS = ("deep-llama", "small-llama")
+TABLE_WIDTH = 150
+"""Also where the output is no terminal."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -78,7 +80,7 @@ def emulation_check(
     plan = replace(plan, cell_s=cell_seconds or plan.cell_s, record_s=record_seconds or plan.record_s)
     place = folder.resolve() / ("full" if whole else "quick") / (device.stem if device else ".")
     results = _results(plan, place, data, device, again=again)
-    Console().print(result_table(results))
+    Console(width=TABLE_WIDTH).print(result_table(results))
     if report is not None:
         made = shlex.join(["block-exp", *sys.argv[1:]])
         write_report(results, report, summary(results), made, str(device or ""))
