@@ -57,6 +57,7 @@ class EmulatedExecutor(Executor):
         self._log = EmulationLog(self._step_times, self._timer)
         self._submitted: tuple[list[ScheduledRequest], float] | None = None
         _restore_async_scheduling(self.vllm_config)
+        self._overlaps = self.vllm_config.max_concurrent_batches > 1
         logger.info("Emulating step times of %s", self._step_times.name)
 
     @classmethod
@@ -125,7 +126,7 @@ class EmulatedExecutor(Executor):
         shape = self._model.shape(scheduled)
         latency_s, host_s = self._step_times.seconds(shape), None
         # A request that ran before runs again: the engine had work since the last step's end.
-        if scheduler_output.scheduled_cached_reqs.req_ids:
+        if scheduler_output.scheduled_cached_reqs.req_ids and not self._overlaps:
             host_s = self._step_times.host_seconds(shape)
         # What emulating itself takes is part of the step, not added to it.
         self._submitted = scheduled, self._timer.reserve(latency_s, started_s, host_s)

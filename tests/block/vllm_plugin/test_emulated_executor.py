@@ -171,6 +171,18 @@ def test_steps_follow_one_another_as_on_the_host_that_was_recorded(
     assert ends_s[-1] - ends_s[0] == pytest.approx(cadence_s, rel=0.02)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_hides_behind_the_steps_is_not_waited_for(
+    llama_model: Path, tmp_path: Path, overlap: bool
+) -> None:
+    limits = replace(HEADER.limits, async_scheduling=overlap)
+    pack = traffic_pack(duration_s=60, host_s=0.006, header=replace(HEADER, model=None, limits=limits))
+    save_pack(tmp_path / "p.npz", pack)
+    times = load_step_times(EmulationSettings(latency=tmp_path / "p.npz"), engine_config(llama_model))
+    host_s = times.host_seconds(BatchShape(0, 1, 65, 0, 1))
+    assert host_s == (None if overlap else pytest.approx(0.006, rel=0.02))
+
+
 def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
     with pytest.raises(PackError, match=r"another engine: model \(layers recorded 32, here 4, hidden"):
         EmulatedExecutor(engine_config(tiny_model, {"latency": str(PACK)}))
