@@ -50,14 +50,14 @@ class EmulatedExecutor(Executor):
                 "--additional-config: block.emulation: missing; give at least its 'latency' file"
             )
         self._settings: EmulationSettings = settings
+        _restore_async_scheduling(self.vllm_config)
+        self._overlaps = self.vllm_config.max_concurrent_batches > 1
         self._step_times = load_step_times(settings, self.vllm_config)
         lengths = LengthDistribution(settings.output_lengths) if settings.output_lengths else None
         self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed or 0, lengths)
         self._timer: StepTimer[ModelRunnerOutput] = StepTimer()
         self._log = EmulationLog(self._step_times, self._timer)
         self._submitted: tuple[list[ScheduledRequest], float] | None = None
-        _restore_async_scheduling(self.vllm_config)
-        self._overlaps = self.vllm_config.max_concurrent_batches > 1
         logger.info("Emulating step times of %s", self._step_times.name)
 
     @classmethod

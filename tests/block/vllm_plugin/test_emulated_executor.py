@@ -21,6 +21,7 @@ from block.latency.oracle import StepOracle
 from block.latency.pack import load_pack, save_pack
 from block.latency.table import TableLatency
 from block.types import BatchShape
+from block.vllm_plugin import step_times
 from block.vllm_plugin.emulated_executor import EmulatedExecutor
 from block.vllm_plugin.settings import EmulationSettings
 from block.vllm_plugin.step_times import load_step_times
@@ -161,9 +162,9 @@ def test_steps_follow_one_another_as_on_the_host_that_was_recorded(
     engine.add("c", [5] * 64, SamplingParams(max_tokens=16))
     while engine.scheduler.has_requests():
         output = engine.scheduler.schedule()
-        executor.execute_model(output)
-        tokens = executor.sample_tokens(None)
-        ends_s.append(time.monotonic())
+        tokens = executor.execute_model(output) or executor.sample_tokens(None)
+        if output.total_num_scheduled_tokens:
+            ends_s.append(time.monotonic())
         engine.scheduler.update_from_output(output, tokens)
     executor.shutdown()
     oracle, decodes = StepOracle(pack, 0), [BatchShape(0, 1, 65 + n, 0, 1) for n in range(15)]
@@ -232,3 +233,17 @@ def test_an_asynchronous_scheduler_overlaps_with_the_emulated_gpu(
     config = engine_config(llama_model, scheduler_cls=scheduler)
     EmulatedExecutor(config).shutdown()
     assert config.max_concurrent_batches == (2 if overlap else 1)
+
+
+@pytest.mark.parametrize("scheduler", ["scheduler.Scheduler", "async_scheduler.AsyncScheduler"])
+def test_a_pack_is_judged_by_the_overlap_that_the_engine_will_have(
+    llama_model: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(step_times.logger, "warning", lambda text, *values: said.append(text % values))
+    config = engine_config(
+        llama_model, {"latency": str(PACK)}, scheduler_cls=f"vllm.v1.core.sched.{scheduler}"
+    )
+    EmulatedExecutor(config).shutdown()
+    # The pack is of an engine with overlap.
+    assert any("async_scheduling" in each for each in said) is (scheduler == "scheduler.Scheduler")
