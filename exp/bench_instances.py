@@ -101,10 +101,17 @@ class InstanceBench:
             )
             for seed in range(len(servers))
         ]
-        before, client_before_s, begun_s = _children_cpu_s(), time.process_time(), time.monotonic()
-        runs = await asyncio.gather(
-            *(server.run(load, "emulated") for server, load in zip(servers, workloads, strict=True))
+        together = asyncio.Barrier(len(servers) + 1)
+        running = asyncio.gather(
+            *(
+                server.run(load, "emulated", together=together)
+                for server, load in zip(servers, workloads, strict=True)
+            )
         )
+        # Writing the prompts is no part of the load.
+        await _reached(together, running)
+        before, client_before_s, begun_s = _children_cpu_s(), time.process_time(), time.monotonic()
+        runs = await running
         wall_s = time.monotonic() - begun_s
         return _crowd(
             runs, (_children_cpu_s() - before) / wall_s, (time.process_time() - client_before_s) / wall_s
@@ -175,6 +182,14 @@ def _crowd(runs: Sequence[RunLog], cores_used: float, client_cores_used: float) 
         client_cores_used=client_cores_used,
         worst_lateness_s=max(run.worst_lateness_s for run in runs),
     )
+
+
+async def _reached(together: asyncio.Barrier, running: asyncio.Future[list[RunLog]]) -> None:
+    """Until all clients are ready, or one of them has failed."""
+    ready: asyncio.Future[Any] = asyncio.ensure_future(together.wait())
+    either: list[asyncio.Future[Any]] = [ready, running]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
 
 
 def _children_cpu_s() -> float:

@@ -10,10 +10,15 @@ from typing import Any
 
 from rich.table import Table
 
-from exp.check_result import CellResult
+from exp.check_result import CellResult, all_cells
 from exp.serving_metrics import MEASURES, STATISTICS, ServingMetrics
 
 _SHOWN = (*((measure, "mean") for measure in MEASURES), ("throughput", ""))
+_TOGETHER = {
+    "mean": ("mean of the errors", "{:+.1%}"),
+    "rms": ("root mean square of the errors", "{:.1%}"),
+    "floor_rms": ("the same of real runs among themselves", "{:.1%}"),
+}
 PAGE = "emulation-validation.md"
 _CPU = "vLLM 0.32's CPU backend, one thread, real forward passes of tiny random Llamas"
 
@@ -71,6 +76,8 @@ def _page(
     yield "Emulated against real; in brackets every second real run against the others."
     yield ""
     yield from _errors(results)
+    yield from ("", "All loads together:", "")
+    yield from _together(results)
     yield from ("", "Virtual time against real-time emulation, every step at its mean duration:", "")
     yield from _virtual(results)
     for measure in MEASURES:
@@ -87,6 +94,13 @@ def _errors(results: Sequence[CellResult]) -> Iterable[str]:
     for result in results:
         cells = [f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN]
         yield _row([result.model, result.cell.name, *cells])
+
+
+def _together(results: Sequence[CellResult]) -> Iterable[str]:
+    yield from _header(["", *(measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN)])
+    found = all_cells(results)
+    for kind, (name, form) in _TOGETHER.items():
+        yield _row([name, *(form.format(found[kind][_key(shown)]) for shown in _SHOWN)])
 
 
 def _virtual(results: Sequence[CellResult]) -> Iterable[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from exp.check_plan import Cell
@@ -66,12 +68,31 @@ def summary(results: Sequence[CellResult]) -> dict[str, Any]:
         **_worst([result.errors for result in results]),
         "floor": _worst([result.floor for result in results]),
         "beyond_floor": _most([result.beyond_floor for result in results]),
+        "all_cells": all_cells(results),
         "virtual": _worst([result.virtual_errors for result in results]),
         "speedup_virtual": round(min(result.speedup for result in results), 1),
         "cells": len(results),
         "other_cores": round(max(result.other_cores for result in results), 2),
         "failed": sum(m.failed for r in results for m in (*r.real, *r.emulated, *r.steady)),
     }
+
+
+def all_cells(results: Sequence[CellResult]) -> dict[str, dict[str, float]]:
+    """What the errors of all cells come to: their mean, and their root mean square beside the floor's.
+
+    One cell's error and its floor are a difference of few runs each, on a machine with moods; over many
+    cells a bias shows in the mean, and emulation that is as good as another real run has the floor's square.
+    """
+    errors, floors = [result.errors for result in results], [result.floor for result in results]
+    return {
+        "mean": {key: round(fmean(cell[key] for cell in errors), _DIGITS) for key in ERROR_KEYS},
+        "rms": {key: _rms(errors, key) for key in ERROR_KEYS},
+        "floor_rms": {key: _rms(floors, key) for key in ERROR_KEYS},
+    }
+
+
+def _rms(cells: Sequence[dict[str, float]], key: str) -> float:
+    return round(math.sqrt(fmean(cell[key] ** 2 for cell in cells)), _DIGITS)
 
 
 def _worst(cells: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -141,7 +141,7 @@ class ModelCheck:
         missing = [name for name in self._runs if name.startswith(kind) and not self._has(name)]
         if not missing:
             return
-        emulation = {"latency": str(self.pack_path), **settings}
+        emulation = {"latency": str(self.pack_path), "seed": self.plan.seed, **settings}
         async with self._server("emulated", {"emulation": emulation}) as emulated:
             await emulated.warm_up(self.engine.max_model_len)
             for name in missing:

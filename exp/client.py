@@ -57,16 +57,25 @@ class LoadClient:
         self._timeout_s = timeout_s
         self._ssl = target.ssl_context
 
-    async def run(self, workload: Workload, policy: str = "", on_done: OnDone | None = None) -> LoadRun:
+    async def run(
+        self,
+        workload: Workload,
+        policy: str = "",
+        on_done: OnDone | None = None,
+        together: asyncio.Barrier | None = None,
+    ) -> LoadRun:
         """Send every request at its arrival time; one that fails has its error in its outcome.
 
-        ``policy`` is asked of a router by header; empty leaves it to the server.
+        ``policy`` is asked of a router by header; empty leaves it to the server. At ``together`` the clients
+        of one process wait for one another before their clocks begin: none prepares while another sends.
         """
         headers = {"x-block-policy": policy} if policy else {}
         payloads = [self._payload(index, r, headers) for index, r in enumerate(workload.requests)]
         address = await self._resolved()
         pace = OwnPace()
         with _uncollected():
+            if together is not None:
+                await together.wait()
             start_s = time.monotonic() + _LEAD_S
             async with pace.watched():
                 outcomes = await self._send_all(start_s, workload, payloads, address, policy, on_done)

@@ -25,35 +25,47 @@ from exp.time_left import TimeLeft
 from exp.trial_engine import TrialEngine
 
 MODELS = ("deep-llama", "small-llama")
+TABLE_WIDTH = 150
+"""Also where the output is no terminal."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="A folder of config/models with weights; may be repeated.")
+]
+Whole = Annotated[
+    bool, typer.Option("--full", help="Two models, five rates, Poisson and bursty: about an hour.")
+]
+Report = Annotated[Path | None, typer.Option(help="Folder for emulation-validation.md and its figures.")]
+Device = Annotated[
+    Path | None,
+    typer.Option(
+        help="A step-latency file: the truth is an emulated device that takes its times steadily, so that"
+        " recording and emulating are judged without this machine's ups and downs."
+    ),
+]
+Folder = Annotated[Path, typer.Option(help="Where packs and logs go.")]
+Again = Annotated[bool, typer.Option(help="Begin anew; --no-again reads finished models' logs.")]
+CellSeconds = Annotated[float | None, typer.Option(min=2.0, help="Length of each load.")]
+RecordSeconds = Annotated[float | None, typer.Option(min=5.0, help="Of loads to record.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all lengths and arrivals.")]
+Data = Annotated[Path, typer.Option(help="The optional data folder.")]
+
+
 @app.command(epilog="Example: block-exp emulation-check; or block-exp emulation-check --full --report docs")
 def emulation_check(
-    model: Annotated[
-        list[str] | None, typer.Option(help="A folder of config/models with weights; may be repeated.")
-    ] = None,
-    whole: Annotated[
-        bool, typer.Option("--full", help="Two models, five rates, Poisson and bursty: about an hour.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="Folder for emulation-validation.md and its figures.")
-    ] = None,
-    folder: Annotated[Path, typer.Option(help="Where packs and logs go.")] = Path("run/emulation-check"),
-    device: Annotated[
-        Path | None,
-        typer.Option(
-            help="A step-latency file: the truth is an emulated device that takes its times steadily, so that"
-            " recording and emulating are judged without this machine's ups and downs."
-        ),
-    ] = None,
-    again: Annotated[bool, typer.Option(help="Begin anew; --no-again reads finished models' logs.")] = True,
-    cell_seconds: Annotated[float | None, typer.Option(min=2.0, help="Length of each load.")] = None,
-    record_seconds: Annotated[float | None, typer.Option(min=5.0, help="Of loads to record.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all lengths and arrivals.")] = 0,
-    data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+    models: Models = None,
+    whole: Whole = False,
+    report: Report = None,
+    folder: Folder = Path("run/emulation-check"),
+    device: Device = None,
+    again: Again = True,
+    cell_seconds: CellSeconds = None,
+    record_seconds: RecordSeconds = None,
+    seed: Seed = 0,
+    data: Data = Path("../shared/data"),
 ) -> None:
     """Record a tiny model's real forward passes, emulate it, and compare both on held-out loads.
 
@@ -63,23 +75,29 @@ def emulation_check(
     """
     if device is not None:
         load_latency(device)
-    models = tuple(model or MODELS[: None if whole else 1])
-    plan = full(models, seed) if whole else quick(models, seed)
+    names = tuple(models or MODELS[: None if whole else 1])
+    plan = full(names, seed) if whole else quick(names, seed)
     plan = replace(plan, cell_s=cell_seconds or plan.cell_s, record_s=record_seconds or plan.record_s)
     place = folder.resolve() / ("full" if whole else "quick") / (device.stem if device else ".")
-    if again:
-        for name in models:
-            shutil.rmtree(place / name, ignore_errors=True)
-    console = Console(stderr=True)
-    results = run_until_signalled(checked(plan, place, data, console, device))
-    if results is None:
-        print(f"interrupted; --no-again keeps the models that are finished in {place}", file=sys.stderr)
-        raise typer.Exit(130)
-    Console().print(result_table(results))
+    results = _results(plan, place, data, device, again=again)
+    Console(width=TABLE_WIDTH).print(result_table(results))
     if report is not None:
         made = shlex.join(["block-exp", *sys.argv[1:]])
         write_report(results, report, summary(results), made, str(device or ""))
     print(json.dumps(summary(results)), flush=True)
+
+
+def _results(
+    plan: CheckPlan, place: Path, data: Path, device: Path | None, *, again: bool
+) -> list[CellResult]:
+    """Of a check that runs until it ends or a signal comes."""
+    for name in plan.models if again else ():
+        shutil.rmtree(place / name, ignore_errors=True)
+    results = run_until_signalled(checked(plan, place, data, Console(stderr=True), device))
+    if results is None:
+        print(f"interrupted; --no-again keeps the models that are finished in {place}", file=sys.stderr)
+        raise typer.Exit(130)
+    return results
 
 
 async def checked(

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from block.latency.least_squares import Floats
 from block.latency.oracle import StepOracle
 from block.latency.pack import StepPack
 
 _PERCENTILES = (1, 50, 99, 100)
+_COLOURS = ("#0072b2", "#e69f00")
+"""Told apart by everybody."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class PackReport:
         for name, values in self._columns():
             told = values[np.isfinite(values)]
             cells = np.percentile(told, _PERCENTILES) if len(told) else []
-            table.add_row(name, *(f"{value:.4g}" for value in cells))
+            table.add_row(name, *([f"{value:.4g}" for value in cells] or ["-"] * len(_PERCENTILES)))
         return table
 
     def summary(self) -> dict[str, Any]:
@@ -66,23 +69,36 @@ class PackReport:
     def plot(self, path: Path) -> None:
         """Durations against tokens and context, beside what the oracle samples; a PNG or SVG file."""
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogFormatter
 
         figure = Figure(figsize=(11, 4.5), layout="constrained")
-        shapes, seconds = self.pack.shape_array, self.pack.duration_s
-        sampled = np.array([self.oracle.sample(shape).seconds for shape in self.pack.shapes()])
+        shapes, sampled = self.pack.shape_array, [self.oracle.sample(shape) for shape in self.pack.shapes()]
+        both_ms = np.stack([self.pack.duration_s, [sample.seconds for sample in sampled]]) * 1e3
         decodes_only = shapes[:, 0] == shapes[:, 4]
         panels = (
             ("scheduled tokens", shapes[:, 0], np.full(len(shapes), True)),
             ("context tokens of decode-only steps", shapes[:, 1], decodes_only),
         )
         for axes, (label, x, rows) in zip(figure.subplots(1, 2), panels, strict=True):
-            axes.plot(x[rows], seconds[rows] * 1e3, ".", markersize=2, alpha=0.4, label="recorded")
-            axes.plot(x[rows], sampled[rows] * 1e3, ".", markersize=2, alpha=0.4, label="sampled")
+            self._scatter(axes, x[rows], both_ms[:, rows])
             axes.set(xlabel=label, ylabel="step duration (ms)", yscale="log")
-            axes.legend(markerscale=6)
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+            axes.yaxis.set_major_formatter(LogFormatter())
         header = self.pack.header
         figure.suptitle(f"{header.model_name} on {header.device or 'unknown device'} ({header.source})")
         figure.savefig(path, dpi=120)
+
+    def _scatter(self, axes: Any, x: Floats, both_ms: Floats) -> None:
+        """What was recorded and what is sampled, in an order by chance, so that neither hides the other."""
+        order = np.random.default_rng(0).permutation(both_ms.size)
+        colours = np.repeat(_COLOURS, len(x))[order]
+        axes.scatter(
+            np.tile(x, 2)[order], both_ms.reshape(-1)[order], s=4, c=colours, alpha=0.5, linewidths=0
+        )
+        origin = "recorded" if self.pack.header.source == "measured" else self.pack.header.source
+        for name, colour in zip((origin, "sampled"), _COLOURS, strict=True):
+            axes.scatter([], [], s=25, c=colour, label=name)
+        axes.legend()
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         header = self.pack.header
@@ -91,7 +107,10 @@ class PackReport:
         yield "limits", str(header.limits)
         yield "kv_blocks", str(header.kv_blocks or "unknown")
         yield "parallel", f"tensor {header.tensor_parallel}, pipeline {header.pipeline_parallel}"
-        yield "flags", ", ".join(f"{name}={value}" for name, value in header.flags.items()) or "none told"
+        yield (
+            "flags",
+            ", ".join(f"{name}={value or 'none'}" for name, value in header.flags.items()) or "none told",
+        )
         yield "created_at", header.created_at or "unknown"
         yield "notes", header.notes or "-"
 

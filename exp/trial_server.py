@@ -47,14 +47,18 @@ class TrialServer:
     writer: PromptWriter
 
     async def run(
-        self, workload: Workload, clock: Clock, on_done: Callable[[], None] | None = None
+        self,
+        workload: Workload,
+        clock: Clock,
+        on_done: Callable[[], None] | None = None,
+        together: asyncio.Barrier | None = None,
     ) -> RunLog:
-        """Give it a workload; returns what became of it."""
+        """Give it a workload; returns what became of it. ``together``: see ``LoadClient.run``."""
         client = LoadClient(Target("127.0.0.1", self.port, self.model), self.writer, _REQUEST_TIMEOUT_S)
         done = (lambda _: on_done()) if on_done is not None else None
         before_s, others = time.monotonic(), OtherWork()
         async with EngineGauges(self.port) as gauges:
-            run = await client.run(workload, on_done=done)
+            run = await client.run(workload, on_done=done, together=together)
             wall_s, other_cores = time.monotonic() - before_s, others.cores
         header = RunHeader(
             clock=clock,

@@ -21,6 +21,13 @@ from exp.workload import Workload
 
 Seconds = Callable[[BatchShape], float]
 
+FRONT_END_BUSY = 0.5
+"""Share of a request's way in for which the next one has to wait.
+
+Without it TTFT in bursts is up to 10 % shorter than real-time emulation has it, with 0.37 up to 7 %; from a
+half to nine tenths it is within 2.6 % (``small-llama``, the bursty loads of a full check).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualClock:
@@ -45,15 +52,14 @@ class VirtualClock:
         return self._log(workload, simulation.steps(), before_s)
 
     def _arrivals(self, workload: Workload) -> Sequence[SimulatedRequest]:
-        requests = [
-            SimulatedRequest(
-                str(index),
-                request.arrival_s + self.host.way_in(request.prompt_tokens),
-                request.prompt_tokens,
-                request.output_tokens,
-            )
-            for index, request in enumerate(workload.requests)
-        ]
+        """In the engine's queue: the front end takes in one request after the other."""
+        due = sorted(enumerate(workload.requests), key=lambda item: item[1].arrival_s)
+        requests, free_s = [], 0.0
+        for index, request in due:
+            way_s, begin_s = self.host.way_in(request.prompt_tokens), max(free_s, request.arrival_s)
+            free_s = begin_s + FRONT_END_BUSY * way_s
+            lengths = request.prompt_tokens, request.output_tokens
+            requests.append(SimulatedRequest(str(index), begin_s + way_s, *lengths))
         return sorted(requests, key=lambda request: request.arrival_s)
 
     def _cadence(self, mean: KernelLatency) -> KernelLatency:

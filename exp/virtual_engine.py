@@ -6,8 +6,10 @@ model; whoever drives it decides how long a step takes. Importing this imports v
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,18 +112,19 @@ class VirtualEngine:
 
 def _make_scheduler(spec: VirtualEngineSpec) -> Any:
     arguments = {"enable_prefix_caching": False, **spec.flags}
-    config = EngineArgs(
-        model=str(MODEL),
-        skip_tokenizer_init=True,
-        load_format="dummy",
-        enforce_eager=True,
-        scheduler_cls=spec.scheduler,
-        block_size=spec.block_size,
-        max_num_seqs=spec.max_num_seqs,
-        max_num_batched_tokens=spec.max_num_batched_tokens,
-        max_model_len=spec.max_model_len,
-        **arguments,
-    ).create_engine_config()
+    with _only_errors_logged():
+        config = EngineArgs(
+            model=str(MODEL),
+            skip_tokenizer_init=True,
+            load_format="dummy",
+            enforce_eager=True,
+            scheduler_cls=spec.scheduler,
+            block_size=spec.block_size,
+            max_num_seqs=spec.max_num_seqs,
+            max_num_batched_tokens=spec.max_num_batched_tokens,
+            max_model_len=spec.max_model_len,
+            **arguments,
+        ).create_engine_config()
     config.cache_config.num_gpu_blocks = spec.num_gpu_blocks
     # As on a GPU: vLLM's CPU platform turns the overlap off for its own forward pass.
     config.scheduler_config.async_scheduling = spec.asynchronous
@@ -133,6 +136,18 @@ def _make_scheduler(spec: VirtualEngineSpec) -> Any:
         block_size=spec.block_size,
         log_stats=False,
     )
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    """vLLM tells each configuration at length; whoever makes a hundred engines would see nothing else."""
+    logger = logging.getLogger("vllm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _kv_cache_config(spec: VirtualEngineSpec) -> KVCacheConfig:

@@ -19,6 +19,7 @@ Knows no clock, no sockets and no engine: records come in by call.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class OnlineCalibration:
 
     def forget_order(self) -> None:
         """The next record does not follow the last one: the engine restarted."""
-        self._last_step, self._last_end_s = -1, float("-inf")
+        self._last_step, self._last_end_s = -1, -math.inf
         self._pace.forget()
 
     def observe(self, records: Iterable[StepRecord], now_s: float | None = None) -> bool:
@@ -147,8 +148,9 @@ class OnlineCalibration:
         """Note a step with its cadence; NaN marks a gap that the step itself does not tell."""
         shape = record.shape
         gap_s = max(record.submit_s - self._last_end_s, 0.0)
-        # A decode was running before, so the engine was not waiting for work.
-        follows = record.step == self._last_step + 1 and (shape.decode_tokens > 0 or gap_s == 0.0)
+        # A first record follows nothing. Where a decode was running before, the engine had work.
+        next_one = record.step == self._last_step + 1 and gap_s < math.inf
+        follows = next_one and (shape.decode_tokens > 0 or gap_s == 0.0)
         if follows:
             self._gaps.append(gap_s)
         self._last_step, self._last_end_s = record.step, record.end_s

@@ -6,18 +6,19 @@ noise. What the roofline does not know, the pack does not know either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 from block.latency.gpu_memory import MemoryUse, kv_cache_bytes
 from block.latency.pack import PackHeader, StepPack
 from block.latency.pack_builder import pack_of_steps
+from block.latency.residuals import contexts_between, token_counts
 from block.latency.roofline import RooflineLatency
 from block.types import BatchShape, EngineLimits
 
-_CHUNKS = (2, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
-_DECODES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
-_SHARES = (0.0, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+_SEVERAL = (1, 2, 4, 8, 16, 32)
+"""Prompts of a batch that decodes nothing."""
 
 
 def modelled_pack(latency: RooflineLatency, limits: EngineLimits, name: str, created_at: str) -> StepPack:
@@ -39,23 +40,36 @@ def modelled_pack(latency: RooflineLatency, limits: EngineLimits, name: str, cre
 
 
 def shapes_within(limits: EngineLimits) -> Iterator[BatchShape]:
-    """Decodes alone, prompt chunks alone and both, at contexts from none to all that the KV cache holds."""
-    room = limits.total_blocks * limits.block_size
-    for decodes in sorted({*_DECODES, limits.max_num_seqs}):
-        for chunk in sorted({0, *_CHUNKS, limits.max_num_batched_tokens}):
-            tokens, requests = decodes + chunk, decodes + (chunk > 0)
-            if 0 < tokens <= limits.max_num_batched_tokens and requests <= limits.max_num_seqs:
-                yield from _at_contexts(decodes, chunk, min(room, requests * limits.max_model_len), limits)
+    """Decodes alone, prompts alone and both, at contexts from none to all that the KV cache holds.
+
+    So close together that the oracle knows every region of shapes that the engine can come to.
+    """
+    budget = limits.max_num_batched_tokens
+    sizes = {0, *token_counts(budget)}
+    for decodes in sorted({*sizes, limits.max_num_seqs}):
+        # A batch under load has prompt tokens for all that its decodes leave over.
+        for chunk in sorted({*sizes, budget - decodes}):
+            if 0 < decodes + chunk <= budget:
+                for prompts in _prompts(decodes, chunk, limits):
+                    yield from _at_contexts(decodes, chunk, prompts, limits)
 
 
-def _at_contexts(decodes: int, chunk: int, room: int, limits: EngineLimits) -> Iterator[BatchShape]:
-    tokens, seen = decodes + chunk, set()
-    for share in _SHARES:
-        context = max(tokens, round(share * room))
-        own = min(limits.max_model_len, max(chunk, context // (decodes + 1))) if chunk else 0
-        if context not in seen and context <= room:
-            seen.add(context)
-            yield BatchShape(chunk, decodes, context, chunk * own, decodes + (chunk > 0))
+def _prompts(decodes: int, chunk: int, limits: EngineLimits) -> Iterator[int]:
+    """How many prompts ``chunk`` tokens may be of; a single token of one counts as a decode."""
+    fewest, most = math.ceil(chunk / limits.max_model_len), min(chunk // 2, limits.max_num_seqs - decodes)
+    if not chunk and decodes <= limits.max_num_seqs:
+        yield 0
+    for prompts in sorted({fewest, *(() if decodes else _SEVERAL)}):
+        if 1 <= fewest <= prompts <= most:
+            yield prompts
+
+
+def _at_contexts(decodes: int, chunk: int, prompts: int, limits: EngineLimits) -> Iterator[BatchShape]:
+    requests = decodes + prompts
+    room = min(limits.total_blocks * limits.block_size, requests * limits.max_model_len)
+    for context in contexts_between(decodes + chunk, room):
+        own = min(limits.max_model_len, max(math.ceil(chunk / max(prompts, 1)), context // requests))
+        yield BatchShape(chunk, decodes, context, chunk * own, requests)
 
 
 def blocks_that_fit(latency: RooflineLatency, limits: EngineLimits) -> int:

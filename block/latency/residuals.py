@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, groupby, takewhile
 from statistics import NormalDist
 from typing import NamedTuple, TypeVar
 
@@ -61,6 +63,23 @@ def cell_of(tokens: float, context: float, decodes: float) -> Level:
     """The cell of a shape of at least one token."""
     kind = 0 if decodes == tokens else 1 if decodes else 2
     return kind, int(2.0 * math.log2(tokens)), int(math.log2(1.0 + context / _CONTEXT_UNIT))
+
+
+def token_counts(most: int) -> Iterator[int]:
+    """The fewest tokens of each cell, rising up to ``most``."""
+    fewest = (math.ceil(2.0 ** (step / 2.0)) for step in count())
+    return (tokens for tokens, _ in groupby(takewhile(lambda tokens: tokens <= most, fewest)))
+
+
+def contexts_between(fewest: int, most: int) -> Iterator[int]:
+    """Rising contexts from ``fewest`` to ``most``: as many in each cell as make it count as covered."""
+    cell, begin = 0, 0
+    while begin <= most:
+        cell, first = cell + 1, max(begin, fewest)
+        begin = round(_CONTEXT_UNIT * (2.0**cell - 1.0))
+        last = min(begin - 1, most)
+        if first <= last:
+            yield from np.unique(np.linspace(first, last, _FEWEST_COVERED).astype(np.int64)).tolist()
 
 
 class Residuals:

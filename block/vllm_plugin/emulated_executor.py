@@ -50,13 +50,14 @@ class EmulatedExecutor(Executor):
                 "--additional-config: block.emulation: missing; give at least its 'latency' file"
             )
         self._settings: EmulationSettings = settings
+        _restore_async_scheduling(self.vllm_config)
+        self._overlaps = self.vllm_config.max_concurrent_batches > 1
         self._step_times = load_step_times(settings, self.vllm_config)
         lengths = LengthDistribution(settings.output_lengths) if settings.output_lengths else None
-        self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed, lengths)
+        self._model = EmulatedModel(_vocabulary(self.vllm_config), settings.seed or 0, lengths)
         self._timer: StepTimer[ModelRunnerOutput] = StepTimer()
         self._log = EmulationLog(self._step_times, self._timer)
         self._submitted: tuple[list[ScheduledRequest], float] | None = None
-        _restore_async_scheduling(self.vllm_config)
         logger.info("Emulating step times of %s", self._step_times.name)
 
     @classmethod
@@ -123,9 +124,12 @@ class EmulatedExecutor(Executor):
             self._log.idle()
             return _resolved(EMPTY_MODEL_RUNNER_OUTPUT) if non_block else EMPTY_MODEL_RUNNER_OUTPUT
         shape = self._model.shape(scheduled)
-        latency_s = self._step_times.seconds(shape)
+        latency_s, host_s = self._step_times.seconds(shape), None
+        # A request that ran before runs again: the engine had work since the last step's end.
+        if scheduler_output.scheduled_cached_reqs.req_ids and not self._overlaps:
+            host_s = self._step_times.host_seconds(shape)
         # What emulating itself takes is part of the step, not added to it.
-        self._submitted = scheduled, self._timer.reserve(latency_s, started_s)
+        self._submitted = scheduled, self._timer.reserve(latency_s, started_s, host_s)
         self._log.step(shape)
         return _resolved(None) if non_block else None
 

@@ -48,7 +48,12 @@ class EmulationSettings(Settings):
     gpu: Path | None = Field(
         None, description="A file of config/gpus, whose memory gives the KV blocks if nothing else does."
     )
-    seed: int = Field(0, ge=0, description="Seed of the synthetic tokens, lengths and step times.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Seed of synthetic tokens, lengths and step times. None gives the tokens and lengths of"
+        " seed 0 and draws step times anew each time, so that no two engines are slow together.",
+    )
     steady: bool = Field(
         False, description="Every step of a pack takes its shape's mean, without the ups and downs recorded."
     )

@@ -78,19 +78,23 @@ class Speaker:
         return next((word for word in words[first:] + words if word not in self.silent), words[first])
 
     def allowed_token(self, position: int, bitmask: Any) -> int:
-        """The token at ``position`` under a grammar.
+        """The token at ``position`` under a grammar; it ends at its length, or once it may if that is later.
 
         ``bitmask``: int32 words of one row of vLLM's grammar bitmask; bit i of word w allows token 32w + i.
         """
         bits = np.unpackbits(np.ascontiguousarray(bitmask).view(np.uint8), bitorder="little")
         eos, wanted = self.vocabulary.eos, self.token(position)
-        if eos is not None and bits[eos]:
-            # The text is complete: ending here keeps grammars that could go on for ever finite.
-            return eos
         allowed = np.flatnonzero(bits[: self.vocabulary.size])
+        if eos is not None and bits[eos]:
+            others = allowed[allowed != eos]
+            # Without a length of its own a complete text ends here: grammars may go on for ever.
+            if self.output_tokens is None or wanted == eos or len(others) == 0:
+                return eos
+            allowed = others
         if len(allowed) == 0 or bits[wanted]:
             return wanted
-        return int(allowed[(self.seed + position * GOLDEN_RATIO) % len(allowed)])
+        spoken = [token for token in allowed.tolist() if token not in self.silent] or allowed.tolist()
+        return int(spoken[(self.seed + position * GOLDEN_RATIO) % len(spoken)])
 
 
 def _output_length(sampling: Any, seed: int, lengths: LengthDistribution | None) -> int | None:

@@ -31,12 +31,16 @@ class StepTimer(Generic[OutputT]):
         self._thread = threading.Thread(target=self._run, name="emulated-gpu", daemon=True)
         self._thread.start()
 
-    def reserve(self, latency_s: float, from_s: float | None = None) -> float:
+    def reserve(self, latency_s: float, from_s: float | None = None, host_s: float | None = None) -> float:
         """Occupy the device for ``latency_s`` from ``from_s`` (now), or from when it is free.
 
+        ``host_s`` is what the engine's own work since the last step's end counts for, whatever it took here;
+        a pause as long as the whole step is none of it and counts in full. None counts what it took.
         Returns that step's end. Times are ``time.monotonic`` seconds.
         """
         from_s = time.monotonic() if from_s is None else from_s
+        if host_s is not None and from_s < self._free_at_s + host_s + latency_s:
+            from_s = self._free_at_s + host_s
         self._free_at_s = max(from_s, self._free_at_s) + latency_s
         return self._free_at_s
 

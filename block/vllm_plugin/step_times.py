@@ -5,14 +5,17 @@ A pack is refused if it was recorded on another engine than the one that is bein
 
 from __future__ import annotations
 
+import secrets
 from typing import Protocol
 
+import numpy as np
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
 
 from block.latency.base import StepLatencyModel
 from block.latency.load import load_latency
-from block.latency.oracle import StepOracle
+from block.latency.oracle import FEWEST_STEPS, StepOracle
+from block.latency.pack import StepPack
 from block.latency.pack_latency import PackLatency
 from block.latency.roofline import Gpu, RooflineLatency
 from block.types import BatchShape
@@ -37,6 +40,10 @@ class StepTimes(Protocol):
         """Of the next step."""
         ...
 
+    def host_seconds(self, shape: BatchShape) -> float | None:
+        """Of the engine's own work before it, if it follows another without overlap; None if not told."""
+        ...
+
 
 class ModelledTimes:
     """Always the mean."""
@@ -53,12 +60,19 @@ class ModelledTimes:
         self.uncovered += not self._latency.covers(shape)
         return self._latency.seconds(shape)
 
+    def host_seconds(self, shape: BatchShape) -> float | None:  # noqa: ARG002 - the protocol's
+        """Not told."""
+        return None
+
 
 class PackTimes:
     """Of a pack: samples, as spread and as sluggish as the recorded steps, or steadily their mean."""
 
-    def __init__(self, name: str, oracle: StepOracle, kv_blocks: int, *, steady: bool) -> None:
+    def __init__(
+        self, name: str, oracle: StepOracle, host: StepOracle | None, kv_blocks: int, *, steady: bool
+    ) -> None:
         self._ask = oracle.mean if steady else oracle.sample
+        self._host = host
         self.name = name
         self.uncovered = 0
         self.kv_blocks = kv_blocks
@@ -69,6 +83,10 @@ class PackTimes:
         answer = self._ask(shape)
         self.uncovered += not answer.covered
         return answer.seconds
+
+    def host_seconds(self, shape: BatchShape) -> float | None:
+        """The mean: the host that emulates has ups and downs of its own."""
+        return None if self._host is None else self._host.mean(shape).seconds
 
 
 def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTimes:
@@ -81,6 +99,17 @@ def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTime
     for doubt in pack.check_use(pack_use(config, blocks), settings.allow):
         logger.warning("%s: %s", settings.latency, doubt)
     asked = "Taking the mean of" if settings.steady else "Sampling"
-    logger.info("%s %d %s steps of %s", asked, len(pack), pack.header.source, pack.header.device or "?")
-    oracle = StepOracle(pack, settings.seed)
-    return PackTimes(latency.version, oracle, pack.header.kv_blocks, steady=settings.steady)
+    device, seed = pack.header.device or "?", _step_seed(settings)
+    logger.info("%s %d %s steps of %s, seed %d", asked, len(pack), pack.header.source, device, seed)
+    oracle, host = StepOracle(pack, seed), _host_oracle(pack)
+    return PackTimes(latency.version, oracle, host, pack.header.kv_blocks, steady=settings.steady)
+
+
+def _host_oracle(pack: StepPack) -> StepOracle | None:
+    """None where it hid behind the steps: what was told then are the exceptions."""
+    told = 0 if pack.header.async_scheduling else int(np.count_nonzero(pack.host_s > 0))
+    return StepOracle(pack, 0, "host") if told >= FEWEST_STEPS else None
+
+
+def _step_seed(settings: EmulationSettings) -> int:
+    return secrets.randbits(32) if settings.seed is None else settings.seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def test_the_summary_has_the_keys_asked_for_and_the_worst_cells_signed_errors() 
     # The second cell's 8.2 % beyond its floor of 4 %; in throughput all are equal.
     assert found["beyond_floor"]["ttft_mean_err"] == pytest.approx(0.08163 - 0.04, abs=1e-4)
     assert found["beyond_floor"]["throughput_err"] == 0.0
+    together = {kind: figures["e2e_mean_err"] for kind, figures in found["all_cells"].items()}
+    first, second = 1.04 / 1.01 - 1, 0.90 / 0.98 - 1
+    assert together["mean"] == pytest.approx((first + second) / 2, abs=1e-4)
+    assert together["rms"] == pytest.approx(math.sqrt((first**2 + second**2) / 2), abs=1e-4)
+    assert together["floor_rms"] == pytest.approx(math.sqrt((0.02**2 + 0.04**2) / 2), abs=1e-4)
     # Virtual time is judged without the samples' chance.
     assert found["virtual"]["e2e_mean_err"] == pytest.approx(0.02)
     assert found["speedup_virtual"] == 100.0
@@ -69,6 +75,7 @@ def test_the_report_is_a_page_with_its_figures(tmp_path: Path) -> None:
     page = (tmp_path / "emulation-validation.md").read_text()
     assert "| deep-llama | sharegpt 20% Poisson |" in page
     assert json.dumps(summary(RESULTS)) in page
+    assert "| root mean square of the errors | 6.1% |" in page
     assert "`block-exp emulation-check --seed 7`" in page
     assert "CPU backend" in page
     for name in ("emulation-errors", "emulation-latencies"):

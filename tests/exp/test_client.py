@@ -164,6 +164,23 @@ async def test_requests_leave_at_their_times_whatever_became_of_the_ones_before(
     assert all(0.0 <= outcome.lateness_s < 0.1 for outcome in run.outcomes)
 
 
+class SlowWriter(PromptWriter):
+    """Takes its time over each prompt, and all of the event loop meanwhile."""
+
+    def prompt_for(self, request: TraceRequest, seed: int) -> str:
+        time.sleep(0.04)
+        return super().prompt_for(request, seed)
+
+
+async def test_clients_together_send_only_when_all_are_ready(streams: Streams, tokenizer_file: Path) -> None:
+    together, load = asyncio.Barrier(3), workload(*(0.02 * index for index in range(5)), output_tokens=1)
+    clients = [LoadClient(Target.of(streams.url, "m"), SlowWriter(tokenizer_file)) for _ in range(3)]
+    runs = await asyncio.gather(*(client.run(load, together=together) for client in clients))
+    # One after the other, the first would be hindered by the other two for 400 ms.
+    assert max(run.pace.lateness_max_s for run in runs) < 0.15
+    assert max(run.start_s for run in runs) - min(run.start_s for run in runs) < 0.05
+
+
 async def test_a_client_that_is_the_bottleneck_says_so(streams: Streams, tokenizer_file: Path) -> None:
     async def hog() -> None:
         await streams.asked.wait()

@@ -14,6 +14,7 @@ from exp.load import Load
 from exp.run_log import RunLog
 from exp.serving_metrics import ServingMetrics
 from exp.virtual_clock import VirtualClock
+from exp.workload import TraceRequest, Workload
 
 HOST = HostOverheads(0.004, 2e-6, 0.002, 0.001, 1e-4, 3e-4, 2e-5)
 MEAN = KernelLatency((0.0, 16.0, 256.0), (0.014, 0.018, 0.16), 1e-7, 1e-9, 1e-5)
@@ -85,6 +86,15 @@ def test_the_fast_way_takes_the_engines_own_time_into_its_steps() -> None:
     slow = ServingMetrics.of(virtual(clock, load))
     assert fast.e2e_s.mean == pytest.approx(slow.e2e_s.mean, rel=0.01)
     assert fast.tpot_s.mean == pytest.approx(slow.tpot_s.mean, rel=0.01)
+
+
+def test_requests_of_a_burst_come_in_one_after_the_other() -> None:
+    clock = VirtualClock(limits(), HostOverheads(way_in_s=0.004))
+    times = ((0.5, 0.504), (0.5, 0.506), (0.5, 0.508), (0.503, 0.510), (0.6, 0.604))
+    burst = Workload("burst", tuple(TraceRequest(sent_s, 10, 2) for sent_s, _ in times))
+    arrivals = clock._arrivals(burst)
+    assert [each.id for each in arrivals] == ["0", "1", "2", "3", "4"]
+    assert [each.arrival_s for each in arrivals] == pytest.approx([in_s for _, in_s in times])
 
 
 def test_the_way_in_and_out_shift_every_token() -> None:

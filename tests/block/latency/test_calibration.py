@@ -129,6 +129,15 @@ def test_idle_time_is_not_learned() -> None:
     assert calibration.current().seconds(BatchShape(100, 0, 100, 10_000, 1)) < 0.06
 
 
+def test_a_first_record_follows_nothing_whatever_its_number() -> None:
+    calibration, shape = OnlineCalibration(_base(), "c0ffee"), BatchShape(0, 8, 3000, 0, 8)
+    for step in range(10):
+        calibration.observe([StepRecord(step, 7.0 + 0.05 * step, 7.03 + 0.05 * step, 0.03, shape)])
+    assert calibration.status.step_overhead_s == pytest.approx(0.02)
+    assert calibration.status.recent_error < 1.0
+    assert calibration.current().seconds(shape) == pytest.approx(0.05, rel=0.02)
+
+
 def test_a_slow_first_step_alone_changes_nothing_for_long() -> None:
     calibration = OnlineCalibration(_base(), "c0ffee")
     shape = BatchShape(0, 8, 3000, 0, 8)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emulated_config import EMULATION, engine_config
 from engine_server import LATENCY
+from packs import HEADER, traffic_pack
 from transformers import AutoTokenizer
 from vllm import SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from block.errors import ConfigError, PackError
 from block.latency.oracle import StepOracle
-from block.latency.pack import load_pack
+from block.latency.pack import load_pack, save_pack
 from block.latency.table import TableLatency
 from block.types import BatchShape
+from block.vllm_plugin import step_times
 from block.vllm_plugin.emulated_executor import EmulatedExecutor
 from block.vllm_plugin.settings import EmulationSettings
 from block.vllm_plugin.step_times import load_step_times
@@ -131,16 +134,54 @@ def test_a_packs_steps_are_sampled_and_its_cache_is_taken(llama_model: Path, eng
     executor.shutdown()
 
 
+SHAPE = BatchShape(64, 0, 64, 64 * 64, 1)
+
+
+def twenty(model: Path, **settings: Any) -> list[float]:
+    times = load_step_times(EmulationSettings(latency=PACK, **settings), engine_config(model))
+    return [times.seconds(SHAPE) for _ in range(20)]
+
+
 def test_steady_steps_take_the_mean_every_time(llama_model: Path) -> None:
-    shape = BatchShape(64, 0, 64, 64 * 64, 1)
+    assert set(twenty(llama_model, steady=True)) == {StepOracle(load_pack(PACK), 0).mean(SHAPE).seconds}
+    assert len(set(twenty(llama_model))) > 1
 
-    def twenty(**settings: Any) -> set[float]:
-        emulation = EmulationSettings(latency=PACK, **settings)
-        times = load_step_times(emulation, engine_config(llama_model))
-        return {times.seconds(shape) for _ in range(20)}
 
-    assert twenty(steady=True) == {StepOracle(load_pack(PACK), 0).mean(shape).seconds}
-    assert len(twenty()) > 1
+def test_engines_are_slow_together_only_when_asked(llama_model: Path) -> None:
+    assert twenty(llama_model) != twenty(llama_model)
+    assert twenty(llama_model, seed=3) == twenty(llama_model, seed=3) != twenty(llama_model, seed=0)
+
+
+def test_steps_follow_one_another_as_on_the_host_that_was_recorded(
+    llama_model: Path, engine: VirtualEngine, tmp_path: Path
+) -> None:
+    pack, ends_s = traffic_pack(duration_s=60, host_s=0.006, header=replace(HEADER, model=None)), []
+    save_pack(tmp_path / "slow-host.npz", pack)
+    emulation = {"latency": str(tmp_path / "slow-host.npz"), "steady": True}
+    executor = EmulatedExecutor(engine_config(llama_model, emulation, num_gpu_blocks_override=100))
+    engine.add("c", [5] * 64, SamplingParams(max_tokens=16))
+    while engine.scheduler.has_requests():
+        output = engine.scheduler.schedule()
+        tokens = executor.execute_model(output) or executor.sample_tokens(None)
+        if output.total_num_scheduled_tokens:
+            ends_s.append(time.monotonic())
+        engine.scheduler.update_from_output(output, tokens)
+    executor.shutdown()
+    oracle, decodes = StepOracle(pack, 0), [BatchShape(0, 1, 65 + n, 0, 1) for n in range(15)]
+    cadence_s = sum(oracle.mean(shape).seconds + 0.006 for shape in decodes)
+    assert ends_s[-1] - ends_s[0] == pytest.approx(cadence_s, rel=0.02)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_hides_behind_the_steps_is_not_waited_for(
+    llama_model: Path, tmp_path: Path, overlap: bool
+) -> None:
+    limits = replace(HEADER.limits, async_scheduling=overlap)
+    pack = traffic_pack(duration_s=60, host_s=0.006, header=replace(HEADER, model=None, limits=limits))
+    save_pack(tmp_path / "p.npz", pack)
+    times = load_step_times(EmulationSettings(latency=tmp_path / "p.npz"), engine_config(llama_model))
+    host_s = times.host_seconds(BatchShape(0, 1, 65, 0, 1))
+    assert host_s == (None if overlap else pytest.approx(0.006, rel=0.02))
 
 
 def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
@@ -192,3 +233,17 @@ def test_an_asynchronous_scheduler_overlaps_with_the_emulated_gpu(
     config = engine_config(llama_model, scheduler_cls=scheduler)
     EmulatedExecutor(config).shutdown()
     assert config.max_concurrent_batches == (2 if overlap else 1)
+
+
+@pytest.mark.parametrize("scheduler", ["scheduler.Scheduler", "async_scheduler.AsyncScheduler"])
+def test_a_pack_is_judged_by_the_overlap_that_the_engine_will_have(
+    llama_model: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(step_times.logger, "warning", lambda text, *values: said.append(text % values))
+    config = engine_config(
+        llama_model, {"latency": str(PACK)}, scheduler_cls=f"vllm.v1.core.sched.{scheduler}"
+    )
+    EmulatedExecutor(config).shutdown()
+    # The pack is of an engine with overlap.
+    assert any("async_scheduling" in each for each in said) is (scheduler == "scheduler.Scheduler")

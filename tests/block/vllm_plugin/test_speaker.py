@@ -68,6 +68,15 @@ def test_a_grammar_is_obeyed_and_ends_as_soon_as_it_may() -> None:
     assert voice.allowed_token(5, bitmask({2, 77})) == 2
 
 
+def test_a_grammar_that_may_end_at_once_goes_on_to_the_recorded_length() -> None:
+    voice = speaker(extra_args={"block_output_tokens": 4}, stop_token_ids=[78])
+    words = [voice.allowed_token(position, bitmask({2, 77, 78})) for position in range(4)]
+    assert words == [77, 77, 77, 2]
+    assert voice.allowed_token(0, bitmask({2})) == 2
+    assert voice.allowed_token(9, bitmask({77})) == 77
+    assert speaker(ignore_eos=True).allowed_token(0, bitmask({2, 77})) == 2
+
+
 def bitmask(allowed: set[int]) -> np.ndarray:
     words = np.zeros(VOCABULARY.size // 32, dtype=np.uint32)
     for token in allowed:

@@ -45,6 +45,21 @@ def test_a_step_counts_from_when_its_work_began(timer: StepTimer[int]) -> None:
     assert timer.reserve(0.05, begun_s) == pytest.approx(begun_s + 0.1), "the device is still busy"
 
 
+def test_the_engines_own_work_counts_for_what_it_is_told_to(timer: StepTimer[int]) -> None:
+    end_s = timer.reserve(0.02)
+    timer.wait_until(end_s)
+    time.sleep(0.004)
+    second_s = timer.reserve(0.02, host_s=0.001)
+    assert second_s == pytest.approx(end_s + 0.021), "slower here than on the host that was recorded"
+    timer.wait_until(second_s)
+    third_s = timer.reserve(0.02, host_s=0.010)
+    assert third_s == pytest.approx(second_s + 0.030), "faster here"
+    timer.wait_until(third_s)
+    time.sleep(0.05)
+    before_s = time.monotonic()
+    assert timer.reserve(0.02, host_s=0.001) >= before_s + 0.02, "a pause is no work"
+
+
 def test_a_caller_may_wait_by_itself(timer: StepTimer[int]) -> None:
     end_s = timer.reserve(0.02)
     timer.wait_until(end_s)
