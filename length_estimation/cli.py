@@ -191,6 +191,10 @@ def sample(
         typer.Option(help="OpenAI endpoint to send the prompts to; without one, recorded answers count."),
     ] = None,
     model: Annotated[str, typer.Option(help="Model to ask for.")] = "",
+    key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the API key; by default OPENAI_API_KEY, if it is set."),
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="Most prompts, drawn at random; all by default.")
     ] = None,
@@ -201,10 +205,12 @@ def sample(
     tokenizer: Tokenizer = None,
 ) -> None:
     """Collect prompts with the lengths of their answers, recorded or from a running endpoint."""
+    from block.access import client_key
     from length_estimation.sample import Endpoint
     from length_estimation.sample import sample as run
 
-    endpoint = None if url is None else Endpoint(url, model, max_tokens, temperature, concurrency)
+    key = None if url is None else client_key(key_env, "--key-env")
+    endpoint = None if url is None else Endpoint(url, model, max_tokens, temperature, concurrency, key)
     with _progress(Console(stderr=True)) as progress:
         print(json.dumps(run(data, out, endpoint, count, seed, tokenizer, progress)))
 
