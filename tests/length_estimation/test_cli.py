@@ -24,8 +24,19 @@ def run(*arguments):
 
 
 def test_help_has_examples():
-    for command in ("evaluate", "train", "tag", "sample", "serve", "export", "bench"):
-        result = run(command, "--help")
+    commands = (
+        "evaluate",
+        "train",
+        "train features",
+        "train roberta",
+        "tag",
+        "sample",
+        "serve",
+        "export",
+        "bench",
+    )
+    for command in commands:
+        result = run(*command.split(), "--help")
         assert result.exit_code == 0
         assert "Example: block-length" in result.output
 
