@@ -1,8 +1,8 @@
 """Examples for training and judging: a request, and how many tokens its response had.
 
-Reads JSON lines or a JSON list of prompt/response rows, ShareGPT conversations or OpenAI-style
-messages, and what ``block-length sample`` records. Of a conversation, each answer is an example with
-all that came before as its prompt.
+Reads JSON lines or a JSON list of prompt/response rows (Alpaca's as well), ShareGPT conversations or
+OpenAI-style messages, and what ``block-length sample`` records. Of a conversation, each answer is an
+example with all that came before as its prompt.
 """
 
 from __future__ import annotations
@@ -164,13 +164,20 @@ def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Ite
             if message["role"] == "assistant" and i > 0:
                 yield messages[:i], str(message["content"] or "")
         return
-    prompt = row.get("prompt", row.get("instruction"))
+    prompt = _instruction(row) if row.get("prompt") is None else row["prompt"]
     if prompt is None and place[0]:
         prompt = prompts.get(place)  # further samples of a prompt that was given once
     if prompt is None:
         raise ValueError("no prompt, messages or conversations")
     prompts[place] = prompt
     yield prompt, response
+
+
+def _instruction(row: dict[str, Any]) -> Any:
+    """Of Alpaca's rows, joined with what the instruction is about."""
+    instruction, matter = row.get("instruction"), row.get("input")
+    both = isinstance(instruction, str) and isinstance(matter, str) and matter.strip()
+    return f"{instruction}\n{matter}" if both else instruction
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:

@@ -126,6 +126,18 @@ def test_all_the_formats_are_read(tmp_path):
     assert read_examples(tmp_path / "list.json", COUNTER)[0].output_tokens == 2
 
 
+def test_an_instruction_is_joined_with_its_input(tmp_path):
+    alpaca = {"instruction": "Translate.", "output": "x"}
+    rows = [alpaca | {"input": text} for text in ("Guten Tag", "", "  ", "Gute Nacht")]
+    read_rows = read(
+        tmp_path, *rows, {"prompt": "whole", "input": "a column of something else", "response": "x"}
+    )
+    prompts = [json.loads(example.request.prompt_json) for example in read_rows]
+    assert prompts == ["Translate.\nGuten Tag", *["Translate."] * 2, "Translate.\nGute Nacht", "whole"]
+    assert groups(read_rows) == [0, 1, 1, 2, 3]
+    assert read_rows[0].request.prompt_tokens > read_rows[1].request.prompt_tokens
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
