@@ -8,11 +8,21 @@ from typing import Final
 
 import numpy as np
 
+from length_estimation.conformal import Floats, median_of
+from length_estimation.cut_responses import completion_of, cut_flags, history_of
 from length_estimation.dataset import Example
-from length_estimation.estimator import Completion, ConstantEstimator, Estimator, Learner, MaxTokensEstimator
+from length_estimation.estimator import (
+    Completion,
+    ConstantEstimator,
+    Estimator,
+    Learner,
+    LengthEstimate,
+    MaxTokensEstimator,
+)
 from length_estimation.features import FeaturesEstimator
-from length_estimation.history import HistoryEstimator
+from length_estimation.quantiles import LEVELS
 from length_estimation.recalibration import Recalibrated
+from length_estimation.scores import Answers, Ints
 from length_estimation.split import groups_of
 
 RECALIBRATED: Final = "+recalibrated"
@@ -32,15 +42,10 @@ class Contender:
 
 
 def _constant(examples: Sequence[Example], _seed: int) -> Estimator:
-    return ConstantEstimator(int(np.median([example.output_tokens for example in examples])))
-
-
-def _history(examples: Sequence[Example], seed: int) -> Estimator:
-    history = HistoryEstimator(256)
-    for i in np.random.default_rng(seed).permutation(len(examples)):
-        example = examples[i]
-        history.learn(completion_of(example, history))
-    return history
+    """The median, of cut responses as far as it is known."""
+    tokens = np.array([example.output_tokens for example in examples], dtype=np.float64)
+    cut = cut_flags(examples)
+    return ConstantEstimator(int(median_of(tokens, cut)))
 
 
 def _features(examples: Sequence[Example], seed: int) -> Estimator:
@@ -53,7 +58,7 @@ def _features(examples: Sequence[Example], seed: int) -> Estimator:
 CONTENDERS: Final[Mapping[str, Contender]] = {
     "constant": Contender(_constant, recalibrate=True, warm=True),
     "max_tokens": Contender(lambda _examples, _seed: MaxTokensEstimator()),
-    "history": Contender(_history),
+    "history": Contender(history_of),
     "features": Contender(_features, recalibrate=True),
 }
 
@@ -74,21 +79,33 @@ def field(
     return made
 
 
-def follow(estimator: Estimator, examples: Sequence[Example]) -> list[tuple[float, ...]]:
-    """Quantiles said of each example, in turn; each is learned from only after it has been judged."""
+def follow(estimator: Estimator, examples: Sequence[Example]) -> list[LengthEstimate]:
+    """What is said of each example, in turn; each is learned from only after it has been judged."""
     said = []
     for example in examples:
         estimate = estimator.estimate(example.request)
-        said.append(tuple(tokens for _, tokens in estimate.quantiles))
+        said.append(estimate)
         if isinstance(estimator, Learner):
             estimator.learn(Completion(example.request, estimate, example.output_tokens, example.cut))
     return said
 
 
-def completion_of(example: Example, estimator: Estimator) -> Completion:
-    """The example as a request that is over."""
-    estimate = estimator.estimate(example.request)
-    return Completion(example.request, estimate, example.output_tokens, example.cut)
+def answers_of(estimator: Estimator, examples: Sequence[Example], groups: Ints) -> Answers:
+    """The same, to be scored; ``groups`` of the examples, shape (examples,)."""
+    said = follow(estimator, examples)
+    tokens = _table([tuple(tokens for _, tokens in estimate.quantiles) for estimate in said])
+    return Answers(
+        tokens=tokens,
+        unbounded=np.maximum(_table([estimate.unbounded for estimate in said]), 1.0),
+        truth=np.array([example.output_tokens for example in examples], dtype=np.float64),
+        cut=cut_flags(examples),
+        groups=groups,
+    )
+
+
+def _table(said: list[tuple[float, ...]]) -> Floats:
+    """Shape (examples, levels); a point is the same at every level."""
+    return np.array([tokens if len(tokens) > 1 else tokens * len(LEVELS) for tokens in said])
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

@@ -31,6 +31,7 @@ _ROLES: Final = {
 }
 _RESPONSES: Final = ("response", "completion", "output", "answer")
 _LENGTHS: Final = ("output_tokens", "response_tokens", "completion_tokens")
+_LIMIT_REACHED: Final = ("length", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ def data_file(path: Path) -> Path:
     """A folder's data file, or the file itself. Raises PackError if there is none."""
     found = path / DATA_FILE if path.is_dir() else path
     if not found.is_file():
-        raise PackError(f"{found}: not there; name a folder with {DATA_FILE}, or a .json or .jsonl file")
+        raise PackError(
+            f"{found}: not there; name a folder with {DATA_FILE}, or a .json or .jsonl file"
+        )
     return found
 
 
@@ -120,19 +123,12 @@ class Exchange:
 
 def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Exchange]:
     """All exchanges of a row. Raises TypeError, ValueError or AttributeError for what is no such row."""
-    model = str(row.get("model") or "")
-    # Where the limit is not known, the length that was recorded is all there is to predict.
-    cut = row.get("max_tokens") is not None and row.get("finish_reason") == "length"
-    for prompt, response in _turns(row, prompts, (identity_of(row), model)):
+    turns = list(_turns(row, prompts))
+    for number, (prompt, response) in enumerate(turns, 1):
         prompt_json = json.dumps(prompt).encode()
         counted = counter.messages if isinstance(prompt, list) else counter.prompt
-        request = EstimationRequest(
-            prompt_tokens=counted(prompt_json),
-            max_tokens=int(row.get("max_tokens") or UNLIMITED),
-            prompt_json=prompt_json,
-            model=model,
-            temperature=_number(row.get("temperature")),
-        )
+        request = _request(row, prompt_json, counted(prompt_json))
+        cut = number == len(turns) and _is_cut(row)  # a conversation's last answer is what the row tells of
         yield Exchange(prompt, request, response, _output_tokens(row, response, counter), cut)
 
 
@@ -151,8 +147,23 @@ def identity_of(row: dict[str, Any]) -> str:
     return next((str(value) for value in known if value is not None), "")
 
 
-def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Iterator[tuple[Any, str | None]]:
+def _request(row: dict[str, Any], prompt_json: bytes, prompt_tokens: int) -> EstimationRequest:
+    return EstimationRequest(
+        prompt_tokens=prompt_tokens,
+        max_tokens=int(row.get("max_tokens") or UNLIMITED),
+        prompt_json=prompt_json,
+        model=_model_of(row),
+        temperature=_number(row.get("temperature")),
+    )
+
+
+def _model_of(row: dict[str, Any]) -> str:
+    return str(row.get("model") or "")
+
+
+def _turns(row: dict[str, Any], prompts: Prompts) -> Iterator[tuple[Any, str | None]]:
     """``(prompt or messages, response)``; the response is None where it is not given."""
+    place = identity_of(row), _model_of(row)
     turns = row.get("conversations", row.get("messages"))
     response = next((row[name] for name in _RESPONSES if isinstance(row.get(name), str)), None)
     if isinstance(turns, list):
@@ -187,12 +198,26 @@ def _message(turn: dict[str, Any]) -> dict[str, Any]:
 
 def _output_tokens(row: dict[str, Any], response: str | None, counter: TokenCounter) -> int | None:
     """Recorded, or counted; of a row that has neither, None."""
+    known = _recorded_tokens(row)
+    if known is None:
+        return None if response is None else counter.text(response)
+    if not 0 <= known < UNLIMITED:
+        raise ValueError(f"{known} output tokens")
+    return known
+
+
+def _recorded_tokens(row: dict[str, Any]) -> int | None:
     known = next((row[name] for name in _LENGTHS if row.get(name) is not None), None)
-    if known is not None:
-        if not 0 <= (tokens := int(known)) < UNLIMITED:
-            raise ValueError(f"{known} output tokens")
-        return tokens
-    return None if response is None else counter.text(response)
+    return None if known is None else int(known)
+
+
+def _is_cut(row: dict[str, Any]) -> bool:
+    """Whether its response was ended by a limit: said so, or as long as was allowed and nothing said."""
+    reason = row.get("finish_reason", row.get("stop_reason"))
+    if reason is not None or row.get("ended") is not None:
+        return reason in _LIMIT_REACHED or row.get("ended") is False
+    tokens, most = _recorded_tokens(row), row.get("max_tokens")
+    return tokens is not None and most is not None and tokens >= int(most)
 
 
 def _number(value: Any) -> float | None:

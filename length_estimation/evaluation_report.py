@@ -30,7 +30,8 @@ _LENGTH_BINS: Final = 8
 
 def report_table(name: str, evaluation: Evaluation) -> Table:
     """One row per estimator; pinball loss and coverage with their 95 % intervals."""
-    table = Table(title=f"{name}: {evaluation.rows} judged; best: {evaluation.best}")
+    cut = f", {evaluation.cut} of them cut at a limit" if evaluation.cut else ""
+    table = Table(title=f"{name}: {evaluation.rows} judged{cut}; best: {evaluation.best}")
     table.add_column("estimator")
     for _, title, _ in _COLUMNS:
         table.add_column(title, justify="right")
@@ -67,14 +68,15 @@ def draw(evaluations: Mapping[str, Evaluation], path: Path) -> None:
 def _draw_calibration(axis: Any, title: str, answers: Mapping[str, Answers]) -> None:
     axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for name, said in answers.items():
-        axis.plot(LEVELS, (said.truth[:, None] <= said.tokens).mean(axis=0), marker=".", label=name)
+        axis.plot(LEVELS, said.shares_reached(), marker=".", label=name)
     axis.set_title(title)
     axis.set_xlabel("quantile")
 
 
 def _draw_errors(axis: Any, answers: Mapping[str, Answers]) -> None:
-    """By equally large classes of the real length."""
-    for name, said in answers.items():
+    """By equally large classes of the real length, of responses that ended."""
+    for name, given in answers.items():
+        said = given.take(~given.cut)
         order = np.argsort(said.truth, kind="stable")
         classes = np.array_split(order, _LENGTH_BINS)
         centres = [float(np.median(said.truth[rows])) for rows in classes]

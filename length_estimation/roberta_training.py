@@ -22,12 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from block.errors import ConfigError, PackError
-from length_estimation.conformal import conformal_shifts
-from length_estimation.dataset import Example
+from length_estimation.conformal import Floats, shifts_for
+from length_estimation.cut_responses import Lengths, beyond, cut_flags, history_of
+from length_estimation.dataset import UNLIMITED, Example
 from length_estimation.encoder import Encoder, open_encoder, save_weights
+from length_estimation.estimator import LengthEstimate
 from length_estimation.prompt_text import read_prompt
 from length_estimation.quantiles import LEVELS
-from length_estimation.roberta import InputForm, PromptEncoding, encoder_text
+from length_estimation.roberta import KIND, LONGEST, InputForm, PromptEncoding, encoder_text
 from length_estimation.split import held_out
 
 Ints = npt.NDArray[np.intp]
@@ -159,10 +161,14 @@ class _Run:
         self._mixed = _mixed(options.precision, self._device)
         self._encoding = PromptEncoding(encoder.tokenizer, form)
         self._rows = [self._encoding.ids(example.request) for example in examples]
-        self._target = np.log([example.output_tokens for example in examples])
-        self._data = _digest(self._rows, self._target)
+        self._examples, self._cut = examples, cut_flags(examples)
+        self._target = Lengths.as_seen(examples).log_tokens
+        self._data = _digest(self._rows, self._target, self._cut)
         self._training, self._held_out = np.flatnonzero(~kept_back), np.flatnonzero(kept_back)
+        self._bounds = self._cut & kept_back
+        """Whose target is a bound; what is trained on has lengths that are drawn."""
         self._network = encoder.regressor.to(self._device)
+        self._complete(0)
         self._network.centre.fill_(float(self._target[self._training].mean()))
         self._network.spread.fill_(max(float(self._target[self._training].std()), 1e-3))
         self._optimizer: Any = torch.optim.AdamW(self._network.parameters(), lr=options.learning_rate)
@@ -170,6 +176,7 @@ class _Run:
 
     def train_epoch(self, epoch: int, on_share: Callable[[float], None]) -> float:
         """One pass over the training part; mean loss."""
+        self._complete(epoch)
         torch.manual_seed(self._options.seed * 100_003 + epoch)
         self._network.train()
         batches = list(self._batches(self._training, np.random.default_rng([self._options.seed, epoch])))
@@ -185,6 +192,22 @@ class _Run:
             on_share(epoch + (number + 1) / len(batches))
         return total / len(self._training)
 
+    def _complete(self, epoch: int) -> None:
+        """Draw what cut responses might have become: by history, from the second epoch on by the network."""
+        cut = self._training[self._cut[self._training]]
+        if not len(cut):
+            return
+        examples = [self._examples[row] for row in cut]
+        if epoch == 0:
+            believed = history_of([self._examples[row] for row in self._training], self._options.seed)
+            said = [believed.estimate(example.request) for example in examples]
+        else:
+            tokens = np.exp(np.minimum(self._said(cut), LONGEST)).tolist()
+            said = [LengthEstimate.of(LEVELS, row, UNLIMITED, KIND) for row in tokens]
+        levels = np.random.default_rng([self._options.seed, epoch, 1]).random((len(cut), 1))
+        drawn = [beyond(*each) for each in zip(said, examples, levels, strict=True)]
+        self._target[cut] = np.log(np.concatenate(drawn))
+
     def judge(self) -> float:
         """Mean loss on what is held out."""
         self._network.eval()
@@ -194,14 +217,8 @@ class _Run:
 
     def shifts(self) -> tuple[float, ...]:
         """What makes the quantiles cover the held-out part."""
-        self._network.eval()
-        with torch.inference_mode():
-            said = [
-                self._outputs(rows).double().cpu().numpy() for rows in self._batches(self._held_out, None)
-            ]
-            order = np.concatenate(list(self._batches(self._held_out, None)))
-        residuals = self._target[order][:, None] - np.concatenate(said)[:, 1:]
-        return tuple(conformal_shifts(residuals, np.array(LEVELS)).tolist())
+        residuals = self._target[self._held_out][:, None] - self._said(self._held_out)
+        return tuple(shifts_for(residuals, self._cut[self._held_out], LEVELS).tolist())
 
     def resumed(self, folder: Path | None) -> _State:
         """The state to go on from; a new one if there is no checkpoint."""
@@ -237,10 +254,22 @@ class _Run:
             if old.name not in state.files:
                 old.unlink()
 
+    def _said(self, rows: Ints) -> Floats:
+        """Log quantiles of these examples, shape (rows, levels)."""
+        said = np.empty((len(self._rows), len(LEVELS)))
+        self._network.eval()
+        with torch.inference_mode():
+            for batch in self._batches(rows, None):
+                said[batch] = self._outputs(batch)[:, 1:].double().cpu().numpy()
+        return said[rows]
+
     def _loss(self, rows: Ints) -> Any:
-        """Pinball plus half of Huber, both in spreads of the target."""
+        """Pinball plus half of Huber, both in spreads of the target; nothing for what is beyond a bound."""
         target = torch.tensor(self._target[rows], dtype=torch.float32, device=self._device).unsqueeze(1)
         errors = (target - self._outputs(rows).float()) / self._network.spread
+        if self._bounds[rows].any():
+            bounds = torch.tensor(self._bounds[rows], device=self._device).unsqueeze(1)
+            errors = torch.where(bounds, errors.clamp(min=0), errors)
         levels = torch.tensor(LEVELS, device=self._device)
         pinball = torch.maximum(levels * errors[:, 1:], (levels - 1) * errors[:, 1:]).mean()
         huber = torch.nn.functional.smooth_l1_loss(errors[:, 0], torch.zeros_like(errors[:, 0]))
@@ -285,9 +314,9 @@ def _mixed(precision: str, device: str) -> bool:
     return precision == "bfloat16" or (precision == "auto" and device == "cuda")
 
 
-def _digest(rows: Sequence[Sequence[int]], target: npt.NDArray[np.float64]) -> str:
+def _digest(rows: Sequence[Sequence[int]], target: Floats, cut: npt.NDArray[np.bool_]) -> str:
     """Of token ids and lengths."""
-    digest = sha256(target.tobytes())
+    digest = sha256(target.tobytes() + cut.tobytes())
     for row in rows:
         digest.update(np.array([len(row), *row], dtype=np.int64).tobytes())
     return digest.hexdigest()[:16]

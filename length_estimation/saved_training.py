@@ -17,13 +17,12 @@ import msgspec
 import numpy as np
 
 from block.errors import PackError
-from length_estimation.contenders import Contender, follow
+from length_estimation.contenders import Contender, answers_of
 from length_estimation.dataset import Example
 from length_estimation.estimator import Estimator
 from length_estimation.features import ARRAYS, KIND, FeaturesEstimator
 from length_estimation.model_folder import CARD, Card, write_card
-from length_estimation.quantiles import LEVELS
-from length_estimation.scores import Answers, Scores
+from length_estimation.scores import Scores
 from length_estimation.split import groups_of, held_out
 
 if TYPE_CHECKING:
@@ -145,6 +144,5 @@ def _held_out_scores(examples: Sequence[Example], estimator: Estimator, seed: in
     groups = groups_of([example.keys for example in examples])
     rows = np.flatnonzero(held_out(groups, seed))
     chosen = [examples[i] for i in rows]
-    tokens = np.array(follow(estimator, chosen)).reshape(len(rows), len(LEVELS))
-    truth = np.array([example.output_tokens for example in chosen], dtype=np.float64)
-    return {"rows": len(rows), **asdict(Scores.of(Answers(tokens, truth, groups[rows])))}
+    answers = answers_of(estimator, chosen, groups[rows])
+    return {"rows": len(rows), "cut": int(answers.cut.sum()), **asdict(Scores.of(answers))}

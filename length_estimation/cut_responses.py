@@ -1,0 +1,94 @@
+"""Lengths to train on for responses that were cut at their limit, of which only a bound is known.
+
+Each of them stands for several responses of less weight: what it might have become, given that it went
+on, by what is believed of such requests so far. That is at first their history, then a model that was trained
+on what history has made of them. After Yang, Narisetty and He, "A new approach to censored quantile
+regression estimation", 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from block.lengths import LengthDistribution
+from length_estimation.dataset import Example
+from length_estimation.estimator import Completion, Estimator, LengthEstimate
+from length_estimation.history import HistoryEstimator
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
+
+_STRATA: Final = 5
+"""Lengths that a cut response stands for."""
+_GUESS_TOKENS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Of examples, the cut ones completed; one row for each length."""
+
+    example: Ints
+    """Whose length it is, shape (rows,)."""
+    log_tokens: Floats
+    """Shape (rows,)."""
+    weight: Floats | None
+    """Shape (rows,); None where all are 1."""
+
+    @classmethod
+    def as_seen(cls, examples: Sequence[Example]) -> Self:
+        """A row for each example: its length, or its bound."""
+        tokens = [example.output_tokens for example in examples]
+        return cls(np.arange(len(tokens)), np.log(np.array(tokens, dtype=np.float64)), None)
+
+    @classmethod
+    def completed(cls, examples: Sequence[Example], estimator: Estimator) -> Self:
+        """The same, where each cut one becomes several, as ``estimator`` says of responses that go on."""
+        seen = cls.as_seen(examples)
+        flags = cut_flags(examples)
+        if not flags.any():
+            return seen
+        cut, ended = np.flatnonzero(flags), np.flatnonzero(~flags)
+        levels = (np.arange(_STRATA) + 0.5) / _STRATA
+        tokens = [beyond(estimator.estimate(examples[row].request), examples[row], levels) for row in cut]
+        return cls(
+            np.concatenate([ended, np.repeat(cut, _STRATA)]),
+            np.concatenate([seen.log_tokens[ended], np.log(np.concatenate(tokens))]),
+            np.concatenate([np.ones(len(ended)), np.full(len(cut) * _STRATA, 1 / _STRATA)]),
+        )
+
+    def of(self, chosen: Flags) -> Self:
+        """Of these examples, shape (examples,)."""
+        rows = chosen[self.example]
+        weight = None if self.weight is None else self.weight[rows]
+        return replace(self, example=self.example[rows], log_tokens=self.log_tokens[rows], weight=weight)
+
+
+def cut_flags(examples: Sequence[Example]) -> Flags:
+    """Which of them were cut, shape (examples,)."""
+    return np.array([example.cut for example in examples], dtype=np.bool_)
+
+
+def beyond(said: LengthEstimate, example: Example, levels: Floats) -> Floats:
+    """Tokens at ``levels`` of a response that went on beyond the example's bound; same shape."""
+    known = zip((level for level, _ in said.quantiles), said.unbounded, strict=True)
+    return LengthDistribution(tuple(known)).totals(levels, example.output_tokens)
+
+
+def history_of(examples: Sequence[Example], seed: int) -> HistoryEstimator:
+    """What is known of all these responses without their texts; they come in random order."""
+    history = HistoryEstimator(_GUESS_TOKENS)
+    for row in np.random.default_rng(seed).permutation(len(examples)):
+        history.learn(completion_of(examples[row], history))
+    return history
+
+
+def completion_of(example: Example, estimator: Estimator) -> Completion:
+    """The example as a request that is over."""
+    estimate = estimator.estimate(example.request)
+    return Completion(example.request, estimate, example.output_tokens, example.cut)
