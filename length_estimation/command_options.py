@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Data = Annotated[
     list[Path],
-    typer.Option("--data", help="Folder with data.jsonl, or a .json or .jsonl file; repeatable."),
+    typer.Option("--data", help="Folder with data.jsonl, or a .json, .jsonl or .csv file; repeatable."),
 ]
 Tokenizer = Annotated[
     Path | None, typer.Option(help="tokenizer.json to count responses with; bytes / 4 without one.")

@@ -2,11 +2,13 @@
 
 Reads JSON lines or a JSON list of prompt/response rows (Alpaca's as well), ShareGPT conversations or
 OpenAI-style messages, and what ``block-length sample`` records. Of a conversation, each answer is an
-example with all that came before as its prompt.
+example with all that came before as its prompt. Lengths without prompts, from CSV as well, are examples
+for what never reads the text.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +31,9 @@ _ROLES: Final = {
     "bing": "assistant",
     "bard": "assistant",
 }
+_PROMPTS: Final = ("prompt", "instruction", "messages", "conversations")
 _RESPONSES: Final = ("response", "completion", "output", "answer")
-_LENGTHS: Final = ("output_tokens", "response_tokens", "completion_tokens")
+_LENGTHS: Final = ("output_tokens", "response_tokens", "completion_tokens", "output_token_length")
 _LIMIT_REACHED: Final = ("length", "max_tokens")
 
 
@@ -54,7 +57,7 @@ def data_file(path: Path) -> Path:
     found = path / DATA_FILE if path.is_dir() else path
     if not found.is_file():
         raise PackError(
-            f"{found}: not there; name a folder with {DATA_FILE}, or a .json or .jsonl file"
+            f"{found}: not there; name a folder with {DATA_FILE}, or a .json, .jsonl or .csv file"
         )
     return found
 
@@ -80,10 +83,25 @@ def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
     return examples
 
 
+def require_prompts(examples: Sequence[Example]) -> None:
+    """Raises PackError if some have none: what reads the text has nothing to learn from them."""
+    bare = sum(not example.request.prompt_json for example in examples)
+    if bare:
+        raise PackError(
+            f"{bare} of {len(examples)} examples have no prompt; "
+            "lengths alone do for constant, max_tokens and history"
+        )
+
+
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """``(place, row)`` of a JSON list or of JSON lines."""
+    """``(place, row)`` of a JSON list, of JSON lines, or of CSV with a line of names."""
     number = 0
     try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as table:
+                for number, row in enumerate(csv.DictReader(table, strict=True), 2):
+                    yield f"{path}:{number}", row
+            return
         with path.open("rb") as file:
             first = next((line for line in file if line.strip()), b"")
             file.seek(0)
@@ -98,8 +116,9 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path}:{number}", row
     except OSError as error:
         raise PackError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path}:{max(number, 1)}: not JSON or JSON lines ({error})") from error
+    except (ValueError, RecursionError, csv.Error) as error:
+        form = "CSV" if path.suffix == ".csv" else "JSON or JSON lines"
+        raise PackError(f"{path}:{max(number, 1)}: not {form} ({error})") from error
 
 
 Prompts = dict[tuple[str, str], Any]
@@ -135,6 +154,10 @@ def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -
 def _examples(row: dict[str, Any], place: str, counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
     identity = identity_of(row)
     keys = (f"id {identity}",) if identity else (f"row {place}",)
+    if not _has_prompt(row, prompts) and (tokens := _output_tokens(row, None, counter)) is not None:
+        request = _request(row, b"", int(row.get("prompt_tokens") or 0))
+        yield Example(request, max(1, tokens), keys, _is_cut(row))
+        return
     for exchange in exchanges_of(row, counter, prompts):
         if exchange.output_tokens is not None:
             own = (*keys, f"prompt {_opening(exchange.prompt)}")
@@ -159,6 +182,12 @@ def _request(row: dict[str, Any], prompt_json: bytes, prompt_tokens: int) -> Est
 
 def _model_of(row: dict[str, Any]) -> str:
     return str(row.get("model") or "")
+
+
+def _has_prompt(row: dict[str, Any], prompts: Prompts) -> bool:
+    """Its own, or that of an earlier sample."""
+    sampled = bool(identity_of(row)) and (identity_of(row), _model_of(row)) in prompts
+    return sampled or any(row.get(name) is not None for name in _PROMPTS)
 
 
 def _turns(row: dict[str, Any], prompts: Prompts) -> Iterator[tuple[Any, str | None]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from block.errors import PackError
 from length_estimation.conformal import shifts_for
 from length_estimation.cut_responses import Lengths, cut_flags, history_of
-from length_estimation.dataset import Example
+from length_estimation.dataset import Example, require_prompts
 from length_estimation.features import FeaturesEstimator, FeaturesModel
 from length_estimation.forest import Forest
 from length_estimation.lexicon import BUCKETS, hashed_words, words_of
@@ -61,6 +61,7 @@ def train_features(
 
     if len(examples) < LEAST_EXAMPLES:
         raise PackError(f"{len(examples)} examples are too few to train on; {LEAST_EXAMPLES} at least")
+    require_prompts(examples)
     kept_back = held_out(groups, options.seed)
     with threadpool_limits(1):  # small data: threads would only wait for one another
         if not cut_flags(examples).any():

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from block.errors import ConfigError, PackError
 from length_estimation.conformal import Floats, shifts_for
 from length_estimation.cut_responses import Lengths, beyond, cut_flags, history_of
-from length_estimation.dataset import UNLIMITED, Example
+from length_estimation.dataset import UNLIMITED, Example, require_prompts
 from length_estimation.encoder import Encoder, open_encoder, save_weights
 from length_estimation.estimator import LengthEstimate
 from length_estimation.prompt_text import read_prompt
@@ -115,8 +115,9 @@ def train_roberta(
     """Fit; ``checkpoint`` is a folder where the run's state is kept and taken up again.
 
     ``on_share`` hears how many epochs are done, in fractions. Raises ConfigError if the encoder or the
-    device cannot be had or the loss is lost, PackError for a checkpoint of another run.
+    device cannot be had or the loss is lost, PackError for a checkpoint of another run or without prompts.
     """
+    require_prompts(examples)
     torch.set_num_threads(options.threads)
     texts = (encoder_text(read_prompt(e.request.prompt_json), e.request.model) for e in examples)
     encoder = open_encoder(options.encoder, texts, options.seed, options.layers)

@@ -162,6 +162,22 @@ def test_an_instruction_is_joined_with_its_input(tmp_path):
     assert read_rows[0].request.prompt_tokens > read_rows[1].request.prompt_tokens
 
 
+def test_lengths_without_prompts_judge_what_reads_no_text(tmp_path):
+    draw = random.Random(0)
+    table = [f"{i},{draw.choice([8, 9, 200])},{draw.choice('ab')}" for i in range(300)]
+    (tmp_path / "lengths.csv").write_text("\n".join(["row,output_token_length,model", *table]))
+    examples = read_examples(tmp_path / "lengths.csv", COUNTER)
+    assert (len(examples), len(set(groups(examples)))) == (300, 300)
+    names = ("constant", "history")
+    found = evaluate(examples, EvaluationOptions(names, resamples=0))
+    assert found.best in ("constant+recalibrated", "history")
+    with pytest.raises(PackError, match="240 of 240 examples have no prompt"):
+        evaluate(examples, EvaluationOptions(("features",), resamples=0))
+    (tmp_path / "torn.csv").write_text('output_tokens,model\n5,"a')
+    with pytest.raises(PackError, match=r"torn\.csv:\d: not CSV"):
+        read_examples(tmp_path / "torn.csv", COUNTER)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
