@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from block.errors import BlockError
+from block.errors import BlockError, ConfigError
 from length_estimation.command_options import Data, Tokenizer, progress_bar
 from length_estimation.train_cli import train
 
@@ -154,12 +154,19 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, help="Largest batch.")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="Cores that compute a batch of a roberta.")] = 1,
     tokenizer: Tokenizer = None,
+    allow_anyone: Annotated[
+        bool,
+        typer.Option("--allow-anyone", help="Listen beyond this machine: anybody who gets there may ask."),
+    ] = False,
 ) -> None:
     """Answer POST /v1/estimate; requests that come together are computed together."""
     import uvicorn
 
+    from block.access import is_loopback
     from length_estimation.service import create_app
 
+    if not allow_anyone and not is_loopback(host):
+        raise ConfigError(f"--host {host}: others could use it, and it knows no keys; say --allow-anyone")
     service = create_app(model, batch, tokenizer, threads)
     uvicorn.run(service, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
 

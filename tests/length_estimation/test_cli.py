@@ -189,3 +189,13 @@ def test_sample_gives_up_on_an_endpoint_that_is_down(tmp_path, local_port):
         *("--url", f"http://127.0.0.1:{port}"),
     )
     assert "failed in a row; is it up?" in str(result.exception)
+
+
+def test_serve_does_not_listen_beyond_this_machine_unasked(features_folder, monkeypatch):
+    served = []
+    monkeypatch.setattr(uvicorn, "run", lambda _app, host, **_: served.append(host))
+    refused = run("serve", "--model", features_folder, "--host", "0.0.0.0")
+    assert "--host 0.0.0.0: others could use it" in str(refused.exception)
+    for arguments in (("--host", "0.0.0.0", "--allow-anyone"), ("--host", "localhost"), ()):
+        assert run("serve", "--model", features_folder, *arguments).exit_code == 0
+    assert served == ["0.0.0.0", "localhost", "127.0.0.1"]
