@@ -98,6 +98,11 @@ def sample(
                 writing.put(_recorded(question))
         else:
             asyncio.run(_ask_all(endpoint, left, writing))
+            if left and writing.failed == len(asked):
+                raise InstanceError(
+                    f"{endpoint.url}: none of {len(asked)} requests was answered "
+                    f"(last: {writing.last_failure})"
+                )
     return {"written": writing.written, "known": len(asked) - len(left), "failed": writing.failed}
 
 
@@ -111,12 +116,14 @@ class _Writing:
         self.written = 0
         self.failed = 0
         self.failed_in_a_row = 0
+        self.last_failure = ""
 
     def put(self, row: dict[str, Any] | str) -> None:
         """Write and flush, so that nothing paid for is lost."""
         if isinstance(row, str):
             self.failed += 1
             self.failed_in_a_row += 1
+            self.last_failure = row
         else:
             self._file.write(msgspec.json.encode(row) + b"\n")
             self._file.flush()
@@ -196,11 +203,11 @@ async def _ask_all(endpoint: Endpoint, questions: list[_Question], writing: _Wri
 
         async def work() -> None:
             for question in waiting:
-                row = await _ask(session, endpoint, question)
-                writing.put(row)
+                writing.put(await _ask(session, endpoint, question))
                 if writing.failed_in_a_row >= _MOST_FAILURES:
                     raise InstanceError(
-                        f"{endpoint.url}: {_MOST_FAILURES} requests failed in a row; is it up? (last: {row})"
+                        f"{endpoint.url}: {_MOST_FAILURES} requests failed in a row; is it up? "
+                        f"(last: {writing.last_failure})"
                     )
 
         workers = [asyncio.create_task(work()) for _ in range(endpoint.concurrency)]

@@ -45,6 +45,7 @@ def train_and_save_features(
     prepare(out)
     groups = groups_of([example.keys for example in examples])
     model = train_features(examples, groups, options, on_step)
+    _discard(out)
     model.save(out / ARRAYS)
     estimator = FeaturesEstimator(model, "trained")
     packages = ("numpy", "scipy", "scikit-learn")
@@ -67,6 +68,7 @@ def train_and_save_roberta(
     prepare(out)
     groups = groups_of([example.keys for example in examples])
     trained = train_roberta(examples, groups, options, out / CHECKPOINT, on_epoch, on_share)
+    _discard(out)
     files = [*save_regressor(trained.encoder.regressor, out), INPUT, "tokenizer.json"]
     (out / INPUT).write_bytes(msgspec.json.encode(trained.form))
     trained.encoder.tokenizer.save(str(out / "tokenizer.json"))
@@ -107,14 +109,21 @@ def roberta_contender(options: Callable[[int], RobertaOptions]) -> Contender:
 
 
 def prepare(out: Path) -> None:
-    """Make the folder; a model that lies there is replaced. Raises PackError if it is something else."""
+    """Make the folder; a model that lies there stays until it is replaced.
+
+    Raises PackError if it is something else.
+    """
     known = out / CARD
     if out.exists() and not out.is_dir():
         raise PackError(f"{out}: is a file; name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not known.is_file() and not (out / CHECKPOINT).is_dir():
         raise PackError(f"{out}: holds something else; name an empty or a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    known.unlink(missing_ok=True)
+
+
+def _discard(out: Path) -> None:
+    """From now on there is no model there, until the new one has its card."""
+    (out / CARD).unlink(missing_ok=True)
 
 
 def _write(

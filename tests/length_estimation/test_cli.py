@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from length_estimation.cli import app
 from length_estimation.dataset import read_examples
+from length_estimation.factory import load_trained
 from length_estimation.split import groups_of
 from length_estimation.token_counter import make_token_counter
 
@@ -49,6 +50,10 @@ def test_train_writes_a_card_and_does_not_overwrite_strangers(data_folder, tmp_p
     assert card["data"]["sha256"].keys() == {data_folder.name}
     assert card["metrics"]["kendall_tau"] > 0.5
     assert "scikit-learn" in card["versions"]
+    (tmp_path / "few.jsonl").write_text('{"prompt": "p", "response": "r"}')
+    failed = run("train", "features", "--data", tmp_path / "few.jsonl", "--out", tmp_path / "model")
+    assert "too few to train on" in str(failed.exception)
+    assert load_trained(tmp_path / "model")  # the model that was there is there
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("dear")
     refused = run("train", "features", "--data", data_folder, "--out", tmp_path / "mine")
@@ -189,6 +194,12 @@ def test_sample_gives_up_on_an_endpoint_that_is_down(tmp_path, local_port):
         *("--url", f"http://127.0.0.1:{port}"),
     )
     assert "failed in a row; is it up?" in str(result.exception)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "p"}))
+    result = run(
+        *("sample", "--data", tmp_path / "in.jsonl", "--out", tmp_path / "o.jsonl"),
+        *("--url", f"http://127.0.0.1:{port}"),
+    )
+    assert "none of 1 requests was answered (last: ClientConnectorError" in str(result.exception)
 
 
 def test_serve_does_not_listen_beyond_this_machine_unasked(features_folder, monkeypatch):
