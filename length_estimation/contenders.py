@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 
-from length_estimation.conformal import Floats, median_of
+from length_estimation.conformal import median_of
 from length_estimation.cut_responses import completion_of, cut_flags, history_of
-from length_estimation.dataset import Example
+from length_estimation.dataset import UNLIMITED, Example
 from length_estimation.estimator import (
     Completion,
     ConstantEstimator,
+    EstimationRequest,
     Estimator,
     Learner,
     LengthEstimate,
@@ -48,6 +50,10 @@ def _constant(examples: Sequence[Example], _seed: int) -> Estimator:
     return ConstantEstimator(int(median_of(tokens, cut)))
 
 
+def _history(examples: Sequence[Example], seed: int) -> Estimator:
+    return history_of(examples, 256, seed)
+
+
 def _features(examples: Sequence[Example], seed: int) -> Estimator:
     from length_estimation.features_training import FeaturesOptions, train_features
 
@@ -58,7 +64,7 @@ def _features(examples: Sequence[Example], seed: int) -> Estimator:
 CONTENDERS: Final[Mapping[str, Contender]] = {
     "constant": Contender(_constant, recalibrate=True, warm=True),
     "max_tokens": Contender(lambda _examples, _seed: MaxTokensEstimator()),
-    "history": Contender(history_of),
+    "history": Contender(_history),
     "features": Contender(_features, recalibrate=True),
 }
 
@@ -79,33 +85,36 @@ def field(
     return made
 
 
-def follow(estimator: Estimator, examples: Sequence[Example]) -> list[LengthEstimate]:
-    """What is said of each example, in turn; each is learned from only after it has been judged."""
-    said = []
+def answers_of(estimator: Estimator, examples: Sequence[Example], groups: Ints) -> Answers:
+    """What is said of each example, in turn; each is learned from only after it has been judged.
+
+    ``groups`` of the examples, shape (examples,).
+    """
+    tokens, unbounded = [], []
     for example in examples:
         estimate = estimator.estimate(example.request)
-        said.append(estimate)
+        tokens.append(_tokens(estimate))
+        # Of a response that ended, no quantile beyond its limit is of interest.
+        unbounded.append(_tokens(estimator.estimate(_free(example.request))) if example.cut else tokens[-1])
         if isinstance(estimator, Learner):
             estimator.learn(Completion(example.request, estimate, example.output_tokens, example.cut))
-    return said
-
-
-def answers_of(estimator: Estimator, examples: Sequence[Example], groups: Ints) -> Answers:
-    """The same, to be scored; ``groups`` of the examples, shape (examples,)."""
-    said = follow(estimator, examples)
-    tokens = _table([tuple(tokens for _, tokens in estimate.quantiles) for estimate in said])
     return Answers(
-        tokens=tokens,
-        unbounded=np.maximum(_table([estimate.unbounded for estimate in said]), 1.0),
+        tokens=np.array(tokens),
+        unbounded=np.array(unbounded),
         truth=np.array([example.output_tokens for example in examples], dtype=np.float64),
         cut=cut_flags(examples),
         groups=groups,
     )
 
 
-def _table(said: list[tuple[float, ...]]) -> Floats:
-    """Shape (examples, levels); a point is the same at every level."""
-    return np.array([tokens if len(tokens) > 1 else tokens * len(LEVELS) for tokens in said])
+def _tokens(estimate: LengthEstimate) -> tuple[float, ...]:
+    """By level; a point is the same at every one."""
+    tokens = tuple(tokens for _, tokens in estimate.quantiles)
+    return tokens if len(tokens) > 1 else tokens * len(LEVELS)
+
+
+def _free(request: EstimationRequest) -> EstimationRequest:
+    return structs.replace(request, max_tokens=UNLIMITED)
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

@@ -1,9 +1,9 @@
 """Lengths to train on for responses that were cut at their limit, of which only a bound is known.
 
 Each of them stands for several responses of less weight: what it might have become, given that it went
-on, by what is believed of such requests so far. That is at first their history, then a model that was trained
-on what history has made of them. After Yang, Narisetty and He, "A new approach to censored quantile
-regression estimation", 2018.
+on, by what ``history`` makes of all the lengths and bounds that there are. After Yang, Narisetty and He,
+"A new approach to censored quantile regression estimation", 2018; DESIGN.md, section 9, says what else was
+tried.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from block.lengths import LengthDistribution
+from length_estimation.conformal import median_of
 from length_estimation.dataset import Example
-from length_estimation.estimator import Completion, Estimator, LengthEstimate
+from length_estimation.estimator import Completion, EstimationRequest, Estimator
 from length_estimation.history import HistoryEstimator
 
 Floats = npt.NDArray[np.float64]
@@ -26,7 +27,6 @@ Flags = npt.NDArray[np.bool_]
 
 _STRATA: Final = 5
 """Lengths that a cut response stands for."""
-_GUESS_TOKENS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class Lengths:
         return cls(np.arange(len(tokens)), np.log(np.array(tokens, dtype=np.float64)), None)
 
     @classmethod
-    def completed(cls, examples: Sequence[Example], estimator: Estimator) -> Self:
-        """The same, where each cut one becomes several, as ``estimator`` says of responses that go on."""
+    def completed(cls, examples: Sequence[Example], seed: int) -> Self:
+        """The same, where each cut one becomes several that go on beyond its bound."""
         seen = cls.as_seen(examples)
         flags = cut_flags(examples)
         if not flags.any():
             return seen
         cut, ended = np.flatnonzero(flags), np.flatnonzero(~flags)
         levels = (np.arange(_STRATA) + 0.5) / _STRATA
-        tokens = [beyond(estimator.estimate(examples[row].request), examples[row], levels) for row in cut]
+        tokens = [length.totals(levels, bound) for length, bound in beliefs(examples, cut, seed)]
         return cls(
             np.concatenate([ended, np.repeat(cut, _STRATA)]),
             np.concatenate([seen.log_tokens[ended], np.log(np.concatenate(tokens))]),
@@ -74,15 +74,16 @@ def cut_flags(examples: Sequence[Example]) -> Flags:
     return np.array([example.cut for example in examples], dtype=np.bool_)
 
 
-def beyond(said: LengthEstimate, example: Example, levels: Floats) -> Floats:
-    """Tokens at ``levels`` of a response that went on beyond the example's bound; same shape."""
-    known = zip((level for level, _ in said.quantiles), said.unbounded, strict=True)
-    return LengthDistribution(tuple(known)).totals(levels, example.output_tokens)
+def beliefs(examples: Sequence[Example], rows: Ints, seed: int) -> list[tuple[LengthDistribution, int]]:
+    """How long the responses in these rows are, by all examples but not their texts; and their bounds."""
+    median = median_of(np.array([example.output_tokens for example in examples]), cut_flags(examples))
+    history = history_of(examples, int(median), seed)
+    return [(_believed(history, examples[row].request), examples[row].output_tokens) for row in rows]
 
 
-def history_of(examples: Sequence[Example], seed: int) -> HistoryEstimator:
-    """What is known of all these responses without their texts; they come in random order."""
-    history = HistoryEstimator(_GUESS_TOKENS)
+def history_of(examples: Sequence[Example], guess_tokens: int, seed: int) -> HistoryEstimator:
+    """What is known of these responses after they have come in random order."""
+    history = HistoryEstimator(guess_tokens)
     for row in np.random.default_rng(seed).permutation(len(examples)):
         history.learn(completion_of(examples[row], history))
     return history
@@ -92,3 +93,9 @@ def completion_of(example: Example, estimator: Estimator) -> Completion:
     """The example as a request that is over."""
     estimate = estimator.estimate(example.request)
     return Completion(example.request, estimate, example.output_tokens, example.cut)
+
+
+def _believed(history: HistoryEstimator, request: EstimationRequest) -> LengthDistribution:
+    said = history.estimate(request)
+    levels = (level for level, _ in said.quantiles)
+    return LengthDistribution(tuple(zip(levels, said.unbounded, strict=True)))

@@ -1,8 +1,7 @@
 """Trains ``features`` models with scikit-learn, which is loaded here and nowhere else.
 
 One part of the prompts is held out: it says when each quantile's boosting has to stop, and how far the
-quantiles must be shifted to cover there what they promise. Where responses were cut at their limit a
-first model says what they might have become, and a second one learns from that (``cut_responses``).
+quantiles must be shifted to cover there what they promise.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import numpy.typing as npt
 
 from block.errors import PackError
 from length_estimation.conformal import shifts_for
-from length_estimation.cut_responses import Lengths, cut_flags, history_of
+from length_estimation.cut_responses import Lengths, cut_flags
 from length_estimation.dataset import Example, require_prompts
-from length_estimation.features import FeaturesEstimator, FeaturesModel
+from length_estimation.features import FeaturesModel
 from length_estimation.forest import Forest
 from length_estimation.lexicon import BUCKETS, hashed_words, words_of
 from length_estimation.prompt_text import read_prompt
@@ -63,33 +62,18 @@ def train_features(
         raise PackError(f"{len(examples)} examples are too few to train on; {LEAST_EXAMPLES} at least")
     require_prompts(examples)
     kept_back = held_out(groups, options.seed)
+    lengths = Lengths.completed(examples, options.seed)
     with threadpool_limits(1):  # small data: threads would only wait for one another
-        if not cut_flags(examples).any():
-            return _fit(examples, groups, kept_back, Lengths.as_seen(examples), options, on_step)
-        lengths = Lengths.completed(examples, history_of(examples, options.seed))
-        first = _fit(examples, groups, kept_back, lengths, options, on_step)
-        lengths = Lengths.completed(examples, FeaturesEstimator(first, ""))
-        return _fit(examples, groups, kept_back, lengths, options, on_step)
-
-
-def _fit(
-    examples: Sequence[Example],
-    groups: Ints,
-    kept_back: Flags,
-    lengths: Lengths,
-    options: FeaturesOptions,
-    on_step: Callable[[str, float], None],
-) -> FeaturesModel:
-    on_step("words", 0.0)
-    words = _WordModel(examples, groups, lengths, kept_back, options.seed)
-    blank = _blank(examples, words)
-    rows = np.array([blank.row(example.request) for example in examples])
-    rows[:, -1] = words.honest
-    boosting = _Boosting(rows, lengths, kept_back, options)
-    outputs = []
-    for i, level in enumerate(LEVELS):
-        on_step(f"quantile {level}", (i + 1) / (len(LEVELS) + 1))
-        outputs.append(boosting.fit(level))
+        on_step("words", 0.0)
+        words = _WordModel(examples, groups, lengths, kept_back, options.seed)
+        blank = _blank(examples, words)
+        rows = np.array([blank.row(example.request) for example in examples])
+        rows[:, -1] = words.honest
+        boosting = _Boosting(rows, lengths, kept_back, options)
+        outputs = []
+        for i, level in enumerate(LEVELS):
+            on_step(f"quantile {level}", (i + 1) / (len(LEVELS) + 1))
+            outputs.append(boosting.fit(level))
     held = [examples[row] for row in np.flatnonzero(kept_back)]
     return replace(blank, forest=_calibrated(Forest.compiled(outputs), rows[kept_back], held))
 

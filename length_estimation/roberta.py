@@ -33,7 +33,7 @@ INPUT: Final = "input.json"
 TOKENIZER: Final = "tokenizer.json"
 _TAIL_SHARE: Final = 4
 """Of a text with too many tokens, one part in so many is kept from its end."""
-LONGEST: Final = 21.0
+_LONGEST: Final = 21.0
 """Log tokens; e to the power of it is a billion."""
 
 
@@ -93,7 +93,7 @@ class RobertaEstimator:
         if not requests:
             return []
         ids, mask = self._encoding.padded([self._encoding.ids(request) for request in requests])
-        logs = np.minimum(self._network(ids, mask)[:, 1:] + self._shifts, LONGEST)
+        logs = np.minimum(self._network(ids, mask)[:, 1:] + self._shifts, _LONGEST)
         return [
             LengthEstimate.of(LEVELS, row, request.max_tokens, KIND, self._version)
             for request, row in zip(requests, np.exp(logs).tolist(), strict=True)

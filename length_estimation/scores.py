@@ -33,7 +33,7 @@ class Answers:
     tokens: Floats
     """At LEVELS, none beyond the request's limit; shape (examples, levels)."""
     unbounded: Floats
-    """The same without the limits."""
+    """The same without the limits, for those that were cut."""
     truth: Floats
     """Real tokens, shape (examples,)."""
     cut: Flags

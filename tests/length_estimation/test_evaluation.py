@@ -281,6 +281,22 @@ def test_nothing_is_learned_from_prompts_that_are_judged(tmp_path):
     assert scores["features"].r2_log < 0.2
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_is_recalibrated_covers_as_it_says_with_cut_responses_or_without(tmp_path, cut):
+    draw = random.Random(5)
+    rows = []
+    for number in range(1200):
+        length, limit = round(draw.lognormvariate(4, 0.6)) + 1, draw.choice([40, 10**6])
+        tokens = min(length, limit) if cut else length
+        row = {"prompt": f"{number}", "output_tokens": tokens, "max_tokens": limit if cut else 10**6}
+        rows.append(row | {"finish_reason": "length" if tokens == row["max_tokens"] else "stop"})
+    found = evaluate(read(tmp_path, *rows), EvaluationOptions(("constant", "history"), resamples=0))
+    assert (300 < found.cut < 500) if cut else found.cut == 0
+    for name in ("constant+recalibrated", "history"):
+        assert found.scores[name].coverage80 == pytest.approx(0.8, abs=0.04)
+    assert found.summary()["cut"] == found.cut
+
+
 def run_cli(*arguments):
     done = subprocess.run(
         [sys.executable, "-m", "length_estimation.cli", *map(str, arguments)],

@@ -190,6 +190,17 @@ def test_arrays_that_would_lead_astray_are_refused(tmp_path, features_folder):
         np.savez(tmp_path / name, **{**made, name: np.full_like(made[name], wrong)})
         with pytest.raises(PackError, match="contradict each other"):
             FeaturesModel.load(tmp_path / f"{name}.npz")
+    for name in ("children", "base", "value"):
+        np.savez(tmp_path / name, **{**made, name: made[name][:, None]})
+        with pytest.raises(PackError, match="contradict each other"):
+            FeaturesModel.load(tmp_path / f"{name}.npz")
+    for name, wrong in (("feature", made["feature"] + 0.5), ("starts", made["starts"] * 0)):
+        np.savez(tmp_path / name, **{**made, name: wrong})
+        with pytest.raises(PackError, match="contradict each other"):
+            FeaturesModel.load(tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "bare", **{name: array for name, array in made.items() if name != "levels"})
+    with pytest.raises(PackError, match=r"not a features model \('levels"):
+        FeaturesModel.load(tmp_path / "bare.npz")
     np.savez(tmp_path / "old", **{**made, "lexicon": np.array([0, COLUMNS, 5])})
     with pytest.raises(PackError, match="made for other features"):
         FeaturesModel.load(tmp_path / "old.npz")
@@ -227,4 +238,4 @@ def test_responses_that_were_cut_do_not_pass_for_short_ones(data_folder, cut_eve
         short = FeaturesEstimator(model, "").estimate(ask("Name tea, item 7."))
         said[name] = long.quantiles[2][1], long.median_tokens, short.median_tokens
     assert said["naive"][0] < 60
-    assert said["cut"] == pytest.approx(said["whole"], rel=0.25)
+    assert said["cut"] == pytest.approx(said["whole"], rel=0.35)

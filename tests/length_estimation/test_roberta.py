@@ -147,7 +147,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder,
 def test_a_run_that_was_stopped_while_it_wrote_goes_on_from_the_epoch_before(
     tmp_path, data_folder, monkeypatch
 ):
-    from length_estimation import roberta_training
+    from length_estimation import training_checkpoint
     from length_estimation.roberta_training import RobertaOptions, train_roberta
 
     examples = read_examples(data_folder, make_token_counter(None))[:60]
@@ -160,8 +160,8 @@ def test_a_run_that_was_stopped_while_it_wrote_goes_on_from_the_epoch_before(
             raise KeyboardInterrupt
         save(state, path)
 
-    save = roberta_training.save_weights
-    monkeypatch.setattr(roberta_training, "save_weights", breaking)
+    save = training_checkpoint.save_weights
+    monkeypatch.setattr(training_checkpoint, "save_weights", breaking)
     with pytest.raises(KeyboardInterrupt):
         train_roberta(examples, groups, options, tmp_path / "run")
     monkeypatch.undo()
@@ -258,6 +258,5 @@ def test_responses_that_were_cut_do_not_pass_for_short_ones(data_folder, cut_eve
             for prompt in ("Write a long essay about tea.", "Name tea, item 7.")
         )
         said[name] = long.quantiles[2][1], long.median_tokens, short.median_tokens
-    print(said)
     assert said["naive"][0] < 100
     assert said["cut"] == pytest.approx(said["whole"], rel=0.4)
