@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from block.lengths import LengthDistribution
 from length_estimation.conformal import median_of
-from length_estimation.dataset import Example
+from length_estimation.dataset import UNLIMITED, Example
 from length_estimation.estimator import Completion, EstimationRequest, Estimator
 from length_estimation.history import HistoryEstimator
 
@@ -72,6 +72,20 @@ class Lengths:
 def cut_flags(examples: Sequence[Example]) -> Flags:
     """Which of them were cut, shape (examples,)."""
     return np.array([example.cut for example in examples], dtype=np.bool_)
+
+
+def limits_of(examples: Sequence[Example]) -> Floats:
+    """Tokens beyond which nothing that is said can be wrong, shape (examples,).
+
+    That is the request's limit. Where it is not told and others of these were cut, it is taken to be the
+    median of their bounds, or as much as the response itself has reached.
+    """
+    limits = np.array([example.request.max_tokens for example in examples], dtype=np.float64)
+    tokens = np.array([example.output_tokens for example in examples], dtype=np.float64)
+    untold, cut = limits >= UNLIMITED, cut_flags(examples)
+    if not (untold & cut).any():
+        return limits
+    return np.where(untold, np.maximum(tokens, np.median(tokens[untold & cut])), limits)
 
 
 def beliefs(examples: Sequence[Example], rows: Ints, seed: int) -> list[tuple[LengthDistribution, int]]:

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from block.errors import PackError
 from length_estimation.contenders import BASELINES, CONTENDERS, Contender, answers_of, field
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import UNLIMITED, Example
 from length_estimation.scores import Answers, Ints, Scores, gain_interval, intervals
 from length_estimation.split import folds_of, groups_of
@@ -109,8 +110,12 @@ def _judge(
     limit = _limit([examples[i] for i in others])
     training = [_limited(examples[i], limit) for i in others]
     exam = [_limited(examples[i], limit) for i in judged]
+    limits = limits_of([examples[i] for i in judged])
     estimators = field(options.names, training, options.seed, table)
-    return [(name, answers_of(estimator, exam, groups[judged])) for name, estimator in estimators.items()]
+    return [
+        (name, answers_of(estimator, exam, groups[judged]).within(limits))
+        for name, estimator in estimators.items()
+    ]
 
 
 def _limit(examples: Sequence[Example]) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from block.errors import ConfigError, PackError
 from length_estimation.contenders import answers_of
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import read_examples
 from length_estimation.estimator import Estimator
 from length_estimation.model_folder import Card, read_card, with_files
@@ -96,7 +97,8 @@ class _Exam:
 
     def scores(self, estimator: Estimator) -> dict[str, float]:
         """How good its quantiles are."""
-        scores = Scores.of(answers_of(estimator, self._examples, self._groups))
+        answers = answers_of(estimator, self._examples, self._groups)
+        scores = Scores.of(answers.within(limits_of(self._examples)))
         return {name: round(getattr(scores, name), 4) for name in _COMPARED}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from block.errors import PackError
 from length_estimation.contenders import Contender, answers_of
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import Example
 from length_estimation.estimator import Estimator
 from length_estimation.features import ARRAYS, KIND, FeaturesEstimator
@@ -153,5 +154,5 @@ def _held_out_scores(examples: Sequence[Example], estimator: Estimator, seed: in
     groups = groups_of([example.keys for example in examples])
     rows = np.flatnonzero(held_out(groups, seed))
     chosen = [examples[i] for i in rows]
-    answers = answers_of(estimator, chosen, groups[rows])
+    answers = answers_of(estimator, chosen, groups[rows]).within(limits_of(chosen))
     return {"rows": len(rows), "cut": int(answers.cut.sum()), **asdict(Scores.of(answers))}

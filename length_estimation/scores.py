@@ -9,7 +9,7 @@ resample groups (prompts with all their samples), not rows, which are not indepe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -50,6 +50,10 @@ class Answers:
         """One after another."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
+    def within(self, limits: Floats) -> Answers:
+        """The same, with no quantile beyond these limits, shape (examples,)."""
+        return replace(self, tokens=np.minimum(self.tokens, limits[:, None]))
+
     @property
     def errors(self) -> Floats:
         """Real less said, as far as it is known, shape (examples, levels)."""
@@ -65,9 +69,8 @@ class Answers:
         """
         truth = self.truth[:, None]
         reached = np.where(truth <= self.unbounded if ties else truth < self.unbounded, 1.0, 0.0)
-        for row in np.flatnonzero(self.cut):
-            passed = _passed(self.truth[row], self.unbounded[row])
-            reached[row] = np.maximum(0.0, (_LEVELS - passed) / (1 - passed))
+        passed = _passed(self.truth[self.cut], self.unbounded[self.cut])[:, None]
+        reached[self.cut] = np.maximum(0.0, (_LEVELS - passed) / (1 - passed))
         shares: Floats = reached.mean(axis=0)
         return shares
 
@@ -152,10 +155,18 @@ def _middle(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _passed(tokens: float, quantiles: Floats) -> float:
-    """Probability of at most so many, as ``block.lengths`` has it; beyond the last quantile that one's."""
-    known = np.concatenate(([0.5 * quantiles[0]], quantiles))
-    return float(np.interp(tokens, known, (0.0, *LEVELS)))
+def _passed(tokens: Floats, quantiles: Floats) -> Floats:
+    """Probability of at most so many, shape (rows,), under quantiles, shape (rows, levels).
+
+    As ``block.lengths`` has it; beyond the last quantile that one's.
+    """
+    known = np.column_stack((0.5 * quantiles[:, 0], quantiles))
+    rows, levels = np.arange(len(tokens)), np.array((0.0, *LEVELS))
+    low = np.clip((known <= tokens[:, None]).sum(axis=1) - 1, 0, len(LEVELS) - 1)
+    start, end = known[rows, low], known[rows, low + 1]
+    way = np.clip((tokens - start) / np.maximum(end - start, 1e-9), 0.0, 1.0)
+    passed: Floats = levels[low] + way * (levels[low + 1] - levels[low])
+    return passed
 
 
 def _share(found: Flags) -> float:

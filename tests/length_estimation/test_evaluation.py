@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from block.errors import PackError
 from length_estimation.cli import app
 from length_estimation.contenders import BASELINES
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import UNLIMITED, read_examples
 from length_estimation.evaluation import EvaluationOptions, evaluate
 from length_estimation.quantiles import LEVELS
@@ -251,6 +252,15 @@ def test_a_cut_response_counts_for_what_is_known_of_it():
     assert scores.coverage80 == pytest.approx((first + second + 2) / 4)
     short = Scores.of(answers(np.outer([10.0] * 4, [0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 4.0]), truth, cut))
     assert short.coverage80 == 0.0  # all went beyond 15 tokens, the cut ones too
+
+
+def test_where_limits_are_not_told_no_more_is_expected_than_others_reached(tmp_path):
+    rows = [{"prompt": f"{i}", "output_tokens": 50 + i, "ended": i % 2 == 0} for i in range(9)]
+    told = {"prompt": "told", "output_tokens": 7, "max_tokens": 30, "finish_reason": "length"}
+    limits = limits_of(read(tmp_path, *rows, told)).tolist()
+    assert limits == [54, 54, 54, 54, 54, 55, 56, 57, 58, 30]
+    ended = read(tmp_path, *(row | {"ended": True} for row in rows))
+    assert set(limits_of(ended)) == {UNLIMITED}
 
 
 @pytest.mark.parametrize("limits", [[90.0], [20.0, 60.0, 200.0, np.inf]])
