@@ -23,6 +23,7 @@ SHORTEST_KEY = 8
 """Characters. What is shorter is a mistake, or soon guessed."""
 CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 """Headers in which clients bring a key: OpenAI's, and Anthropic's."""
+_USUAL_VARIABLE = "OPENAI_API_KEY"
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,21 @@ def bearer(source: SecretSource | None, place: str) -> Headers:
     if source is None:
         return []
     return [(b"authorization", b"Bearer " + read_secrets(source, place)[0])]
+
+
+def client_key(variable: str | None, place: str) -> str | None:
+    """The key that a client of ours brings to somebody's OpenAI endpoint.
+
+    From the environment's ``variable``, which must be there; without one from OPENAI_API_KEY, if that is set.
+    How long it must be is the endpoint's business. Raises ConfigError, which shows no value.
+    """
+    name = variable or _USUAL_VARIABLE
+    key = os.environ.get(name, "").strip()
+    if not key and variable is not None:
+        raise ConfigError(f"{place} {name}: there is no such environment variable, or it is empty; set it")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{place} {name}: must be one line of printable ASCII")
+    return key or None
 
 
 def brought_key(headers: Headers) -> bytes | None:

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from block.errors import BlockError
+from block.errors import BlockError, ConfigError
+from length_estimation.command_options import Data, Tokenizer, progress_bar
+from length_estimation.train_cli import train
 
 app = typer.Typer(
     add_completion=False,
@@ -22,22 +23,10 @@ app = typer.Typer(
     epilog="Example: block-length evaluate --data DIR, a folder with data.jsonl",
 )
 
-Data = Annotated[
-    list[Path], typer.Option("--data", help="Folder with data.jsonl, or a .json or .jsonl file; repeatable.")
-]
-Tokenizer = Annotated[
-    Path | None, typer.Option(help="tokenizer.json to count responses with; bytes / 4 without one.")
-]
-
 
 @app.callback()
 def block_length() -> None:
     """Response lengths: collect, train, judge, serve, export."""
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 @app.command(epilog="Example: block-length evaluate --data DIR --figure lengths.png")
@@ -69,71 +58,13 @@ def evaluate(
     command = EvaluateCommand(
         tuple(estimators.split(",")), folds, rounds, resamples, seed, encoder, epochs, learning_rate
     )
-    console = Console(stderr=True)
-    with _progress(console) as progress:
+    with progress_bar() as progress:
         evaluations = command.run(data, tokenizer, progress)
     command.show(evaluations, Console(width=150), figure)
     print(json.dumps(command.summary(evaluations)), flush=True)
 
 
-@app.command(
-    epilog="Example: block-length train roberta --data DIR --out models/lengths --encoder roberta-base"
-)
-def train(
-    kind: Annotated[str, typer.Argument(help="features or roberta.")],
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for the model; a model that is there is replaced.")],
-    seed: Annotated[int, typer.Option(help="Of the split, the weights and the order.")] = 0,
-    tokenizer: Tokenizer = None,
-    encoder: Annotated[
-        str,
-        typer.Option(
-            help="roberta: an encoder's folder or hub id; tiny, small, base: random weights, made here."
-        ),
-    ] = "roberta-base",
-    epochs: Annotated[int, typer.Option(min=1, help="roberta: at most so many.")] = 20,
-    patience: Annotated[int, typer.Option(min=1, help="roberta: epochs without gain before it stops.")] = 4,
-    batch: Annotated[int, typer.Option(min=1, help="roberta: examples per step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="roberta: at its highest.")] = 1e-5,
-    most_tokens: Annotated[int, typer.Option(min=16, help="roberta: of a prompt that are read.")] = 256,
-    layers: Annotated[
-        int | None,
-        typer.Option(min=1, help="roberta: keep the encoder's first so many layers; all by default."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="roberta: auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="roberta: float32, or bfloat16 (mixed), which auto takes on a GPU.")
-    ] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="roberta: of the CPU.")] = 1,
-) -> None:
-    """Train an estimator and save it with its card.
-
-    An interrupted roberta run goes on from its last epoch when the same command is given again. The
-    last line is the card as JSON.
-    """
-    from length_estimation.train_command import TrainCommand
-
-    command = TrainCommand(data, out, seed, tokenizer)
-    with _progress(Console(stderr=True)) as progress:
-        if kind == "features":
-            card = command.features(progress)
-        elif kind == "roberta":
-            card = command.roberta(
-                progress,
-                encoder=encoder,
-                epochs=epochs,
-                patience=patience,
-                batch=batch,
-                learning_rate=learning_rate,
-                most_tokens=most_tokens,
-                layers=layers,
-                precision=precision,
-                device=device,
-                threads=threads,
-            )
-        else:
-            raise typer.BadParameter(f"{kind!r}: must be features or roberta", param_hint="KIND")
-    print(card, flush=True)
+app.add_typer(train, name="train")
 
 
 @app.command(epilog="Example: block-length export --model models/lengths --int8")
@@ -174,7 +105,7 @@ def tag(
     """Add predicted lengths to the rows of a data set, as lists where a row is a conversation."""
     from length_estimation.tag import tag as run
 
-    with _progress(Console(stderr=True)) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("tag", total=None)
         rows = run(model, data, out, max_tokens, lambda done: progress.update(task, completed=done))
     print(json.dumps({"rows": rows, "out": str(out)}))
@@ -191,6 +122,10 @@ def sample(
         typer.Option(help="OpenAI endpoint to send the prompts to; without one, recorded answers count."),
     ] = None,
     model: Annotated[str, typer.Option(help="Model to ask for.")] = "",
+    key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the API key; by default OPENAI_API_KEY, if it is set."),
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="Most prompts, drawn at random; all by default.")
     ] = None,
@@ -201,11 +136,13 @@ def sample(
     tokenizer: Tokenizer = None,
 ) -> None:
     """Collect prompts with the lengths of their answers, recorded or from a running endpoint."""
+    from block.access import client_key
     from length_estimation.sample import Endpoint
     from length_estimation.sample import sample as run
 
-    endpoint = None if url is None else Endpoint(url, model, max_tokens, temperature, concurrency)
-    with _progress(Console(stderr=True)) as progress:
+    key = None if url is None else client_key(key_env, "--key-env")
+    endpoint = None if url is None else Endpoint(url, model, max_tokens, temperature, concurrency, key)
+    with progress_bar() as progress:
         print(json.dumps(run(data, out, endpoint, count, seed, tokenizer, progress)))
 
 
@@ -217,12 +154,19 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, help="Largest batch.")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="Cores that compute a batch of a roberta.")] = 1,
     tokenizer: Tokenizer = None,
+    allow_anyone: Annotated[
+        bool,
+        typer.Option("--allow-anyone", help="Listen beyond this machine: anybody who gets there may ask."),
+    ] = False,
 ) -> None:
     """Answer POST /v1/estimate; requests that come together are computed together."""
     import uvicorn
 
+    from block.access import is_loopback
     from length_estimation.service import create_app
 
+    if not allow_anyone and not is_loopback(host):
+        raise ConfigError(f"--host {host}: others could use it, and it knows no keys; say --allow-anyone")
     service = create_app(model, batch, tokenizer, threads)
     uvicorn.run(service, host=host, port=port, http="httptools", loop="uvloop", access_log=False)
 

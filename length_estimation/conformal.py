@@ -6,6 +6,8 @@ where responses were cut at a limit, after Kaplan and Meier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,18 +41,39 @@ def censored_shifts(residuals: Floats, cut: Flags, levels: Floats) -> Floats:
     return np.array(list(columns))
 
 
+def shifts_for(residuals: Floats, cut: Flags, levels: Sequence[float]) -> Floats:
+    """Whichever of the two is for these responses."""
+    if cut.any():
+        return censored_shifts(residuals, cut, np.array(levels))
+    return conformal_shifts(residuals, np.array(levels))
+
+
 def informative(residuals: Floats, cut: Flags) -> Floats:
     """How many responses say where each level lies, shape (levels,): those that ended, or went beyond it."""
     counts: Floats = (~cut[:, None] | (residuals > 0)).sum(axis=0).astype(np.float64)
     return counts
 
 
+def median_of(values: Floats, cut: Flags) -> float:
+    """Of values that are bounds where ``cut``; the same shape. The largest one if the median is beyond it."""
+    if not cut.any():
+        return float(np.median(values))
+    reached = _survival(values, cut)
+    return float(np.sort(values)[min(int(np.searchsorted(-reached, -0.5)), len(values) - 1)])
+
+
+def _survival(values: Floats, cut: Flags) -> Floats:
+    """Share that goes on beyond each value, in rising order, shape (n,); after Kaplan and Meier."""
+    order = np.lexsort((cut, values))  # of equal ones, those that ended come first
+    beyond: Floats = np.cumprod(1 - ~cut[order] / np.arange(len(values), 0, -1))
+    return beyond
+
+
 def _quantile(residuals: Floats, cut: Flags, level: float) -> float:
-    order = np.lexsort((cut, residuals))  # of equal ones, those that ended come first
+    order = np.lexsort((cut, residuals))
+    reached = 1 - _survival(residuals, cut)
     residuals, ended = residuals[order], ~cut[order]
     count = len(residuals)
-    at_risk = np.arange(count, 0, -1)
-    reached = 1 - np.cumprod(1 - ended / at_risk)
     known = reached[ended] * count / (count + 1)
     if len(known) == 0 or (level > known[-1] and not ended[-1]):
         return max(0.0, float(residuals[-1]))

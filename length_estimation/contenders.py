@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 
-from length_estimation.dataset import Example
-from length_estimation.estimator import Completion, ConstantEstimator, Estimator, Learner, MaxTokensEstimator
+from length_estimation.conformal import median_of
+from length_estimation.cut_responses import completion_of, cut_flags, history_of
+from length_estimation.dataset import UNLIMITED, Example
+from length_estimation.estimator import (
+    Completion,
+    ConstantEstimator,
+    EstimationRequest,
+    Estimator,
+    Learner,
+    LengthEstimate,
+    MaxTokensEstimator,
+)
 from length_estimation.features import FeaturesEstimator
-from length_estimation.history import HistoryEstimator
+from length_estimation.quantiles import LEVELS
 from length_estimation.recalibration import Recalibrated
+from length_estimation.scores import Answers, Ints
 from length_estimation.split import groups_of
 
 RECALIBRATED: Final = "+recalibrated"
@@ -32,15 +44,14 @@ class Contender:
 
 
 def _constant(examples: Sequence[Example], _seed: int) -> Estimator:
-    return ConstantEstimator(int(np.median([example.output_tokens for example in examples])))
+    """The median, of cut responses as far as it is known."""
+    tokens = np.array([example.output_tokens for example in examples], dtype=np.float64)
+    cut = cut_flags(examples)
+    return ConstantEstimator(int(median_of(tokens, cut)))
 
 
 def _history(examples: Sequence[Example], seed: int) -> Estimator:
-    history = HistoryEstimator(256)
-    for i in np.random.default_rng(seed).permutation(len(examples)):
-        example = examples[i]
-        history.learn(completion_of(example, history))
-    return history
+    return history_of(examples, 256, seed)
 
 
 def _features(examples: Sequence[Example], seed: int) -> Estimator:
@@ -74,21 +85,36 @@ def field(
     return made
 
 
-def follow(estimator: Estimator, examples: Sequence[Example]) -> list[tuple[float, ...]]:
-    """Quantiles said of each example, in turn; each is learned from only after it has been judged."""
-    said = []
+def answers_of(estimator: Estimator, examples: Sequence[Example], groups: Ints) -> Answers:
+    """What is said of each example, in turn; each is learned from only after it has been judged.
+
+    ``groups`` of the examples, shape (examples,).
+    """
+    tokens, unbounded = [], []
     for example in examples:
         estimate = estimator.estimate(example.request)
-        said.append(tuple(tokens for _, tokens in estimate.quantiles))
+        tokens.append(_tokens(estimate))
+        # Of a response that ended, no quantile beyond its limit is of interest.
+        unbounded.append(_tokens(estimator.estimate(_free(example.request))) if example.cut else tokens[-1])
         if isinstance(estimator, Learner):
             estimator.learn(Completion(example.request, estimate, example.output_tokens, example.cut))
-    return said
+    return Answers(
+        tokens=np.array(tokens),
+        unbounded=np.array(unbounded),
+        truth=np.array([example.output_tokens for example in examples], dtype=np.float64),
+        cut=cut_flags(examples),
+        groups=groups,
+    )
 
 
-def completion_of(example: Example, estimator: Estimator) -> Completion:
-    """The example as a request that is over."""
-    estimate = estimator.estimate(example.request)
-    return Completion(example.request, estimate, example.output_tokens, example.cut)
+def _tokens(estimate: LengthEstimate) -> tuple[float, ...]:
+    """By level; a point is the same at every one."""
+    tokens = tuple(tokens for _, tokens in estimate.quantiles)
+    return tokens if len(tokens) > 1 else tokens * len(LEVELS)
+
+
+def _free(request: EstimationRequest) -> EstimationRequest:
+    return structs.replace(request, max_tokens=UNLIMITED)
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

@@ -1,12 +1,14 @@
 """Examples for training and judging: a request, and how many tokens its response had.
 
-Reads JSON lines or a JSON list of prompt/response rows, ShareGPT conversations or OpenAI-style
-messages, and what ``block-length sample`` records. Of a conversation, each answer is an example with
-all that came before as its prompt.
+Reads JSON lines or a JSON list of prompt/response rows (Alpaca's as well), ShareGPT conversations or
+OpenAI-style messages, and what ``block-length sample`` records. Of a conversation, each answer is an
+example with all that came before as its prompt. Lengths without prompts, from CSV as well, are examples
+for what never reads the text.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +31,10 @@ _ROLES: Final = {
     "bing": "assistant",
     "bard": "assistant",
 }
+_PROMPTS: Final = ("prompt", "instruction", "messages", "conversations")
 _RESPONSES: Final = ("response", "completion", "output", "answer")
-_LENGTHS: Final = ("output_tokens", "response_tokens", "completion_tokens")
+_LENGTHS: Final = ("output_tokens", "response_tokens", "completion_tokens", "output_token_length")
+_LIMIT_REACHED: Final = ("length", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ def data_file(path: Path) -> Path:
     """A folder's data file, or the file itself. Raises PackError if there is none."""
     found = path / DATA_FILE if path.is_dir() else path
     if not found.is_file():
-        raise PackError(f"{found}: not there; name a folder with {DATA_FILE}, or a .json or .jsonl file")
+        raise PackError(
+            f"{found}: not there; name a folder with {DATA_FILE}, or a .json, .jsonl or .csv file"
+        )
     return found
 
 
@@ -77,10 +83,25 @@ def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
     return examples
 
 
+def require_prompts(examples: Sequence[Example]) -> None:
+    """Raises PackError if some have none: what reads the text has nothing to learn from them."""
+    bare = sum(not example.request.prompt_json for example in examples)
+    if bare:
+        raise PackError(
+            f"{bare} of {len(examples)} examples have no prompt; "
+            "lengths alone do for constant, max_tokens and history"
+        )
+
+
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """``(place, row)`` of a JSON list or of JSON lines."""
+    """``(place, row)`` of a JSON list, of JSON lines, or of CSV with a line of names."""
     number = 0
     try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as table:
+                for number, row in enumerate(csv.DictReader(table, strict=True), 2):
+                    yield f"{path}:{number}", row
+            return
         with path.open("rb") as file:
             first = next((line for line in file if line.strip()), b"")
             file.seek(0)
@@ -95,8 +116,9 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path}:{number}", row
     except OSError as error:
         raise PackError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path}:{max(number, 1)}: not JSON or JSON lines ({error})") from error
+    except (ValueError, RecursionError, csv.Error) as error:
+        form = "CSV" if path.suffix == ".csv" else "JSON or JSON lines"
+        raise PackError(f"{path}:{max(number, 1)}: not {form} ({error})") from error
 
 
 Prompts = dict[tuple[str, str], Any]
@@ -120,25 +142,22 @@ class Exchange:
 
 def exchanges_of(row: dict[str, Any], counter: TokenCounter, prompts: Prompts) -> Iterator[Exchange]:
     """All exchanges of a row. Raises TypeError, ValueError or AttributeError for what is no such row."""
-    model = str(row.get("model") or "")
-    # Where the limit is not known, the length that was recorded is all there is to predict.
-    cut = row.get("max_tokens") is not None and row.get("finish_reason") == "length"
-    for prompt, response in _turns(row, prompts, (identity_of(row), model)):
+    turns = list(_turns(row, prompts))
+    for number, (prompt, response) in enumerate(turns, 1):
         prompt_json = json.dumps(prompt).encode()
         counted = counter.messages if isinstance(prompt, list) else counter.prompt
-        request = EstimationRequest(
-            prompt_tokens=counted(prompt_json),
-            max_tokens=int(row.get("max_tokens") or UNLIMITED),
-            prompt_json=prompt_json,
-            model=model,
-            temperature=_number(row.get("temperature")),
-        )
+        request = _request(row, prompt_json, counted(prompt_json))
+        cut = number == len(turns) and _is_cut(row)  # a conversation's last answer is what the row tells of
         yield Exchange(prompt, request, response, _output_tokens(row, response, counter), cut)
 
 
 def _examples(row: dict[str, Any], place: str, counter: TokenCounter, prompts: Prompts) -> Iterator[Example]:
     identity = identity_of(row)
     keys = (f"id {identity}",) if identity else (f"row {place}",)
+    if not _has_prompt(row, prompts) and (tokens := _output_tokens(row, None, counter)) is not None:
+        request = _request(row, b"", int(row.get("prompt_tokens") or 0))
+        yield Example(request, max(1, tokens), keys, _is_cut(row))
+        return
     for exchange in exchanges_of(row, counter, prompts):
         if exchange.output_tokens is not None:
             own = (*keys, f"prompt {_opening(exchange.prompt)}")
@@ -151,8 +170,29 @@ def identity_of(row: dict[str, Any]) -> str:
     return next((str(value) for value in known if value is not None), "")
 
 
-def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Iterator[tuple[Any, str | None]]:
+def _request(row: dict[str, Any], prompt_json: bytes, prompt_tokens: int) -> EstimationRequest:
+    return EstimationRequest(
+        prompt_tokens=prompt_tokens,
+        max_tokens=int(row.get("max_tokens") or UNLIMITED),
+        prompt_json=prompt_json,
+        model=_model_of(row),
+        temperature=_number(row.get("temperature")),
+    )
+
+
+def _model_of(row: dict[str, Any]) -> str:
+    return str(row.get("model") or "")
+
+
+def _has_prompt(row: dict[str, Any], prompts: Prompts) -> bool:
+    """Its own, or that of an earlier sample."""
+    sampled = bool(identity_of(row)) and (identity_of(row), _model_of(row)) in prompts
+    return sampled or any(row.get(name) is not None for name in _PROMPTS)
+
+
+def _turns(row: dict[str, Any], prompts: Prompts) -> Iterator[tuple[Any, str | None]]:
     """``(prompt or messages, response)``; the response is None where it is not given."""
+    place = identity_of(row), _model_of(row)
     turns = row.get("conversations", row.get("messages"))
     response = next((row[name] for name in _RESPONSES if isinstance(row.get(name), str)), None)
     if isinstance(turns, list):
@@ -164,13 +204,20 @@ def _turns(row: dict[str, Any], prompts: Prompts, place: tuple[str, str]) -> Ite
             if message["role"] == "assistant" and i > 0:
                 yield messages[:i], str(message["content"] or "")
         return
-    prompt = row.get("prompt", row.get("instruction"))
+    prompt = _instruction(row) if row.get("prompt") is None else row["prompt"]
     if prompt is None and place[0]:
         prompt = prompts.get(place)  # further samples of a prompt that was given once
     if prompt is None:
         raise ValueError("no prompt, messages or conversations")
     prompts[place] = prompt
     yield prompt, response
+
+
+def _instruction(row: dict[str, Any]) -> Any:
+    """Of Alpaca's rows, joined with what the instruction is about."""
+    instruction, matter = row.get("instruction"), row.get("input")
+    both = isinstance(instruction, str) and isinstance(matter, str) and matter.strip()
+    return f"{instruction}\n{matter}" if both else instruction
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:
@@ -180,12 +227,26 @@ def _message(turn: dict[str, Any]) -> dict[str, Any]:
 
 def _output_tokens(row: dict[str, Any], response: str | None, counter: TokenCounter) -> int | None:
     """Recorded, or counted; of a row that has neither, None."""
+    known = _recorded_tokens(row)
+    if known is None:
+        return None if response is None else counter.text(response)
+    if not 0 <= known < UNLIMITED:
+        raise ValueError(f"{known} output tokens")
+    return known
+
+
+def _recorded_tokens(row: dict[str, Any]) -> int | None:
     known = next((row[name] for name in _LENGTHS if row.get(name) is not None), None)
-    if known is not None:
-        if not 0 <= (tokens := int(known)) < UNLIMITED:
-            raise ValueError(f"{known} output tokens")
-        return tokens
-    return None if response is None else counter.text(response)
+    return None if known is None else int(known)
+
+
+def _is_cut(row: dict[str, Any]) -> bool:
+    """Whether its response was ended by a limit: said so, or as long as was allowed and nothing said."""
+    reason = row.get("finish_reason", row.get("stop_reason"))
+    if reason is not None or row.get("ended") is not None:
+        return reason in _LIMIT_REACHED or row.get("ended") is False
+    tokens, most = _recorded_tokens(row), row.get("max_tokens")
+    return tokens is not None and most is not None and tokens >= int(most)
 
 
 def _number(value: Any) -> float | None:

@@ -15,10 +15,10 @@ import numpy as np
 from msgspec import structs
 
 from block.errors import PackError
-from length_estimation.contenders import BASELINES, CONTENDERS, Contender, field, follow
+from length_estimation.contenders import BASELINES, CONTENDERS, Contender, answers_of, field
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import UNLIMITED, Example
-from length_estimation.quantiles import LEVELS
-from length_estimation.scores import Answers, Floats, Ints, Scores, gain_interval, intervals
+from length_estimation.scores import Answers, Ints, Scores, gain_interval, intervals
 from length_estimation.split import folds_of, groups_of
 
 
@@ -54,6 +54,11 @@ class Evaluation:
         """Examples that were judged."""
         return len(next(iter(self.answers.values())).truth)
 
+    @property
+    def cut(self) -> int:
+        """Those among them whose response was cut: only a bound of its length is known."""
+        return int(next(iter(self.answers.values())).cut.sum())
+
     def summary(self) -> dict[str, Any]:
         """JSON-ready."""
         estimators = {
@@ -61,7 +66,8 @@ class Evaluation:
             for name, scores in self.scores.items()
         }
         gain = {"over": self.best_baseline, "pinball": self.gain, "interval95": self.gain_interval}
-        return {"rows": self.rows, "estimators": estimators, "best": self.best, "gain": gain}
+        rows = {"rows": self.rows, "cut": self.cut}
+        return {**rows, "estimators": estimators, "best": self.best, "gain": gain}
 
     @property
     def best_baseline(self) -> str | None:
@@ -82,36 +88,34 @@ def evaluate(
     groups = groups_of([example.keys for example in examples])
     folds = folds_of(groups, options.folds, options.seed)
     rounds = options.rounds or options.folds
-    parts: dict[str, list[Floats]] = {}
-    judged = []
+    parts: dict[str, list[Answers]] = {}
     for part in range(rounds):
         on_round(part, rounds)
         rows = np.random.default_rng(options.seed + part).permutation(np.flatnonzero(folds == part))
-        judged.append(rows)
-        for name, tokens in _judge(examples, rows, np.flatnonzero(folds != part), options, table).items():
-            parts.setdefault(name, []).append(tokens)
+        for name, answers in _judge(examples, groups, rows, np.flatnonzero(folds != part), options, table):
+            parts.setdefault(name, []).append(answers)
     on_round(rounds, rounds)
-    return _evaluation(parts, np.concatenate(judged), examples, groups, options)
+    return _evaluation({name: Answers.joined(said) for name, said in parts.items()}, options)
 
 
 def _judge(
     examples: Sequence[Example],
+    groups: Ints,
     judged: Ints,
     others: Ints,
     options: EvaluationOptions,
     table: Mapping[str, Contender],
-) -> dict[str, Floats]:
-    """Quantiles by estimator, shape (judged, levels)."""
+) -> list[tuple[str, Answers]]:
+    """By estimator what it said of the judged ones."""
     limit = _limit([examples[i] for i in others])
     training = [_limited(examples[i], limit) for i in others]
     exam = [_limited(examples[i], limit) for i in judged]
+    limits = limits_of([examples[i] for i in judged])
     estimators = field(options.names, training, options.seed, table)
-    return {name: _quantiles(follow(estimator, exam)) for name, estimator in estimators.items()}
-
-
-def _quantiles(said: list[tuple[float, ...]]) -> Floats:
-    """A point is the same at every level."""
-    return np.array([tokens if len(tokens) > 1 else tokens * len(LEVELS) for tokens in said])
+    return [
+        (name, answers_of(estimator, exam, groups[judged]).within(limits))
+        for name, estimator in estimators.items()
+    ]
 
 
 def _limit(examples: Sequence[Example]) -> int:
@@ -126,15 +130,7 @@ def _limited(example: Example, limit: int) -> Example:
     return replace(example, request=structs.replace(example.request, max_tokens=limit))
 
 
-def _evaluation(
-    parts: Mapping[str, list[Floats]],
-    rows: Ints,
-    examples: Sequence[Example],
-    groups: Ints,
-    options: EvaluationOptions,
-) -> Evaluation:
-    truth = np.array([examples[i].output_tokens for i in rows], dtype=np.float64)
-    answers = {name: Answers(np.concatenate(said), truth, groups[rows]) for name, said in parts.items()}
+def _evaluation(answers: Mapping[str, Answers], options: EvaluationOptions) -> Evaluation:
     scores = {name: Scores.of(said) for name, said in answers.items()}
     best = _least(scores, list(scores)) or ""
     baseline = _least(scores, [name for name in BASELINES if name in scores]) or best

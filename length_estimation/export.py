@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from block.errors import ConfigError, PackError
-from length_estimation.contenders import follow
+from length_estimation.contenders import answers_of
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import read_examples
 from length_estimation.estimator import Estimator
 from length_estimation.model_folder import Card, read_card, with_files
@@ -30,7 +31,7 @@ from length_estimation.roberta import (
     onnx_network,
     read_form,
 )
-from length_estimation.scores import Answers, Scores
+from length_estimation.scores import Scores
 from length_estimation.split import groups_of, held_out
 from length_estimation.token_counter import make_token_counter
 
@@ -92,13 +93,12 @@ class _Exam:
         kept = np.flatnonzero(held_out(groups, seed))
         self._examples = [examples[row] for row in kept]
         self._groups = groups[kept]
-        self._truth = np.array([example.output_tokens for example in self._examples], dtype=np.float64)
         self.rows = len(kept)
 
     def scores(self, estimator: Estimator) -> dict[str, float]:
         """How good its quantiles are."""
-        said = np.array(follow(estimator, self._examples))
-        scores = Scores.of(Answers(said, self._truth, self._groups))
+        answers = answers_of(estimator, self._examples, self._groups)
+        scores = Scores.of(answers.within(limits_of(self._examples)))
         return {name: round(getattr(scores, name), 4) for name in _COMPARED}
 
 

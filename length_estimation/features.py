@@ -83,9 +83,10 @@ class FeaturesModel:
                     models=tuple(str(made["models"]).split("\n")),
                     forest=Forest(**{name: made[name] for name in _FOREST}, depth=int(made["lexicon"][2])),
                 )
+                made_for = made["lexicon"][:2].tolist(), made["levels"].tolist()
         except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
             raise PackError(f"{path}: not a features model ({error}); train it anew") from error
-        if made["lexicon"][:2].tolist() != [VERSION, COLUMNS] or made["levels"].tolist() != list(LEVELS):
+        if made_for != ([VERSION, COLUMNS], list(LEVELS)):
             raise PackError(f"{path}: made for other features or quantiles; train it anew")
         model.check(path)
         return model
@@ -96,6 +97,7 @@ class FeaturesModel:
         nodes = len(forest.value)
         sound = (
             self.words.shape == (BUCKETS,)
+            and all(getattr(forest, name).ndim == 1 for name in _FOREST)
             and math.isfinite(self.intercept)
             and bool(np.isfinite(self.words).all() and np.isfinite(forest.value).all())
             and len(forest.feature) == len(forest.threshold) == nodes
@@ -105,6 +107,8 @@ class FeaturesModel:
             and _all_within(forest.children, nodes)
             and _all_within(forest.roots, nodes)
             and _all_within(forest.starts, len(forest.roots))
+            and forest.starts[0] == 0
+            and bool((np.diff(forest.starts) > 0).all())
             and 0 <= forest.depth <= nodes
         )
         if not sound:
@@ -132,4 +136,5 @@ class FeaturesEstimator:
 
 
 def _all_within(indices: npt.NDArray[np.int32], end: int) -> bool:
-    return len(indices) > 0 and bool(indices.min() >= 0 and indices.max() < end)
+    whole = np.issubdtype(indices.dtype, np.integer) and len(indices) > 0
+    return whole and bool(indices.min() >= 0 and indices.max() < end)

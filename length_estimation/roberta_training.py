@@ -18,21 +18,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from block.errors import ConfigError, PackError
-from length_estimation.conformal import conformal_shifts
-from length_estimation.dataset import Example
-from length_estimation.encoder import Encoder, open_encoder, save_weights
+from block.errors import ConfigError
+from length_estimation.conformal import Floats, shifts_for
+from length_estimation.cut_responses import Lengths, beliefs, cut_flags
+from length_estimation.dataset import Example, require_prompts
+from length_estimation.encoder import Encoder, open_encoder
 from length_estimation.prompt_text import read_prompt
 from length_estimation.quantiles import LEVELS
 from length_estimation.roberta import InputForm, PromptEncoding, encoder_text
 from length_estimation.split import held_out
+from length_estimation.training_checkpoint import TrainingState, keep, take_up
 
 Ints = npt.NDArray[np.intp]
 
-_STATE: Final = "state.json"
 _ELSEWHERE: Final = ("device", "threads")
 """Options that a run may go on with changed: they say where, not what."""
 _WARM_UP: Final = 0.06
@@ -70,27 +69,6 @@ class Progress:
     best_loss: float
 
 
-class _State(msgspec.Struct):
-    """Of an interrupted run; its options and its data must be the same."""
-
-    options: dict[str, Any]
-    data: str
-    """Digest of what is trained on."""
-    epoch: int = 0
-    """Epochs done."""
-    best_loss: float = math.inf
-    best_epoch: int = 0
-
-    @property
-    def files(self) -> tuple[str, str, str]:
-        """Weights, optimizer, best weights: new names each time, so that the last ones stay whole."""
-        return (
-            f"weights-{self.epoch}.safetensors",
-            f"optimizer-{self.epoch}.safetensors",
-            f"best-{self.best_epoch}.safetensors",
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class TrainedRoberta:
     """What training makes."""
@@ -113,8 +91,9 @@ def train_roberta(
     """Fit; ``checkpoint`` is a folder where the run's state is kept and taken up again.
 
     ``on_share`` hears how many epochs are done, in fractions. Raises ConfigError if the encoder or the
-    device cannot be had or the loss is lost, PackError for a checkpoint of another run.
+    device cannot be had or the loss is lost, PackError for a checkpoint of another run or without prompts.
     """
+    require_prompts(examples)
     torch.set_num_threads(options.threads)
     texts = (encoder_text(read_prompt(e.request.prompt_json), e.request.model) for e in examples)
     encoder = open_encoder(options.encoder, texts, options.seed, options.layers)
@@ -159,10 +138,16 @@ class _Run:
         self._mixed = _mixed(options.precision, self._device)
         self._encoding = PromptEncoding(encoder.tokenizer, form)
         self._rows = [self._encoding.ids(example.request) for example in examples]
-        self._target = np.log([example.output_tokens for example in examples])
-        self._data = _digest(self._rows, self._target)
+        self._cut = cut_flags(examples)
+        self._target = Lengths.as_seen(examples).log_tokens
+        self._data = _digest(self._rows, self._target, self._cut)
         self._training, self._held_out = np.flatnonzero(~kept_back), np.flatnonzero(kept_back)
+        self._bounds = self._cut & kept_back
+        """Whose target is a bound; what is trained on has lengths that are drawn."""
+        self._drawn = np.flatnonzero(self._cut & ~kept_back)
+        self._beliefs = beliefs(examples, self._drawn, options.seed) if len(self._drawn) else []
         self._network = encoder.regressor.to(self._device)
+        self._complete(0)
         self._network.centre.fill_(float(self._target[self._training].mean()))
         self._network.spread.fill_(max(float(self._target[self._training].std()), 1e-3))
         self._optimizer: Any = torch.optim.AdamW(self._network.parameters(), lr=options.learning_rate)
@@ -170,6 +155,7 @@ class _Run:
 
     def train_epoch(self, epoch: int, on_share: Callable[[float], None]) -> float:
         """One pass over the training part; mean loss."""
+        self._complete(epoch)
         torch.manual_seed(self._options.seed * 100_003 + epoch)
         self._network.train()
         batches = list(self._batches(self._training, np.random.default_rng([self._options.seed, epoch])))
@@ -185,6 +171,12 @@ class _Run:
             on_share(epoch + (number + 1) / len(batches))
         return total / len(self._training)
 
+    def _complete(self, epoch: int) -> None:
+        """Draw anew what cut responses that are trained on might have become."""
+        levels = np.random.default_rng([self._options.seed, epoch, 1]).random((len(self._drawn), 1))
+        for row, (length, bound), level in zip(self._drawn, self._beliefs, levels, strict=True):
+            self._target[row] = math.log(length.totals(level, bound)[0])
+
     def judge(self) -> float:
         """Mean loss on what is held out."""
         self._network.eval()
@@ -194,53 +186,36 @@ class _Run:
 
     def shifts(self) -> tuple[float, ...]:
         """What makes the quantiles cover the held-out part."""
-        self._network.eval()
-        with torch.inference_mode():
-            said = [
-                self._outputs(rows).double().cpu().numpy() for rows in self._batches(self._held_out, None)
-            ]
-            order = np.concatenate(list(self._batches(self._held_out, None)))
-        residuals = self._target[order][:, None] - np.concatenate(said)[:, 1:]
-        return tuple(conformal_shifts(residuals, np.array(LEVELS)).tolist())
+        residuals = self._target[self._held_out][:, None] - self._said(self._held_out)
+        return tuple(shifts_for(residuals, self._cut[self._held_out], LEVELS).tolist())
 
-    def resumed(self, folder: Path | None) -> _State:
+    def resumed(self, folder: Path | None) -> TrainingState:
         """The state to go on from; a new one if there is no checkpoint."""
         options = {name: value for name, value in asdict(self._options).items() if name not in _ELSEWHERE}
-        fresh = _State(options, self._data)
-        if folder is None or not (folder / _STATE).is_file():
-            return fresh
-        try:
-            state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
-            if (state.options, state.data) != (fresh.options, fresh.data):
-                raise PackError(f"{folder}: a checkpoint of other options or data; remove it or name another")
-            weights, optimizer, best = (load_file(folder / name) for name in state.files)
-            self._network.load_state_dict(weights)
-            self.best = best
-            _restore(self._optimizer, optimizer)
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise PackError(f"{folder}: damaged checkpoint ({error}); remove it") from error
+        fresh = TrainingState(options, self._data)
+        state, self.best = take_up(folder, fresh, self._network, self._optimizer)
         return state
 
-    def keep(self, folder: Path | None, state: _State) -> None:
-        """Write a checkpoint beside the last one, which is given up when this one is whole."""
-        if folder is None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        weights, optimizer, best = state.files
-        save_weights(self._network.state_dict(), folder / weights)
-        save_weights(_flattened(self._optimizer), folder / optimizer)
-        if state.best_epoch == state.epoch:
-            save_weights(self.best, folder / best)
-        (folder / "new.json").write_bytes(msgspec.json.encode(state))
-        (folder / "new.json").replace(folder / _STATE)
-        for old in folder.glob("*.safetensors"):
-            if old.name not in state.files:
-                old.unlink()
+    def keep(self, folder: Path | None, state: TrainingState) -> None:
+        """Leave a checkpoint."""
+        keep(folder, state, self._network, self._optimizer, self.best)
+
+    def _said(self, rows: Ints) -> Floats:
+        """Log quantiles of these examples, shape (rows, levels)."""
+        said = np.empty((len(self._rows), len(LEVELS)))
+        self._network.eval()
+        with torch.inference_mode():
+            for batch in self._batches(rows, None):
+                said[batch] = self._outputs(batch)[:, 1:].double().cpu().numpy()
+        return said[rows]
 
     def _loss(self, rows: Ints) -> Any:
-        """Pinball plus half of Huber, both in spreads of the target."""
+        """Pinball plus half of Huber, both in spreads of the target; nothing for what is beyond a bound."""
         target = torch.tensor(self._target[rows], dtype=torch.float32, device=self._device).unsqueeze(1)
         errors = (target - self._outputs(rows).float()) / self._network.spread
+        if self._bounds[rows].any():
+            bounds = torch.tensor(self._bounds[rows], device=self._device).unsqueeze(1)
+            errors = torch.where(bounds, errors.clamp(min=0), errors)
         levels = torch.tensor(LEVELS, device=self._device)
         pinball = torch.maximum(levels * errors[:, 1:], (levels - 1) * errors[:, 1:]).mean()
         huber = torch.nn.functional.smooth_l1_loss(errors[:, 0], torch.zeros_like(errors[:, 0]))
@@ -285,26 +260,9 @@ def _mixed(precision: str, device: str) -> bool:
     return precision == "bfloat16" or (precision == "auto" and device == "cuda")
 
 
-def _digest(rows: Sequence[Sequence[int]], target: npt.NDArray[np.float64]) -> str:
+def _digest(rows: Sequence[Sequence[int]], target: Floats, cut: npt.NDArray[np.bool_]) -> str:
     """Of token ids and lengths."""
-    digest = sha256(target.tobytes())
+    digest = sha256(target.tobytes() + cut.tobytes())
     for row in rows:
         digest.update(np.array([len(row), *row], dtype=np.int64).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _flattened(optimizer: Any) -> dict[str, Any]:
-    """AdamW's state as tensors by name."""
-    return {
-        f"{number}.{name}": torch.as_tensor(value)
-        for number, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-
-
-def _restore(optimizer: Any, flat: dict[str, Any]) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in flat.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from length_estimation.token_counter import TokenCounter, make_token_counter
 _PATIENCE_S: Final = 600.0
 _MOST_FAILURES: Final = 20
 """In a row; then the endpoint is taken for down."""
+_NO_ENTRY_STATUS: Final = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,18 @@ class Endpoint:
     max_tokens: int
     temperature: float
     concurrency: int
+    key: str | None = field(default=None, repr=False)
+    """API key, if it wants one."""
+
+    @property
+    def chat_url(self) -> str:
+        """``url`` may end in /v1, as OpenAI's clients have it, or not."""
+        return f"{self.url.rstrip('/').removesuffix('/v1')}/v1/chat/completions"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request."""
+        return {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ def sample(
 ) -> dict[str, int]:
     """Append rows to ``out``; returns how many were written, were there, and failed.
 
-    Raises PackError for unreadable data, InstanceError for an endpoint that is down.
+    Raises PackError for unreadable data, InstanceError for an endpoint that is down or wants another key.
     """
     refuse_overwriting(data, out)
     counter = make_token_counter(tokenizer)
@@ -85,11 +98,16 @@ def sample(
                 writing.put(_recorded(question))
         else:
             asyncio.run(_ask_all(endpoint, left, writing))
+            if left and writing.failed == len(asked):
+                raise InstanceError(
+                    f"{endpoint.url}: none of {len(asked)} requests was answered "
+                    f"(last: {writing.last_failure})"
+                )
     return {"written": writing.written, "known": len(asked) - len(left), "failed": writing.failed}
 
 
 class _Writing:
-    """Rows to a file, with counts; None stands for a failure."""
+    """Rows to a file, with counts; a text says why there is none."""
 
     def __init__(self, file: Any, progress: Progress, task: Any) -> None:
         self._file = file
@@ -98,12 +116,14 @@ class _Writing:
         self.written = 0
         self.failed = 0
         self.failed_in_a_row = 0
+        self.last_failure = ""
 
-    def put(self, row: dict[str, Any] | None) -> None:
+    def put(self, row: dict[str, Any] | str) -> None:
         """Write and flush, so that nothing paid for is lost."""
-        if row is None:
+        if isinstance(row, str):
             self.failed += 1
             self.failed_in_a_row += 1
+            self.last_failure = row
         else:
             self._file.write(msgspec.json.encode(row) + b"\n")
             self._file.flush()
@@ -162,10 +182,10 @@ def _row(question: _Question, model: str, output_tokens: int) -> dict[str, Any]:
     }
 
 
-def _recorded(question: _Question) -> dict[str, Any] | None:
+def _recorded(question: _Question) -> dict[str, Any] | str:
     exchange = question.exchange
     if exchange.output_tokens is None:
-        return None
+        return "no answer was recorded"
     row = _row(question, exchange.request.model, max(1, exchange.output_tokens))
     if exchange.request.max_tokens < UNLIMITED:
         row |= {"max_tokens": exchange.request.max_tokens}
@@ -178,14 +198,16 @@ def _recorded(question: _Question) -> dict[str, Any] | None:
 
 async def _ask_all(endpoint: Endpoint, questions: list[_Question], writing: _Writing) -> None:
     waiting = iter(questions)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PATIENCE_S)) as session:
+    timeout = aiohttp.ClientTimeout(total=_PATIENCE_S)
+    async with aiohttp.ClientSession(timeout=timeout, headers=endpoint.headers) as session:
 
         async def work() -> None:
             for question in waiting:
                 writing.put(await _ask(session, endpoint, question))
                 if writing.failed_in_a_row >= _MOST_FAILURES:
                     raise InstanceError(
-                        f"{endpoint.url}: {_MOST_FAILURES} requests failed in a row; is it up?"
+                        f"{endpoint.url}: {_MOST_FAILURES} requests failed in a row; is it up? "
+                        f"(last: {writing.last_failure})"
                     )
 
         workers = [asyncio.create_task(work()) for _ in range(endpoint.concurrency)]
@@ -212,8 +234,8 @@ class _Answer(msgspec.Struct):
 
 async def _ask(
     session: aiohttp.ClientSession, endpoint: Endpoint, question: _Question
-) -> dict[str, Any] | None:
-    """The row, or None if there was no usable answer."""
+) -> dict[str, Any] | str:
+    """The row, or why there was no usable answer. Raises InstanceError if nobody with this key is let in."""
     prompt = question.exchange.prompt
     messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     body = {
@@ -223,16 +245,23 @@ async def _ask(
         "temperature": endpoint.temperature,
     }
     try:
-        url = f"{endpoint.url.rstrip('/')}/v1/chat/completions"
-        async with session.post(url, json=body) as response:
+        async with session.post(endpoint.chat_url, json=body) as response:
+            if response.status in _NO_ENTRY_STATUS:
+                raise InstanceError(f"{endpoint.url}: {_no_entry(endpoint)} (HTTP status {response.status})")
             if response.status != 200:
-                return None
+                return f"HTTP status {response.status}"
             answer = msgspec.json.decode(await response.read(), type=_Answer)
-    except (aiohttp.ClientError, OSError, ValueError):
-        return None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
     reason = answer.choices[0].finish_reason if answer.choices else None
     return _row(question, endpoint.model, answer.usage.completion_tokens) | {
         "finish_reason": reason,
         "max_tokens": endpoint.max_tokens,
         "temperature": endpoint.temperature,
     }
+
+
+def _no_entry(endpoint: Endpoint) -> str:
+    if endpoint.key is None:
+        return "wants an API key; put it into OPENAI_API_KEY, or name its variable with --key-env"
+    return "does not take the API key that it was sent"

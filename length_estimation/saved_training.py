@@ -17,13 +17,13 @@ import msgspec
 import numpy as np
 
 from block.errors import PackError
-from length_estimation.contenders import Contender, follow
+from length_estimation.contenders import Contender, answers_of
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import Example
 from length_estimation.estimator import Estimator
 from length_estimation.features import ARRAYS, KIND, FeaturesEstimator
 from length_estimation.model_folder import CARD, Card, write_card
-from length_estimation.quantiles import LEVELS
-from length_estimation.scores import Answers, Scores
+from length_estimation.scores import Scores
 from length_estimation.split import groups_of, held_out
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def train_and_save_features(
     prepare(out)
     groups = groups_of([example.keys for example in examples])
     model = train_features(examples, groups, options, on_step)
+    _discard(out)
     model.save(out / ARRAYS)
     estimator = FeaturesEstimator(model, "trained")
     packages = ("numpy", "scipy", "scikit-learn")
@@ -68,6 +69,7 @@ def train_and_save_roberta(
     prepare(out)
     groups = groups_of([example.keys for example in examples])
     trained = train_roberta(examples, groups, options, out / CHECKPOINT, on_epoch, on_share)
+    _discard(out)
     files = [*save_regressor(trained.encoder.regressor, out), INPUT, "tokenizer.json"]
     (out / INPUT).write_bytes(msgspec.json.encode(trained.form))
     trained.encoder.tokenizer.save(str(out / "tokenizer.json"))
@@ -108,14 +110,21 @@ def roberta_contender(options: Callable[[int], RobertaOptions]) -> Contender:
 
 
 def prepare(out: Path) -> None:
-    """Make the folder; a model that lies there is replaced. Raises PackError if it is something else."""
+    """Make the folder; a model that lies there stays until it is replaced.
+
+    Raises PackError if it is something else.
+    """
     known = out / CARD
     if out.exists() and not out.is_dir():
         raise PackError(f"{out}: is a file; name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not known.is_file() and not (out / CHECKPOINT).is_dir():
         raise PackError(f"{out}: holds something else; name an empty or a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    known.unlink(missing_ok=True)
+
+
+def _discard(out: Path) -> None:
+    """From now on there is no model there, until the new one has its card."""
+    (out / CARD).unlink(missing_ok=True)
 
 
 def _write(
@@ -145,6 +154,5 @@ def _held_out_scores(examples: Sequence[Example], estimator: Estimator, seed: in
     groups = groups_of([example.keys for example in examples])
     rows = np.flatnonzero(held_out(groups, seed))
     chosen = [examples[i] for i in rows]
-    tokens = np.array(follow(estimator, chosen)).reshape(len(rows), len(LEVELS))
-    truth = np.array([example.output_tokens for example in chosen], dtype=np.float64)
-    return {"rows": len(rows), **asdict(Scores.of(Answers(tokens, truth, groups[rows])))}
+    answers = answers_of(estimator, chosen, groups[rows]).within(limits_of(chosen))
+    return {"rows": len(rows), "cut": int(answers.cut.sum()), **asdict(Scores.of(answers))}

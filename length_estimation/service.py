@@ -48,7 +48,7 @@ class LengthEndpoint:
         """Distributions in the order of the requests."""
         began_s = time.perf_counter()
         try:
-            asked = self._read(await request.body())
+            asked = self._read(await _body_of(request))
             said = await asyncio.gather(*map(self._batcher.estimate, asked))
         except RequestError as error:
             return self._refusal(error.status, error.message)
@@ -74,8 +74,6 @@ class LengthEndpoint:
         return _json(self._card)
 
     def _read(self, body: bytes) -> list[EstimationRequest]:
-        if len(body) > MOST_BODY_BYTES:
-            raise RequestError("the body is too large", status=413)
         try:
             # Broken UTF-8 in a prompt is no reason to refuse: it is read with replacements.
             batch = self._batches.decode(body.decode("utf-8", "replace"))
@@ -124,6 +122,16 @@ def create_app(model: Path, batch: int = 32, tokenizer: Path | None = None, thre
     app.get("/health")(endpoint.health)
     app.get("/metrics")(endpoint.metrics)
     return app
+
+
+async def _body_of(request: Request) -> bytes:
+    """Raises RequestError for one that is too large, of which no more is taken in."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BODY_BYTES:
+            raise RequestError("the body is too large", status=413)
+    return bytes(body)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -41,12 +41,10 @@ class TrainCommand:
         options = FeaturesOptions(seed=self.seed)
         return _line(train_and_save_features(examples, self._provenance(), self.out, options, show))
 
-    def roberta(self, progress: Progress, **options: Any) -> str:
-        """An encoder; ``options`` as ``RobertaOptions`` has them."""
-        from length_estimation.roberta_training import RobertaOptions
-
+    def roberta(self, progress: Progress, options: roberta_training.RobertaOptions) -> str:
+        """An encoder."""
         examples = self._examples()
-        task = progress.add_task("roberta", total=options["epochs"])
+        task = progress.add_task("roberta", total=options.epochs)
 
         def show(done: roberta_training.Progress) -> None:
             progress.console.print(
@@ -58,8 +56,7 @@ class TrainCommand:
         def move(epochs: float) -> None:
             progress.update(task, completed=round(epochs, 2))
 
-        chosen = RobertaOptions(seed=self.seed, **options)
-        return _line(train_and_save_roberta(examples, self._provenance(), self.out, chosen, show, move))
+        return _line(train_and_save_roberta(examples, self._provenance(), self.out, options, show, move))
 
     def _examples(self) -> list[Example]:
         counter = make_token_counter(self.tokenizer)

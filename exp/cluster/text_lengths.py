@@ -17,7 +17,7 @@ from msgspec import structs
 from block.errors import ConfigError, StateError
 from block.simulation.memory import Floats, Ints
 from exp.cluster.load import ClusterLoad, ExpectedLengths
-from length_estimation.contenders import CONTENDERS, field, follow
+from length_estimation.contenders import CONTENDERS, answers_of, field
 from length_estimation.dataset import Example, read_examples
 from length_estimation.quantiles import LEVELS
 from length_estimation.saved_training import roberta_contender
@@ -108,7 +108,7 @@ def read_text_lengths(data: Path, estimators: tuple[str, ...]) -> TextLengths:
     return TextLengths(
         np.array([example.request.prompt_tokens for example in exam], np.int64),
         np.array([example.output_tokens for example in exam], np.int64),
-        {name: _quantiles(follow(made[name], exam)) for name in estimators},
+        {name: answers_of(made[name], exam, np.arange(len(exam))).tokens for name in estimators},
     )
 
 
@@ -120,10 +120,8 @@ def _tiny(seed: int) -> RobertaOptions:
 
 
 def _anonymous(example: Example) -> Example:
-    """One fleet serves one model: who really answered is not told."""
-    return replace(example, request=structs.replace(example.request, model=""))
+    """One fleet serves one model: who really answered is not told.
 
-
-def _quantiles(said: Sequence[tuple[float, ...]]) -> Floats:
-    """(requests, levels); a point is the same at every level."""
-    return np.array([tokens if len(tokens) > 1 else tokens * len(LEVELS) for tokens in said])
+    What was cut is sent again with the limit that cut it, so that there its length is what will be generated.
+    """
+    return replace(example, request=structs.replace(example.request, model=""), cut=False)

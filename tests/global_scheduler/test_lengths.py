@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 
 import pytest
-from openai_answers import TOKENS
+from openai_answers import MODEL, TOKENS
 from scheduler_world import Scheduler
+from typer.testing import CliRunner
 
 from block.errors import BlockError
 from global_scheduler.app import create_app
+from length_estimation.cli import app as block_length
 from length_estimation.dataset import read_examples
 from length_estimation.features_training import FeaturesOptions
 from length_estimation.quantiles import LEVELS
@@ -166,3 +169,41 @@ async def test_any_prompt_is_estimated_and_served(world, model, estimator, conte
     tokens = [value for _, value in question.candidate.output_quantiles]
     assert len(tokens) == len(LEVELS)
     assert 1 <= tokens[0] <= tokens[-1] <= 50
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "said"),
+    [
+        ((), "OPENAI_API_KEY", '{"written": 3'),
+        (("--key-env", "MY_KEY"), "MY_KEY", '{"written": 3'),
+        ((), "UNRELATED", "wants an API key; put it into OPENAI_API_KEY"),
+        ((), "OPENAI_API_KEY=wrong", "does not take the API key that it was sent (HTTP status 401)"),
+        (
+            ("--key-env", "MY_KEY"),
+            "OPENAI_API_KEY",
+            "--key-env MY_KEY: there is no such",
+        ),
+    ],
+    ids=str,
+)
+async def test_sampling_through_the_router_brings_a_key_that_nothing_shows(
+    world, tmp_path, monkeypatch, caplog, options, variable, said
+):
+    key = "router-key-1"
+    monkeypatch.setenv("ROUTER_KEYS", key)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    name, _, value = variable.partition("=")
+    monkeypatch.setenv(name, value or key)
+    fleet = await world(access={"keys": {"env": "ROUTER_KEYS"}})
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"prompt": f"p{i}"}) for i in range(3)))
+    arguments = ["--data", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    arguments += ["--url", f"{fleet.url}/v1", "--model", MODEL, *options]
+    run = await asyncio.to_thread(CliRunner().invoke, block_length, ["sample", *arguments])
+    told = f"{run.output} {run.exception}"
+    assert said in told
+    reached = [headers for one in fleet.instances.values() for headers, _, _ in one.received]
+    assert len(reached) == (3 if "written" in said else 0)
+    written = (tmp_path / "out.jsonl").read_text() if (tmp_path / "out.jsonl").exists() else ""
+    assert written.count(f'"output_tokens":{TOKENS}') == len(reached)
+    for secret in (key, value or key):
+        assert secret not in told + written + caplog.text

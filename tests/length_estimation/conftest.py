@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from length_estimation.dataset import read_examples
+from length_estimation.dataset import Example, read_examples
 from length_estimation.features_training import FeaturesOptions
 from length_estimation.saved_training import train_and_save_features
 from length_estimation.token_counter import make_token_counter
@@ -44,6 +47,24 @@ def synthetic_rows(count: int, seed: int) -> list[dict[str, object]]:
         model = draw.choice(["small", "large"])
         rows.append({"id": number, "model": model, "prompt": prompt, "response": "word " * (4 * length // 5)})
     return rows
+
+
+def _cut_every_other(examples: Sequence[Example], limit: int) -> list[Example]:
+    made = []
+    for number, example in enumerate(examples):
+        if number % 2:
+            made.append(example)
+            continue
+        request = structs.replace(example.request, max_tokens=limit)
+        tokens = min(example.output_tokens, limit)
+        made.append(replace(example, request=request, output_tokens=tokens, cut=tokens == limit))
+    return made
+
+
+@pytest.fixture(scope="session")
+def cut_every_other():
+    """Factory: the examples, each other one with a limit that cuts it if it is longer."""
+    return _cut_every_other
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from length_estimation.cli import app
 from length_estimation.dataset import read_examples
+from length_estimation.factory import load_trained
 from length_estimation.split import groups_of
 from length_estimation.token_counter import make_token_counter
 
@@ -24,8 +25,19 @@ def run(*arguments):
 
 
 def test_help_has_examples():
-    for command in ("evaluate", "train", "tag", "sample", "serve", "export", "bench"):
-        result = run(command, "--help")
+    commands = (
+        "evaluate",
+        "train",
+        "train features",
+        "train roberta",
+        "tag",
+        "sample",
+        "serve",
+        "export",
+        "bench",
+    )
+    for command in commands:
+        result = run(*command.split(), "--help")
         assert result.exit_code == 0
         assert "Example: block-length" in result.output
 
@@ -38,6 +50,10 @@ def test_train_writes_a_card_and_does_not_overwrite_strangers(data_folder, tmp_p
     assert card["data"]["sha256"].keys() == {data_folder.name}
     assert card["metrics"]["kendall_tau"] > 0.5
     assert "scikit-learn" in card["versions"]
+    (tmp_path / "few.jsonl").write_text('{"prompt": "p", "response": "r"}')
+    failed = run("train", "features", "--data", tmp_path / "few.jsonl", "--out", tmp_path / "model")
+    assert "too few to train on" in str(failed.exception)
+    assert load_trained(tmp_path / "model")  # the model that was there is there
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("dear")
     refused = run("train", "features", "--data", data_folder, "--out", tmp_path / "mine")
@@ -178,3 +194,19 @@ def test_sample_gives_up_on_an_endpoint_that_is_down(tmp_path, local_port):
         *("--url", f"http://127.0.0.1:{port}"),
     )
     assert "failed in a row; is it up?" in str(result.exception)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "p"}))
+    result = run(
+        *("sample", "--data", tmp_path / "in.jsonl", "--out", tmp_path / "o.jsonl"),
+        *("--url", f"http://127.0.0.1:{port}"),
+    )
+    assert "none of 1 requests was answered (last: ClientConnectorError" in str(result.exception)
+
+
+def test_serve_does_not_listen_beyond_this_machine_unasked(features_folder, monkeypatch):
+    served = []
+    monkeypatch.setattr(uvicorn, "run", lambda _app, host, **_: served.append(host))
+    refused = run("serve", "--model", features_folder, "--host", "0.0.0.0")
+    assert "--host 0.0.0.0: others could use it" in str(refused.exception)
+    for arguments in (("--host", "0.0.0.0", "--allow-anyone"), ("--host", "localhost"), ()):
+        assert run("serve", "--model", features_folder, *arguments).exit_code == 0
+    assert served == ["0.0.0.0", "localhost", "127.0.0.1"]

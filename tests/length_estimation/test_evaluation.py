@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, norm
 from typer.testing import CliRunner
 
 from block.errors import PackError
 from length_estimation.cli import app
 from length_estimation.contenders import BASELINES
+from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import UNLIMITED, read_examples
 from length_estimation.evaluation import EvaluationOptions, evaluate
 from length_estimation.quantiles import LEVELS
@@ -127,6 +128,58 @@ def test_all_the_formats_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("fields", "cut"),
+    [
+        ({"finish_reason": "length"}, True),
+        ({"stop_reason": "max_tokens"}, True),
+        ({"ended": False}, True),
+        ({"finish_reason": "stop", "output_tokens": 9, "max_tokens": 9}, False),
+        ({"finish_reason": None, "output_tokens": 9, "max_tokens": 9}, True),
+        ({"ended": True, "output_tokens": 9, "max_tokens": 9}, False),
+        ({"output_tokens": 8, "max_tokens": 9}, False),
+        ({"max_tokens": 1}, False),  # the response was counted, not recorded
+    ],
+    ids=str,
+)
+def test_which_responses_were_cut(tmp_path, fields, cut):
+    (example,) = read(tmp_path, {"prompt": "p", "response": "a" * 40, **fields})
+    assert example.cut == cut
+
+
+def test_of_a_conversation_only_the_last_answer_was_cut(tmp_path):
+    examples = read(tmp_path, {"messages": turns("p", "a", "q", "b"), "finish_reason": "length"})
+    assert [example.cut for example in examples] == [False, True]
+
+
+def test_an_instruction_is_joined_with_its_input(tmp_path):
+    alpaca = {"instruction": "Translate.", "output": "x"}
+    rows = [alpaca | {"input": text} for text in ("Guten Tag", "", "  ", "Gute Nacht")]
+    read_rows = read(
+        tmp_path, *rows, {"prompt": "whole", "input": "a column of something else", "response": "x"}
+    )
+    prompts = [json.loads(example.request.prompt_json) for example in read_rows]
+    assert prompts == ["Translate.\nGuten Tag", *["Translate."] * 2, "Translate.\nGute Nacht", "whole"]
+    assert groups(read_rows) == [0, 1, 1, 2, 3]
+    assert read_rows[0].request.prompt_tokens > read_rows[1].request.prompt_tokens
+
+
+def test_lengths_without_prompts_judge_what_reads_no_text(tmp_path):
+    draw = random.Random(0)
+    table = [f"{i},{draw.choice([8, 9, 200])},{draw.choice('ab')}" for i in range(300)]
+    (tmp_path / "lengths.csv").write_text("\n".join(["row,output_token_length,model", *table]))
+    examples = read_examples(tmp_path / "lengths.csv", COUNTER)
+    assert (len(examples), len(set(groups(examples)))) == (300, 300)
+    names = ("constant", "history")
+    found = evaluate(examples, EvaluationOptions(names, resamples=0))
+    assert found.best in ("constant+recalibrated", "history")
+    with pytest.raises(PackError, match="240 of 240 examples have no prompt"):
+        evaluate(examples, EvaluationOptions(("features",), resamples=0))
+    (tmp_path / "torn.csv").write_text('output_tokens,model\n5,"a')
+    with pytest.raises(PackError, match=r"torn\.csv:\d: not CSV"):
+        read_examples(tmp_path / "torn.csv", COUNTER)
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ('{"prompt": "a"', "not JSON"),
@@ -147,11 +200,22 @@ def test_bad_data_says_where_and_what(tmp_path, text, complaint):
         read_examples(tmp_path / "nowhere", COUNTER)
 
 
+def answers(tokens, truth, cut=None, groups=None, limits=np.inf):
+    count = len(truth)
+    return Answers(
+        tokens=np.minimum(tokens, np.broadcast_to(limits, count)[:, None]),
+        unbounded=tokens,
+        truth=truth,
+        cut=np.zeros(count, dtype=bool) if cut is None else cut,
+        groups=np.arange(count) if groups is None else groups,
+    )
+
+
 def test_scores_are_those_of_the_textbook():
     truth = np.array([10.0, 100.0, 200.0, 30.0])
     said = np.array([20.0, 90.0, 80.0, 25.0])
     tokens = np.outer(said, [0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 4.0])
-    scores = Scores.of(Answers(tokens, truth, np.arange(4)))
+    scores = Scores.of(answers(tokens, truth))
     losses = [
         max(level * (y - q), (level - 1) * (y - q))
         for y, row in zip(truth, tokens, strict=True)
@@ -170,11 +234,49 @@ def test_bootstrap_intervals_hold_the_score_and_see_a_real_gain():
     draw = np.random.default_rng(0)
     truth = draw.lognormal(4, 0.6, 600)
     good = np.exp(4 + 0.6 * np.array([-1.64, -1.28, -0.67, 0, 0.67, 1.28, 1.64]))
-    answers = Answers(np.tile(good, (600, 1)), truth, np.arange(600) // 2)
-    worse = Answers(answers.tokens * 1.5, truth, answers.groups)
-    for name, (low, high) in intervals(answers, 50, 0).items():
-        assert low <= getattr(Scores.of(answers), name) <= high
-    assert gain_interval(answers, worse, 50, 0)[0] > 0
+    said = answers(np.tile(good, (600, 1)), truth, groups=np.arange(600) // 2)
+    worse = answers(said.tokens * 1.5, truth, groups=said.groups)
+    for name, (low, high) in intervals(said, 50, 0).items():
+        assert low <= getattr(Scores.of(said), name) <= high
+    assert gain_interval(said, worse, 50, 0)[0] > 0
+
+
+def test_a_cut_response_counts_for_what_is_known_of_it():
+    tokens = np.outer([80.0, 300.0, 80.0, 90.0], [0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 4.0])
+    truth, cut = np.array([100.0, 100.0, 90.0, 60.0]), np.array([True, True, False, False])
+    scores = Scores.of(answers(tokens, truth, cut))
+    assert scores.mae == pytest.approx((20 + 0 + 10 + 30) / 4)  # 300 may be right where 100 is the bound
+    assert (scores.acc50, scores.kendall_tau) == (1.0, -1.0)  # of those two that ended
+    # The first one has passed 77.5 % of what was said of it, the second 7.2 %; the others ended within.
+    first, second = (0.9 - 0.775) / 0.225, (0.9 - 0.1) / (1 - 0.05 - 0.05 * 40 / 90)
+    assert scores.coverage80 == pytest.approx((first + second + 2) / 4)
+    short = Scores.of(answers(np.outer([10.0] * 4, [0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 4.0]), truth, cut))
+    assert short.coverage80 == 0.0  # all went beyond 15 tokens, the cut ones too
+
+
+def test_where_limits_are_not_told_no_more_is_expected_than_others_reached(tmp_path):
+    rows = [{"prompt": f"{i}", "output_tokens": 50 + i, "ended": i % 2 == 0} for i in range(9)]
+    told = {"prompt": "told", "output_tokens": 7, "max_tokens": 30, "finish_reason": "length"}
+    limits = limits_of(read(tmp_path, *rows, told)).tolist()
+    assert limits == [54, 54, 54, 54, 54, 55, 56, 57, 58, 30]
+    ended = read(tmp_path, *(row | {"ended": True} for row in rows))
+    assert set(limits_of(ended)) == {UNLIMITED}
+
+
+@pytest.mark.parametrize("limits", [[90.0], [20.0, 60.0, 200.0, np.inf]])
+def test_true_quantiles_are_best_and_cover_as_they_say_where_limits_cut(limits):
+    draw = np.random.default_rng(0)
+    length, limit = draw.lognormal(4, 0.6, 6000), draw.choice(limits, 6000)
+    cut = length >= limit
+    right = np.tile(np.exp(4 + 0.6 * np.array(norm.ppf(LEVELS))), (6000, 1))
+    truth = np.minimum(length, limit)
+    pinball, coverage = {}, {}
+    for factor in (0.8, 1.0, 1.25):
+        scores = Scores.of(answers(right * factor, truth, cut, limits=limit))
+        pinball[factor], coverage[factor] = scores.pinball, scores.coverage80
+    assert min(pinball, key=pinball.get) == 1.0
+    assert coverage[1.0] == pytest.approx(0.8, abs=0.015)
+    assert abs(((truth >= right[:, 1]) & (truth <= right[:, 5])).mean() - 0.8) > 0.04  # cuts taken for ends
 
 
 def test_nothing_is_learned_from_prompts_that_are_judged(tmp_path):
@@ -187,6 +289,22 @@ def test_nothing_is_learned_from_prompts_that_are_judged(tmp_path):
     options = EvaluationOptions(("features",), folds=3, resamples=0)
     scores = evaluate(read(tmp_path, *rows), options).scores
     assert scores["features"].r2_log < 0.2
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_is_recalibrated_covers_as_it_says_with_cut_responses_or_without(tmp_path, cut):
+    draw = random.Random(5)
+    rows = []
+    for number in range(1200):
+        length, limit = round(draw.lognormvariate(4, 0.6)) + 1, draw.choice([40, 10**6])
+        tokens = min(length, limit) if cut else length
+        row = {"prompt": f"{number}", "output_tokens": tokens, "max_tokens": limit if cut else 10**6}
+        rows.append(row | {"finish_reason": "length" if tokens == row["max_tokens"] else "stop"})
+    found = evaluate(read(tmp_path, *rows), EvaluationOptions(("constant", "history"), resamples=0))
+    assert (300 < found.cut < 500) if cut else found.cut == 0
+    for name in ("constant+recalibrated", "history"):
+        assert found.scores[name].coverage80 == pytest.approx(0.8, abs=0.04)
+    assert found.summary()["cut"] == found.cut
 
 
 def run_cli(*arguments):

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,17 @@ from hypothesis import strategies as st
 
 from block.errors import PackError
 from block.lengths import LengthDistribution
+from length_estimation.dataset import read_examples
 from length_estimation.estimator import EstimationRequest
 from length_estimation.factory import load_trained
 from length_estimation.features import ARRAYS, FeaturesEstimator, FeaturesModel
+from length_estimation.features_training import FeaturesOptions, train_features
 from length_estimation.forest import Forest
 from length_estimation.lexicon import COLUMNS, hashed_words, numbers_of, words_of
 from length_estimation.prompt_text import HEAD, MOST_JSON_BYTES, TAIL, read_prompt
 from length_estimation.quantiles import LEVELS
+from length_estimation.split import groups_of
+from length_estimation.token_counter import make_token_counter
 
 
 def ask(prompt, max_tokens=4096, model="small"):
@@ -185,6 +190,17 @@ def test_arrays_that_would_lead_astray_are_refused(tmp_path, features_folder):
         np.savez(tmp_path / name, **{**made, name: np.full_like(made[name], wrong)})
         with pytest.raises(PackError, match="contradict each other"):
             FeaturesModel.load(tmp_path / f"{name}.npz")
+    for name in ("children", "base", "value"):
+        np.savez(tmp_path / name, **{**made, name: made[name][:, None]})
+        with pytest.raises(PackError, match="contradict each other"):
+            FeaturesModel.load(tmp_path / f"{name}.npz")
+    for name, wrong in (("feature", made["feature"] + 0.5), ("starts", made["starts"] * 0)):
+        np.savez(tmp_path / name, **{**made, name: wrong})
+        with pytest.raises(PackError, match="contradict each other"):
+            FeaturesModel.load(tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "bare", **{name: array for name, array in made.items() if name != "levels"})
+    with pytest.raises(PackError, match=r"not a features model \('levels"):
+        FeaturesModel.load(tmp_path / "bare.npz")
     np.savez(tmp_path / "old", **{**made, "lexicon": np.array([0, COLUMNS, 5])})
     with pytest.raises(PackError, match="made for other features"):
         FeaturesModel.load(tmp_path / "old.npz")
@@ -208,3 +224,18 @@ def load_once(folder):
 def edit_card(folder, **fields):
     path = folder / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_responses_that_were_cut_do_not_pass_for_short_ones(data_folder, cut_every_other):
+    examples = read_examples(data_folder, make_token_counter(None))
+    groups = groups_of([example.keys for example in examples])
+    shortened = cut_every_other(examples, 50)
+    taken_for_lengths = [replace(example, cut=False) for example in shortened]
+    said = {}
+    for name, taught in (("whole", examples), ("cut", shortened), ("naive", taken_for_lengths)):
+        model = train_features(taught, groups, FeaturesOptions(iterations=60))
+        long = FeaturesEstimator(model, "").estimate(ask("Write a long essay about tea."))
+        short = FeaturesEstimator(model, "").estimate(ask("Name tea, item 7."))
+        said[name] = long.quantiles[2][1], long.median_tokens, short.median_tokens
+    assert said["naive"][0] < 60
+    assert said["cut"] == pytest.approx(said["whole"], rel=0.35)

@@ -184,3 +184,20 @@ async def test_the_service_answers_over_http_what_the_model_says(features_folder
     expected = load_trained(features_folder).estimate(asked)
     assert answer[0]["mean_tokens"] == pytest.approx(expected.mean_tokens)
     assert answer[1]["quantiles"][-1][1] <= 9
+
+
+async def test_of_a_body_that_is_too_large_no_more_is_taken_in_than_that(features_folder):
+    taken = 0
+
+    async def flood():
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield b" " * 2**20
+
+    app = create_app(features_folder)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://lengths") as client:
+            assert (await client.post("/v1/estimate", content=flood())).status_code == 413
+    assert taken < 100

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,10 +113,12 @@ def test_many_threads_say_the_same(roberta_folder):
     assert one.unbounded == pytest.approx(two.unbounded, rel=1e-4)
 
 
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder):
+@pytest.mark.parametrize("limit", [None, 50])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder, cut_every_other, limit):
     from length_estimation.roberta_training import RobertaOptions, train_roberta
 
     examples = read_examples(data_folder, make_token_counter(None))[:90]
+    examples = examples if limit is None else cut_every_other(examples, limit)
     groups = groups_of([example.keys for example in examples])
     options = RobertaOptions("tiny", epochs=3, learning_rate=1e-3, most_tokens=32, patience=9)
 
@@ -144,7 +147,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, data_folder)
 def test_a_run_that_was_stopped_while_it_wrote_goes_on_from_the_epoch_before(
     tmp_path, data_folder, monkeypatch
 ):
-    from length_estimation import roberta_training
+    from length_estimation import training_checkpoint
     from length_estimation.roberta_training import RobertaOptions, train_roberta
 
     examples = read_examples(data_folder, make_token_counter(None))[:60]
@@ -157,8 +160,8 @@ def test_a_run_that_was_stopped_while_it_wrote_goes_on_from_the_epoch_before(
             raise KeyboardInterrupt
         save(state, path)
 
-    save = roberta_training.save_weights
-    monkeypatch.setattr(roberta_training, "save_weights", breaking)
+    save = training_checkpoint.save_weights
+    monkeypatch.setattr(training_checkpoint, "save_weights", breaking)
     with pytest.raises(KeyboardInterrupt):
         train_roberta(examples, groups, options, tmp_path / "run")
     monkeypatch.undo()
@@ -236,3 +239,24 @@ def test_weights_that_do_not_fit_are_refused(roberta_folder, tmp_path):
         load_regressor(tmp_path / "model")
     with pytest.raises(PackError, match=r"encoder\.json: damaged"):
         load_roberta(tmp_path / "model")
+
+
+def test_responses_that_were_cut_do_not_pass_for_short_ones(data_folder, cut_every_other):
+    from length_estimation.roberta_training import RobertaOptions, train_roberta
+    from length_estimation.saved_training import roberta_estimator
+
+    examples = read_examples(data_folder, make_token_counter(None))[:200]
+    groups = groups_of([example.keys for example in examples])
+    shortened = cut_every_other(examples, 50)
+    taken_for_lengths = [replace(example, cut=False) for example in shortened]
+    options = RobertaOptions("tiny", epochs=10, learning_rate=3e-3, most_tokens=16, layers=1, patience=10)
+    said = {}
+    for name, taught in (("whole", examples), ("cut", shortened), ("naive", taken_for_lengths)):
+        estimator = roberta_estimator(train_roberta(taught, groups, options))
+        long, short = (
+            estimator.estimate(ask(prompt))
+            for prompt in ("Write a long essay about tea.", "Name tea, item 7.")
+        )
+        said[name] = long.quantiles[2][1], long.median_tokens, short.median_tokens
+    assert said["naive"][0] < 100
+    assert said["cut"] == pytest.approx(said["whole"], rel=0.4)
