@@ -6,14 +6,11 @@ instances, and does not decide what a failure leads to.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
-
-import msgspec
-
 from block.errors import RequestError, TransportError
 from block.http.client_connection import ClientConnection
 from block.http.deadlines import NEVER_S
 from block.http.message import ResponseHead, first_value, response_lines
+from global_scheduler.answer import Answer, Failure, FailureReason, Outlet, Sender, Stream, Whole
 from global_scheduler.event_stream import EventCutter, engine_failure
 from global_scheduler.headers import forwarded_response
 
@@ -22,71 +19,6 @@ MAX_WHOLE_BODY_BYTES = 256 * 2**20
 
 NEVER_HEARD_S = -NEVER_S
 _JSON = [(b"content-type", b"application/json")]
-
-FailureReason = Literal["connect", "reset", "timeout", "status", "engine", "empty", "too_large"]
-
-
-class Whole(msgspec.Struct, frozen=True):
-    """An answer known in full."""
-
-    status: int
-    lines: bytes
-    """Status line and headers for the client, each ended by its line end."""
-    body: bytes
-
-
-class Stream(msgspec.Struct, frozen=True):
-    """An event stream whose first events have come; more waits in its attempt."""
-
-    status: int
-    lines: bytes
-    attempt: Attempt
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """Nothing that could be passed on; ``answer`` is the instance's own word on it, if any."""
-
-    reason: FailureReason
-    answer: Whole | None = None
-
-
-Answer = Whole | Stream | Failure
-
-
-class Sender(Protocol):
-    """Whoever makes an attempt."""
-
-    def answered(self, answer: Answer) -> None:
-        """What came back; called once, unless the attempt is dropped. A stream waits to be passed on."""
-        ...
-
-    def ended(self, error: Exception | None) -> None:
-        """The stream is at its end; called once after ``pass_on``, unless it is dropped before.
-
-        TransportError or TimeoutError if it broke, RequestError if it was ended from here.
-        """
-        ...
-
-
-class Outlet(Protocol):
-    """Where a stream goes: an exchange, or what stands before one."""
-
-    @property
-    def paused(self) -> bool:
-        """Whether the client reads too slowly at the moment."""
-        ...
-
-    def start(self, lines: bytes, first: bytes = b"") -> None:
-        """The head, and the first events."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """More events."""
-        ...
-
-    def finish(self, data: bytes = b"") -> None:
-        """The last ones."""
-        ...
 
 
 class Attempt:

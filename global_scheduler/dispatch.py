@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 
 from block.config import SchedulerSettings
-from global_scheduler.attempt import Answer, Failure
+from global_scheduler.answer import Answer, Failure
 from global_scheduler.decision import Decision
 from global_scheduler.endpoints import BESIDE_THE_ENGINE
 from global_scheduler.fleet import Instance

@@ -17,7 +17,8 @@ import msgspec
 from block.errors import ConnectError, RequestError
 from block.http.client_connection import ClientConnection
 from block.http.exchange import Exchange
-from global_scheduler.attempt import Answer, Attempt, Failure, Stream, Whole
+from global_scheduler.answer import Answer, Failure, Stream, Whole
+from global_scheduler.attempt import Attempt
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
 from global_scheduler.dispatch import Dispatcher, own_lines, reaches_engine, take_best
@@ -148,12 +149,12 @@ class Errand:
     def pause(self) -> None:
         """The client reads too slowly: hold the instance back."""
         if self._stream is not None:
-            self._stream.attempt.pause()
+            self._stream.source.pause()
 
     def resume(self) -> None:
         """It has caught up."""
         if self._stream is not None:
-            self._stream.attempt.resume()
+            self._stream.source.resume()
 
     # The instances' side
 
@@ -273,7 +274,7 @@ class Errand:
         self._stream = stream
         if self._dispatcher.counts(receipt):
             self._counted = CountedExchange(self.exchange)
-        stream.attempt.pass_on(stream.lines + self._own_lines(), self._counted or self.exchange)
+        stream.source.pass_on(stream.lines + self._own_lines(), self._counted or self.exchange)
 
     def _end_stream(self, error: Exception | None) -> None:
         self.receipt.broken = error is not None

@@ -8,7 +8,8 @@ from block.config import SchedulerSettings
 from block.http.client import Client, Opened
 from block.http.client_connection import ClientConnection
 from block.http.message import request_head
-from global_scheduler.attempt import Attempt, Sender
+from global_scheduler.answer import Sender
+from global_scheduler.attempt import Attempt
 from global_scheduler.fleet import Instance
 
 

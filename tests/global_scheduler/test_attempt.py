@@ -12,7 +12,8 @@ from block.http.client_connection import ClientConnection
 from block.http.exchange import Exchange
 from block.http.message import Request, RequestHead
 from block.http.origin import Origin
-from global_scheduler.attempt import Answer, Attempt, Failure, Stream, Whole
+from global_scheduler.answer import Answer, Failure, Stream, Whole
+from global_scheduler.attempt import Attempt
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; x\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

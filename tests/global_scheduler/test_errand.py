@@ -12,7 +12,8 @@ from block.config import InstanceConfig, SchedulerSettings
 from block.errors import ConnectError
 from block.http.exchange import Exchange
 from block.http.message import Request, RequestHead, ResponseHead
-from global_scheduler.attempt import Attempt, Stream
+from global_scheduler.answer import Stream
+from global_scheduler.attempt import Attempt
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
 from global_scheduler.errand import Errand
