@@ -33,7 +33,11 @@ AT_ALL = {
 DRIVES_VLLM = ("exp/virtual_engine.py", "exp/feed_cost.py", "exp/judge.py", "exp/emulation_cost.py")
 """Programs about vLLM's own classes; nothing else imports them at its top level."""
 
-ENCODER = ("length_estimation/encoder.py", "length_estimation/roberta_training.py")
+ENCODER = (
+    "length_estimation/encoder.py",
+    "length_estimation/roberta_training.py",
+    "length_estimation/training_checkpoint.py",
+)
 """The network behind the roberta estimator; nothing imports them at its top level."""
 
 AT_TOP_LEVEL = {
