@@ -16,7 +16,7 @@ from block.messages import PredictResponse
 from block.types import CalibrationStatus, EngineLoad, Prediction, PredictionSpread
 from global_scheduler.fleet import Fleet
 from global_scheduler.metrics import SchedulerMetrics
-from predictor.metrics import PredictorMetrics
+from predictor.metrics import PredictorMetrics, metrics_page
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "grafana"
 DASHBOARD = json.loads((FOLDER / "routing.json").read_text())
@@ -80,7 +80,7 @@ def scheduler_page() -> str:
 def predictor_page() -> str:
     metrics = PredictorMetrics("a")
     metrics.show_calibration(CalibrationStatus("v", 1, 1.0, 0.0, 1.0, 0.0, 0.1, 0.1))
-    return metrics.page().body.decode()
+    return metrics_page(metrics).body.decode()
 
 
 def test_each_query_asks_for_what_there_is():
