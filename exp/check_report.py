@@ -32,7 +32,7 @@ def result_table(results: Sequence[CellResult]) -> Table:
     table.add_column("virtual E2E", justify="right")
     table.add_column("speed-up", justify="right")
     for result in results:
-        cells = (f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN)
+        cells = [_beside(result.errors, result.floor, _key(shown)) for shown in _SHOWN]
         virtual = _percent(result.virtual_errors["e2e_mean_err"])
         table.add_row(f"{result.model} {result.cell.name}", *cells, virtual, f"{result.speedup:.0f} x")
     return table
@@ -78,7 +78,8 @@ def _page(
     yield from _errors(results)
     yield from ("", "All loads together:", "")
     yield from _together(results)
-    yield from ("", "Virtual time against real-time emulation, every step at its mean duration:", "")
+    again = "; in brackets every second emulated run against the others" if results[0].virtual_floor else ""
+    yield from ("", f"Virtual time against real-time emulation, every step at its mean duration{again}:", "")
     yield from _virtual(results)
     for measure in MEASURES:
         yield from ("", f"## {measure.upper()}, ms: mean / p50 / p90 / p99", "")
@@ -92,7 +93,7 @@ def _errors(results: Sequence[CellResult]) -> Iterable[str]:
     names = [measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN]
     yield from _header(["model", "load", *names])
     for result in results:
-        cells = [f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN]
+        cells = [_beside(result.errors, result.floor, _key(shown)) for shown in _SHOWN]
         yield _row([result.model, result.cell.name, *cells])
 
 
@@ -107,7 +108,7 @@ def _virtual(results: Sequence[CellResult]) -> Iterable[str]:
     names = [measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN]
     yield from _header(["model", "load", *names, "times faster"])
     for result in results:
-        cells = [_percent(result.virtual_errors[_key(shown)]) for shown in _SHOWN]
+        cells = [_beside(result.virtual_errors, result.virtual_floor, _key(shown)) for shown in _SHOWN]
         yield _row([result.model, result.cell.name, *cells, f"{result.speedup:.0f}"])
 
 
@@ -142,6 +143,10 @@ def _four(metrics: ServingMetrics, measure: str) -> str:
 
 def _key(shown: tuple[str, str]) -> str:
     return "_".join(part for part in (*shown, "err") if part)
+
+
+def _beside(errors: dict[str, float], floor: dict[str, float] | None, key: str) -> str:
+    return _percent(errors[key]) + (f" ({_percent(floor[key])})" if floor else "")
 
 
 def _percent(share: float) -> str:

@@ -57,6 +57,14 @@ class CellResult:
         return relative_errors(self.virtual_steady, ServingMetrics.mean_of(self.steady))
 
     @property
+    def virtual_floor(self) -> dict[str, float] | None:
+        """Every second steady run against the others; None of a single one."""
+        later, earlier = self.steady[1::2], self.steady[0::2]
+        if not later:
+            return None
+        return relative_errors(ServingMetrics.mean_of(later), ServingMetrics.mean_of(earlier))
+
+    @property
     def speedup(self) -> float:
         """Of virtual time over the wall clock."""
         return self.emulated_s / self.virtual_s

@@ -91,6 +91,17 @@ def test_the_page_names_the_device_that_was_the_truth(tmp_path: Path) -> None:
     assert "CPU backend" not in page
 
 
+def test_virtual_time_is_shown_beside_how_far_emulation_repeats_itself(tmp_path: Path) -> None:
+    write_report(RESULTS, tmp_path, summary(RESULTS), "block-exp emulation-check")
+    row = "| deep-llama | sharegpt 20% Poisson | +2.0% (+2.0%) |"
+    assert row in (tmp_path / "emulation-validation.md").read_text()
+    once = [replace(each, steady=each.steady[:1]) for each in RESULTS]
+    write_report(once, tmp_path, summary(once), "block-exp emulation-check")
+    assert (
+        "| deep-llama | sharegpt 20% Poisson | +3.0% |" in (tmp_path / "emulation-validation.md").read_text()
+    )
+
+
 def test_what_is_judged_was_not_recorded() -> None:
     for plan in (quick(("m",), seed=0), full(("m", "n"), seed=0)):
         seeds = [cell.seed for cell in plan.cells]
