@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from exp.check_result import CellResult, all_cells
+from exp.check_result import GOALS, CellResult, all_cells
 from exp.serving_metrics import MEASURES, STATISTICS, ServingMetrics
 
 _SHOWN = (*((measure, "mean") for measure in MEASURES), ("throughput", ""))
@@ -78,6 +78,7 @@ def _page(
     yield from _errors(results)
     yield from ("", "All loads together:", "")
     yield from _together(results)
+    yield from ("", *_goals(summary))
     again = "; in brackets every second emulated run against the others" if results[0].virtual_floor else ""
     yield from ("", f"Virtual time against real-time emulation, every step at its mean duration{again}:", "")
     yield from _virtual(results)
@@ -102,6 +103,15 @@ def _together(results: Sequence[CellResult]) -> Iterable[str]:
     found = all_cells(results)
     for kind, (name, form) in _TOGETHER.items():
         yield _row([name, *(form.format(found[kind][_key(shown)]) for shown in _SHOWN)])
+
+
+def _goals(summary: dict[str, Any]) -> Iterable[str]:
+    ttft, others, throughput = (GOALS[f"{name}_err"] for name in ("ttft_mean", "e2e_mean", "throughput"))
+    yield "Beyond the figures in brackets, TTFT is to be within"
+    yield f"{ttft:.0%}, TPOT, ITL and E2E within {others:.0%}, throughput within {throughput:.0%}."
+    yield f"All of that holds at {summary['goals_held']} of {summary['cells']} loads. Were the second half"
+    yield "of the real runs the emulation, and the first half the truth, it would at"
+    yield f"{summary['goals_held_by_real_runs']}."
 
 
 def _virtual(results: Sequence[CellResult]) -> Iterable[str]:
