@@ -18,15 +18,18 @@ Objective = Literal["completion", "ttft", "slo", "harm"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Smallest simulated completion time (Block, arXiv 2508.03611, section 4), or another objective."""
+    """Smallest simulated completion time, with a weight on the wait for the first token, or another objective.
+
+    Without the weight, ``completion`` is Block's (arXiv 2508.03611, section 4).
+    """
 
     objective: Objective = "completion"
     """Own completion, own first token, probability of missing the SLO, or completion and harm."""
     harm_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 1.0
     """Objective ``harm``: seconds of one's own that a second of all others' together is worth."""
-    ttft_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 0.0
+    ttft_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 20.0
     """Objectives ``completion`` and ``harm``: how much more a second before the first token counts than one
-    after it."""
+    after it. Completion alone lets requests wait where their tokens then come a little quicker."""
     k: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Predictors asked per request (power of k); None leaves it to the settings."""
 
