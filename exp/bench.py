@@ -88,7 +88,8 @@ def decision(
     others: Annotated[int, typer.Option(min=0, help="Requests of others that each engine holds.")] = 32,
     policy: Annotated[str, typer.Option(help="What decides.")] = "block",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Of the predictors, dealt out evenly; by default one each.")
+        int | None,
+        typer.Option(min=1, help="Of the predictors, dealt out evenly; by default as block-deploy has them."),
     ] = None,
     quorum: Annotated[
         int | None, typer.Option(min=1, help="Answers after which little more is waited; by default all.")
@@ -98,13 +99,13 @@ def decision(
 
     The last line is JSON; the exit status is 1 if any request failed.
     """
-    from exp.bench_decision import DecisionBench
+    from exp.bench_decision import DecisionBench, usual_processes
     from exp.decision_load import DecisionLoad
     from exp.paced_engine import Pace
 
     load, pace = DecisionLoad(qps, tokens), Pace(step_ms / 1000, others)
-    shared = min(processes or predictors, predictors)
-    result = DecisionBench(predictors, shared, load, seconds, pace, policy, quorum).run()
+    dealt = min(processes or usual_processes(predictors), predictors)
+    result = DecisionBench(predictors, dealt, load, seconds, pace, policy, quorum).run()
     Console(width=TABLE_WIDTH).print(result.table())
     for problem in result.decisions.errors[:3]:
         print(problem, file=sys.stderr)

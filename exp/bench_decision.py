@@ -6,6 +6,7 @@ asks them all for every request of an open-loop load. Times are the scheduler's 
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -20,6 +21,7 @@ import psutil
 import uvloop
 from rich.table import Table
 
+from block.config import ClusterConfig
 from exp import paced_engine
 from exp.decision_load import DecisionLoad, Decisions, send_decisions
 from exp.other_work import OtherWork
@@ -89,10 +91,10 @@ class DecisionResult:
     def summary(self) -> dict[str, Any]:
         """The last line."""
         p50, _, p99 = self.percentiles_ms
-        shared = self.processes < self.predictors
+        unusual = self.processes != usual_processes(self.predictors)
         return {
             "predictors": self.predictors,
-            **({"predictor_processes": self.processes} if shared else {}),
+            **({"predictor_processes": self.processes} if unusual else {}),
             "qps": self.qps,
             "p50_ms": round(p50, 3),
             "p99_ms": round(p99, 3),
@@ -101,6 +103,11 @@ class DecisionResult:
             "cpu_ms_per_request": self.cores.per_request_ms(self.qps),
             "other_cores": round(self.cores.others, 2),
         }
+
+
+def usual_processes(predictors: int) -> int:
+    """In how many block-deploy puts the predictors of one machine, by default."""
+    return math.ceil(predictors / ClusterConfig.model_fields["predictors_per_process"].default)
 
 
 @dataclass(frozen=True, slots=True)

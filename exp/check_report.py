@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from exp.check_result import CellResult, all_cells
+from exp.check_result import GOALS, CellResult, all_cells
 from exp.serving_metrics import MEASURES, STATISTICS, ServingMetrics
 
 _SHOWN = (*((measure, "mean") for measure in MEASURES), ("throughput", ""))
@@ -32,7 +32,7 @@ def result_table(results: Sequence[CellResult]) -> Table:
     table.add_column("virtual E2E", justify="right")
     table.add_column("speed-up", justify="right")
     for result in results:
-        cells = (f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN)
+        cells = [_beside(result.errors, result.floor, _key(shown)) for shown in _SHOWN]
         virtual = _percent(result.virtual_errors["e2e_mean_err"])
         table.add_row(f"{result.model} {result.cell.name}", *cells, virtual, f"{result.speedup:.0f} x")
     return table
@@ -78,7 +78,9 @@ def _page(
     yield from _errors(results)
     yield from ("", "All loads together:", "")
     yield from _together(results)
-    yield from ("", "Virtual time against real-time emulation, every step at its mean duration:", "")
+    yield from ("", *_goals(summary))
+    again = "; in brackets every second emulated run against the others" if results[0].virtual_floor else ""
+    yield from ("", f"Virtual time against real-time emulation, every step at its mean duration{again}:", "")
     yield from _virtual(results)
     for measure in MEASURES:
         yield from ("", f"## {measure.upper()}, ms: mean / p50 / p90 / p99", "")
@@ -92,7 +94,7 @@ def _errors(results: Sequence[CellResult]) -> Iterable[str]:
     names = [measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN]
     yield from _header(["model", "load", *names])
     for result in results:
-        cells = [f"{_percent(result.errors[_key(s)])} ({_percent(result.floor[_key(s)])})" for s in _SHOWN]
+        cells = [_beside(result.errors, result.floor, _key(shown)) for shown in _SHOWN]
         yield _row([result.model, result.cell.name, *cells])
 
 
@@ -103,11 +105,20 @@ def _together(results: Sequence[CellResult]) -> Iterable[str]:
         yield _row([name, *(form.format(found[kind][_key(shown)]) for shown in _SHOWN)])
 
 
+def _goals(summary: dict[str, Any]) -> Iterable[str]:
+    ttft, others, throughput = (GOALS[f"{name}_err"] for name in ("ttft_mean", "e2e_mean", "throughput"))
+    yield "Beyond the figures in brackets, TTFT is to be within"
+    yield f"{ttft:.0%}, TPOT, ITL and E2E within {others:.0%}, throughput within {throughput:.0%}."
+    yield f"All of that holds at {summary['goals_held']} of {summary['cells']} loads. Were the second half"
+    yield "of the real runs the emulation, and the first half the truth, it would at"
+    yield f"{summary['goals_held_by_real_runs']}."
+
+
 def _virtual(results: Sequence[CellResult]) -> Iterable[str]:
     names = [measure.upper() if measure in MEASURES else measure for measure, _ in _SHOWN]
     yield from _header(["model", "load", *names, "times faster"])
     for result in results:
-        cells = [_percent(result.virtual_errors[_key(shown)]) for shown in _SHOWN]
+        cells = [_beside(result.virtual_errors, result.virtual_floor, _key(shown)) for shown in _SHOWN]
         yield _row([result.model, result.cell.name, *cells, f"{result.speedup:.0f}"])
 
 
@@ -142,6 +153,10 @@ def _four(metrics: ServingMetrics, measure: str) -> str:
 
 def _key(shown: tuple[str, str]) -> str:
     return "_".join(part for part in (*shown, "err") if part)
+
+
+def _beside(errors: dict[str, float], floor: dict[str, float] | None, key: str) -> str:
+    return _percent(errors[key]) + (f" ({_percent(floor[key])})" if floor else "")
 
 
 def _percent(share: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,6 +12,14 @@ from exp.check_plan import Cell
 from exp.serving_metrics import ERROR_KEYS, ServingMetrics, relative_errors, worst
 
 _DIGITS = 5
+GOALS: Mapping[str, float] = {
+    "ttft_mean_err": 0.05,
+    "tpot_mean_err": 0.02,
+    "itl_mean_err": 0.02,
+    "e2e_mean_err": 0.02,
+    "throughput_err": 0.01,
+}
+"""How far emulation may be from real runs, beyond what those differ by among themselves."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,32 @@ class CellResult:
         return {key: abs(error) - abs(self.floor[key]) for key, error in self.errors.items()}
 
     @property
+    def holds(self) -> bool:
+        """Whether emulation keeps all goals."""
+        return self._keeps_goals(self.errors)
+
+    @property
+    def real_holds(self) -> bool:
+        """Whether the second half of the real runs would, with the first half as the truth."""
+        half = len(self.real) // 2
+        halves = ServingMetrics.mean_of(self.real[half:]), ServingMetrics.mean_of(self.real[:half])
+        return self._keeps_goals(relative_errors(*halves))
+
+    def _keeps_goals(self, errors: Mapping[str, float]) -> bool:
+        return all(abs(errors[key]) - abs(self.floor[key]) <= most for key, most in GOALS.items())
+
+    @property
     def virtual_errors(self) -> dict[str, float]:
         """Virtual against emulated, both at mean step times: what is left is the clocks."""
         return relative_errors(self.virtual_steady, ServingMetrics.mean_of(self.steady))
+
+    @property
+    def virtual_floor(self) -> dict[str, float] | None:
+        """Every second steady run against the others; None of a single one."""
+        later, earlier = self.steady[1::2], self.steady[0::2]
+        if not later:
+            return None
+        return relative_errors(ServingMetrics.mean_of(later), ServingMetrics.mean_of(earlier))
 
     @property
     def speedup(self) -> float:
@@ -69,6 +100,8 @@ def summary(results: Sequence[CellResult]) -> dict[str, Any]:
         "floor": _worst([result.floor for result in results]),
         "beyond_floor": _most([result.beyond_floor for result in results]),
         "all_cells": all_cells(results),
+        "goals_held": sum(result.holds for result in results),
+        "goals_held_by_real_runs": sum(result.real_holds for result in results),
         "virtual": _worst([result.virtual_errors for result in results]),
         "speedup_virtual": round(min(result.speedup for result in results), 1),
         "cells": len(results),

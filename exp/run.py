@@ -13,6 +13,7 @@ from rich.console import Console
 
 from exp.cli import main
 from exp.experiment.backend import BACKENDS, Surroundings, backend_kind
+from exp.experiment.equal_cells import EqualCells
 from exp.experiment.report import Report, capacity_table
 from exp.experiment.run_folder import RunFolder
 from exp.experiment.runner import Runner
@@ -36,6 +37,10 @@ def run(
     workers: Annotated[int, typer.Option(min=0, help="Cells beside each other; 0: one per core.")] = 0,
     url: Annotated[str, typer.Option(help="API of the running cluster, for --backend cluster.")] = "",
     data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder whose equal cells are taken over; may be repeated. Simulated only."),
+    ] = None,
     plot_only: Annotated[bool, typer.Option("--plot-only", help="Run nothing, draw anew.")] = False,
 ) -> None:
     """Run every cell of a spec that the folder lacks; then summary, figures, capacities.
@@ -53,7 +58,8 @@ def run(
         folder.open(experiment, backend)
         beside = (workers or os.cpu_count() or 1) if kind.parallel else 1
         around = Surroundings(data, url, out / "servers")
-        Runner(kind.load(), around, beside, console).run(experiment.cells(), folder)
+        equal = EqualCells.of(reuse or (), folder, kind)
+        Runner(kind.load(), around, beside, console, equal).run(experiment.cells(), folder)
     report = Report.make(folder, experiment)
     console.print(capacity_table(report))
     console.print(f"results: {out / 'summary.csv'}; figures: {folder.figures}", highlight=False)

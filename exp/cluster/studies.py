@@ -206,9 +206,14 @@ def _imbalance(result: ClusterResult) -> float:
 
 
 def _paper_cluster(batch: int = 48) -> ClusterSpec:
-    """Twelve A30s with Llama-2-7B."""
+    """Twelve A30s with Llama-2-7B, and the paper's objective."""
     limits = EngineLimits(16, 1052, batch, 512, 4096, async_scheduling=True)
-    return ClusterSpec((SimulatedInstance(limits, load_latency(A30)),) * 12)
+    instances = (SimulatedInstance(limits, load_latency(A30)),) * 12
+    return ClusterSpec(instances, policy_options={"ttft_weight": 0.0})
+
+
+def _heuristic(base: ClusterSpec, policy: str) -> ClusterSpec:
+    return replace(base, policy=policy, policy_options={})
 
 
 def _copies() -> list[Variant]:
@@ -253,8 +258,8 @@ def _lengths() -> list[Variant]:
         Variant("guess, sigma 0.5, 4 scenarios", four, EstimateSpec("distribution", 0.5)),
         Variant("history, 4 scenarios", four, EstimateSpec("history")),
         Variant("constant", base, EstimateSpec("constant")),
-        Variant("llumnix-", replace(base, policy="llumnix"), EstimateSpec("constant")),
-        Variant("least_request", replace(base, policy="least_request"), EstimateSpec("constant")),
+        Variant("llumnix-", _heuristic(base, "llumnix"), EstimateSpec("constant")),
+        Variant("least_request", _heuristic(base, "least_request"), EstimateSpec("constant")),
     ]
 
 
@@ -265,14 +270,14 @@ LEARNED = ("features", "roberta", "history", "constant")
 def _texts() -> list[Variant]:
     """What estimators that read real prompts are worth."""
     base = _paper_cluster(24)
-    prompt = replace(base, policy_options={"ttft_weight": 2.0})
+    prompt = replace(base, policy_options={"ttft_weight": 20.0})
     return [
         Variant("oracle", base),
         *(Variant(name, base, EstimateSpec(name)) for name in LEARNED),
-        Variant("features, ttft_weight 2", prompt, EstimateSpec("features")),
-        Variant("llumnix-", replace(base, policy="llumnix"), EstimateSpec("constant")),
-        Variant("least_request", replace(base, policy="least_request"), EstimateSpec("constant")),
-        Variant("lmetric", replace(base, policy="lmetric"), EstimateSpec("constant")),
+        Variant("features, ttft_weight 20", prompt, EstimateSpec("features")),
+        Variant("llumnix-", _heuristic(base, "llumnix"), EstimateSpec("constant")),
+        Variant("least_request", _heuristic(base, "least_request"), EstimateSpec("constant")),
+        Variant("lmetric", _heuristic(base, "lmetric"), EstimateSpec("constant")),
     ]
 
 

@@ -43,11 +43,15 @@ Factory = Callable[[Surroundings], Backend]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of back end: where its factory is, and whether cells may run beside each other."""
+    """A kind of back end."""
 
     module: str
+    """Where its factory is."""
     factory: str
     parallel: bool
+    """Whether cells may run beside each other."""
+    deterministic: bool = False
+    """Whether equal cells have equal results."""
 
     def load(self) -> Factory:
         """Imported only when it is asked for."""
@@ -55,7 +59,7 @@ class Kind:
 
 
 BACKENDS: Mapping[str, Kind] = {
-    "simulated": Kind("exp.experiment.simulated", "SimulatedBackend", parallel=True),
+    "simulated": Kind("exp.experiment.simulated", "SimulatedBackend", parallel=True, deterministic=True),
     "emulated": Kind("exp.experiment.emulated", "EmulatedBackend", parallel=False),
     "cluster": Kind("exp.experiment.given_cluster", "GivenCluster", parallel=False),
 }

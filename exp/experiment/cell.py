@@ -14,6 +14,9 @@ from block.config import ClusterConfig
 from block.settings import Flag, Settings, Whole
 from exp.workload import Workload, WorkloadSpec, load_workload
 
+_NAMES = frozenset(("policy", "engine", "workload"))
+"""Of a cell's content, what only its spec calls so."""
+
 
 class Traffic(Settings):
     """A workload without its rate, count and seed."""
@@ -80,6 +83,12 @@ class Cell:
             "pools": [pool.model_dump(mode="json") for pool in self.pools],
             "traffic": self.traffic.model_dump(mode="json"),
         }
+
+    @property
+    def substance(self) -> str:
+        """Its content without the spec's names, as text: equal where a simulation would be the same."""
+        decisive = {key: value for key, value in self.content.items() if key not in _NAMES}
+        return json.dumps(decisive, sort_keys=True)
 
     @property
     def digest(self) -> str:

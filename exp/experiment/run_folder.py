@@ -27,9 +27,10 @@ import yaml
 
 from block.errors import ConfigError, StateError
 from exp.experiment.cell import Cell
+from exp.experiment.sources import sources_digest
 from exp.experiment.spec import ExperimentSpec
 
-_CELL, _WALL = b"block.cell", b"block.wall_s"
+_CELL, _WALL, _SOURCES = b"block.cell", b"block.wall_s", b"block.sources"
 _GROWING = frozenset(("seeds",))
 """Of a spec, what more cells may come by."""
 _SHOWN = frozenset(
@@ -70,7 +71,7 @@ class RunFolder:
         self.figures.mkdir(exist_ok=True)
         wanted = spec.model_dump(mode="json")
         file = self.path / "spec.yaml"
-        known = yaml.safe_load(file.read_text()) if file.exists() else None
+        known = self.spec.model_dump(mode="json") if file.exists() else None
         if known is not None and (_run_by(known), self.header["backend"]) != (_run_by(wanted), backend):
             raise ConfigError(
                 f"{self.path}: holds another experiment, or other back end; name another folder"
@@ -103,12 +104,11 @@ class RunFolder:
 
     def has(self, cell: Cell) -> bool:
         """Whether exactly this cell is done; raises StateError if its file is another's or damaged."""
-        path = self._file(cell)
+        path = self.file(cell)
         if not path.exists():
             return False
         try:
-            metadata = pq.read_schema(path).metadata or {}
-            known = json.loads(metadata.get(_CELL, b"{}"))
+            known = json.loads(_metadata(path).get(_CELL, b"{}"))
         except (OSError, pa.ArrowException, ValueError) as error:
             raise StateError(f"{path}: cannot be read ({error}); delete it to run the cell again") from error
         if known != cell.content:
@@ -117,22 +117,40 @@ class RunFolder:
 
     def save(self, cell: Cell, table: pa.Table, wall_s: float) -> None:
         """Keep what became of a cell."""
-        metadata = {_CELL: json.dumps(cell.content).encode(), _WALL: f"{wall_s:.3f}".encode()}
-        path = self._file(cell)
+        metadata = {
+            _CELL: json.dumps(cell.content).encode(),
+            _WALL: f"{wall_s:.3f}".encode(),
+            _SOURCES: sources_digest().encode(),
+        }
+        path = self.file(cell)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd")
         partial.replace(path)
 
+    def adopt(self, cell: Cell, path: Path) -> None:
+        """Keep another run's file as what became of a cell; it names its own."""
+        self.save(cell, pq.read_table(path), float(_metadata(path).get(_WALL, b"0")))
+
     def load(self, cell: Cell) -> pa.Table:
         """What ``save`` kept."""
-        return pq.read_table(self._file(cell))
+        return pq.read_table(self.file(cell))
 
     def wall_s(self, cell: Cell) -> float:
         """What the cell took."""
-        return float((pq.read_schema(self._file(cell)).metadata or {}).get(_WALL, b"0"))
+        return float(_metadata(self.file(cell)).get(_WALL, b"0"))
 
-    def _file(self, cell: Cell) -> Path:
+    def current(self, cell: Cell) -> bool:
+        """Whether a cell was run by the very code that is here now."""
+        return _metadata(self.file(cell)).get(_SOURCES) == sources_digest().encode()
+
+    def file(self, cell: Cell) -> Path:
+        """Where a cell's table is, or will be."""
         return self.cells / f"{cell.id}.parquet"
+
+
+def _metadata(path: Path) -> Mapping[bytes, bytes]:
+    found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
+    return found
 
 
 def _run_by(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from block.errors import StateError
 from exp.experiment.backend import Backend, Factory, Surroundings
 from exp.experiment.cell import Cell
+from exp.experiment.equal_cells import EqualCells
 from exp.experiment.run_folder import RunFolder
 
 _PARENT_LOOK_S = 1.0
@@ -37,16 +38,24 @@ class Runner:
     workers: int
     """Processes beside each other; 1 runs here."""
     console: Console
+    equal: EqualCells = field(default_factory=EqualCells)
+    """Whence cells are taken over."""
 
     def run(self, cells: Iterable[Cell], folder: RunFolder) -> int:
         """Run what the folder lacks; returns how many cells that were. Raises BlockError of a cell."""
-        left = [cell for cell in cells if not folder.has(cell)]
+        left = [cell for cell in cells if not folder.has(cell) and not self._adopted(cell, folder)]
         shown = _Shown(self.console, len(left))
         with shown.bar:
             for cell, table, wall_s in self._done(left):
                 folder.save(cell, table, wall_s)
                 shown.tick(cell)
         return len(left)
+
+    def _adopted(self, cell: Cell, folder: RunFolder) -> bool:
+        found = self.equal.find(cell)
+        if found is not None:
+            folder.adopt(cell, found)
+        return found is not None
 
     def _done(self, cells: Sequence[Cell]) -> Iterator[Done]:
         if self.workers == 1 or len(cells) < 2:

@@ -66,6 +66,9 @@ class EngineVariant(Variant):
         default_factory=dict,
         description="Kinds of instances by name, in place of equal ones. Simulated only.",
     )
+    rates_per_s: tuple[Rate, ...] = Field(
+        (), description="Rates for these engines, which carry more or less; empty: the spec's."
+    )
 
 
 class Quick(Settings):
@@ -164,9 +167,13 @@ class ExperimentSpec(Settings):
     def quickened(self) -> Self:
         """As --quick wants it."""
         quick = self.quick
+        engines = self.engines
+        if quick.rates_per_s:
+            engines = {name: one.model_copy(update={"rates_per_s": ()}) for name, one in engines.items()}
         return self.model_copy(
             update={
                 "requests": quick.requests or self.requests,
+                "engines": engines,
                 "rates_per_s": quick.rates_per_s or self.rates_per_s,
                 "seeds": quick.seeds or self.seeds,
             }
@@ -180,15 +187,17 @@ class ExperimentSpec(Settings):
 
     def cells(self) -> Iterator[Cell]:
         """The matrix; raises ConfigError for a setting that a cluster does not have."""
-        rates = sorted(set(self.rates_per_s))
         clusters = {
             (policy, engine): self._cluster(policy, engine)
             for policy, engine in product(self.policies, self.engines)
         }
         pools = {place: self._pools(*place) for place in clusters}
-        for engine, workload, rate, seed, policy in product(
-            self.engines, self.workloads, rates, self.seeds, self.policies
-        ):
+        places = (
+            (engine, workload, rate)
+            for engine, workload in product(self.engines, self.workloads)
+            for rate in self._rates(engine)
+        )
+        for (engine, workload, rate), seed, policy in product(places, self.seeds, self.policies):
             yield Cell(
                 policy=policy,
                 engine=engine,
@@ -204,6 +213,9 @@ class ExperimentSpec(Settings):
                 prefixes=self.policies[policy].prefixes,
                 hindsight=self.hindsight,
             )
+
+    def _rates(self, engine: str) -> list[float]:
+        return sorted(set(self.engines[engine].rates_per_s or self.rates_per_s))
 
     def _cluster(self, policy: str, engine: str) -> ClusterConfig:
         """The whole fleet; where it has pools, with the settings that they share."""

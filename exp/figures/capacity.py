@@ -41,8 +41,8 @@ def draw_capacity(rows: Sequence[Row], spec: ExperimentSpec, folder: Path) -> li
         each.grid(alpha=0.3)
     figure.legend(handles=_legend(spec), loc="outside lower center", ncols=4, frameon=False)
     seeds = len({row.seed for row in rows})
-    title = f"{spec.title}: capacity, the load at which P99 TTFT passes the SLO ({seeds_told(seeds)})"
-    figure.suptitle(textwrap.fill(title, _TITLE_LETTERS), fontsize=11)
+    what = f"capacity: the load at which P99 TTFT passes the SLO ({seeds_told(seeds)})"
+    figure.suptitle("\n".join((*textwrap.wrap(spec.title, _TITLE_LETTERS), what)), fontsize=11)
     return save(figure, folder, "capacity")
 
 

@@ -109,7 +109,7 @@ def plain_log_ticks(axes: Axes) -> None:
 
 def seeds_told(seeds: int) -> str:
     """What a figure's title says of its intervals."""
-    return f"mean of {seeds} seeds, 95 % intervals" if seeds > 1 else "one seed, no intervals"
+    return f"mean of {seeds} seeds, 95\u00a0% intervals" if seeds > 1 else "one seed, no intervals"
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

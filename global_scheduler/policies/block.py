@@ -18,15 +18,18 @@ Objective = Literal["completion", "ttft", "slo", "harm"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Smallest simulated completion time (Block, arXiv 2508.03611, section 4), or another objective."""
+    """Smallest simulated completion time, with a weight on the wait for the first token, or others.
+
+    Without the weight, ``completion`` is Block's (arXiv 2508.03611, section 4).
+    """
 
     objective: Objective = "completion"
     """Own completion, own first token, probability of missing the SLO, or completion and harm."""
     harm_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 1.0
     """Objective ``harm``: seconds of one's own that a second of all others' together is worth."""
-    ttft_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 0.0
+    ttft_weight: Annotated[float, Field(strict=True, ge=0, le=1000)] = 20.0
     """Objectives ``completion`` and ``harm``: how much more a second before the first token counts than one
-    after it."""
+    after it. Completion alone lets requests wait where their tokens then come a little quicker."""
     k: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Predictors asked per request (power of k); None leaves it to the settings."""
 
@@ -36,7 +39,8 @@ class Block:
         return Needs(predictions=True, probes=self.k, harm=self.objective == "harm")
 
     def choose(self, request: RoutingRequest, candidates: Sequence[Candidate]) -> Choice:
-        """By the objective; those without an answer last; ties by outstanding, then by seed."""
+        """By the objective, to the microsecond; those without an answer last; ties by outstanding, then by
+        seed."""
         score, reason = _OBJECTIVES[self.objective]
 
         def of(prediction: Prediction, candidate: Candidate) -> tuple[float, ...]:
@@ -51,7 +55,12 @@ _Score = Callable[[Block, RoutingRequest, Prediction, Candidate], tuple[float, .
 def _completion(
     policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
 ) -> tuple[float, ...]:
-    return (_own(policy, prediction),)
+    return (_microseconds(_own(policy, prediction)),)
+
+
+def _microseconds(seconds: float) -> float:
+    """Whole ones. Idle instances that are all alike differ by the order of sums in their histories."""
+    return seconds * 1e6 // 1
 
 
 def _own(policy: Block, prediction: Prediction) -> float:
@@ -61,20 +70,20 @@ def _own(policy: Block, prediction: Prediction) -> float:
 def _ttft(
     _policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
 ) -> tuple[float, ...]:
-    return prediction.ttft_s, prediction.e2e_s
+    return _microseconds(prediction.ttft_s), _microseconds(prediction.e2e_s)
 
 
 def _slo(
     _policy: Block, request: RoutingRequest, prediction: Prediction, candidate: Candidate
 ) -> tuple[float, ...]:
     """Equal chances (0 and 1 most of all) are told apart by how late, then by completion."""
-    return *miss(request, candidate), prediction.e2e_s
+    return *miss(request, candidate), _microseconds(prediction.e2e_s)
 
 
 def _harm(
     policy: Block, _request: RoutingRequest, prediction: Prediction, _candidate: Candidate
 ) -> tuple[float, ...]:
-    return (_own(policy, prediction) + policy.harm_weight * prediction.harm_sum_s,)
+    return (_microseconds(_own(policy, prediction) + policy.harm_weight * prediction.harm_sum_s),)
 
 
 _OBJECTIVES: Mapping[Objective, tuple[_Score, str]] = {

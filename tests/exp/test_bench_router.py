@@ -109,9 +109,9 @@ def test_the_decision_benchmark_asks_real_predictors_and_ends_with_json(
 
 def test_predictors_may_share_a_process(capsys: pytest.CaptureFixture[str]) -> None:
     """Each still answers for its own instance: the router refuses any other's answer."""
-    arguments = ("--predictors", "3", "--processes", "1", "--qps", "40", "--seconds", "1", "--tokens", "8")
+    arguments = ("--predictors", "3", "--processes", "2", "--qps", "40", "--seconds", "1", "--tokens", "8")
     assert run("decision", *arguments, "--others", "4") == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (summary["predictors"], summary["predictor_processes"]) == (3, 1)
+    assert (summary["predictors"], summary["predictor_processes"]) == (3, 2)
     assert summary["errors"] == 0
     assert summary["unpredicted"] < 20

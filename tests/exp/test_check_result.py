@@ -57,7 +57,7 @@ def test_the_summary_has_the_keys_asked_for_and_the_worst_cells_signed_errors() 
     # Virtual time is judged without the samples' chance.
     assert found["virtual"]["e2e_mean_err"] == pytest.approx(0.02)
     assert found["speedup_virtual"] == 100.0
-    assert found["cells"] == 2
+    assert (found["cells"], found["goals_held"]) == (2, 1)
     assert found["failed"] == 0
     assert json.loads(json.dumps(found)) == found
 
@@ -89,6 +89,30 @@ def test_the_page_names_the_device_that_was_the_truth(tmp_path: Path) -> None:
     page = (tmp_path / "emulation-validation.md").read_text()
     assert "`config/latency/gpu.yaml`" in page
     assert "CPU backend" not in page
+
+
+def test_real_runs_are_held_to_the_same_goals(tmp_path: Path) -> None:
+    alike = result(1, (1.0, 1.02, 1.0, 1.02), (1.01,))
+    drifting = result(2, (1.0, 1.0, 1.1, 1.1), (1.05,))
+    assert (alike.holds, alike.real_holds) == (True, True)
+    assert (drifting.holds, drifting.real_holds) == (True, False)
+    found = summary([alike, drifting])
+    assert (found["goals_held"], found["goals_held_by_real_runs"]) == (2, 1)
+    write_report([alike, drifting], tmp_path, found, "block-exp emulation-check")
+    page = (tmp_path / "emulation-validation.md").read_text()
+    assert "holds at 2 of 2 loads" in page
+    assert "it would at\n1." in page
+
+
+def test_virtual_time_is_shown_beside_how_far_emulation_repeats_itself(tmp_path: Path) -> None:
+    write_report(RESULTS, tmp_path, summary(RESULTS), "block-exp emulation-check")
+    row = "| deep-llama | sharegpt 20% Poisson | +2.0% (+2.0%) |"
+    assert row in (tmp_path / "emulation-validation.md").read_text()
+    once = [replace(each, steady=each.steady[:1]) for each in RESULTS]
+    write_report(once, tmp_path, summary(once), "block-exp emulation-check")
+    assert (
+        "| deep-llama | sharegpt 20% Poisson | +3.0% |" in (tmp_path / "emulation-validation.md").read_text()
+    )
 
 
 def test_what_is_judged_was_not_recorded() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from block.errors import ConfigError
 from exp.experiment.report import FIGURES
-from exp.experiment.spec import ExperimentSpec
+from exp.experiment.spec import ExperimentSpec, Quick
 
 SHIPPED = sorted((Path(__file__).resolve().parents[3] / "config" / "exp").glob("*.yaml"))
 
@@ -143,3 +143,11 @@ def test_shipped_specs_make_cells_and_quick_ones_are_fewer(path: Path) -> None:
 
 def test_there_are_shipped_specs() -> None:
     assert "main" in {path.stem for path in SHIPPED}
+
+
+def test_engines_may_have_rates_of_their_own_which_quick_ones_take_over(tmp_path: Path) -> None:
+    spec = load(tmp_path, TEXT.replace("small: {set:", "small: {rates_per_s: [12.0, 10.0], set:"))
+    met = {(cell.engine, cell.rate_per_s) for cell in spec.cells()}
+    assert met == {("small", 10.0), ("small", 12.0), ("large", 20.0), ("large", 30.0)}
+    quicker = spec.model_copy(update={"quick": Quick(rates_per_s=(15.0,))}).quickened()
+    assert {(cell.engine, cell.rate_per_s) for cell in quicker.cells()} == {("small", 15.0), ("large", 15.0)}

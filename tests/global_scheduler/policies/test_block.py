@@ -42,7 +42,7 @@ def test_each_objective_takes_what_it_says() -> None:
     ]
     request = replace(REQUEST, slo_ttft_s=0.5)
     chosen = {
-        objective: block(objective=objective).choose(request, fleet).instance
+        objective: block(objective=objective, ttft_weight=0).choose(request, fleet).instance
         for objective in ("completion", "ttft", "slo", "harm")
     }
     assert chosen == {
@@ -62,12 +62,13 @@ def test_the_weight_of_harm_decides_how_much_others_count() -> None:
 
 def test_waiting_for_the_first_token_may_count_more_than_the_rest() -> None:
     fleet = [candidate("late but quick", 2.0, 5.0), candidate("at once but slow", 0.5, 6.0)]
-    assert block().choose(REQUEST, fleet).instance == "late but quick"
+    assert block(ttft_weight=0).choose(REQUEST, fleet).instance == "late but quick"
     assert block(ttft_weight=0.6).choose(REQUEST, fleet).instance == "late but quick"
     assert block(ttft_weight=0.7).choose(REQUEST, fleet).instance == "at once but slow"
+    assert block().choose(REQUEST, fleet).instance == "at once but slow"
     kind = [candidate("selfish", 2.0, 5.0, harm_s=1.5), candidate("kind", 0.5, 6.0, harm_s=0.0)]
     harm = {"objective": "harm", "harm_weight": 0.1}
-    assert block(**harm).choose(REQUEST, kind).instance == "selfish"
+    assert block(**harm, ttft_weight=0).choose(REQUEST, kind).instance == "selfish"
     assert block(**harm, ttft_weight=0.6).choose(REQUEST, kind).instance == "kind"
 
 

@@ -62,15 +62,20 @@ def test_choices_are_pure_and_rank_every_candidate_once(name, request_, fleet):
 @given(request_=requests, fleet=candidates)
 def test_block_takes_the_earliest_completion_and_ranks_the_unanswered_last(request_, fleet):
     by_name = {candidate.name: candidate for candidate in fleet}
-    choice = make_policy("block").choose(request_, fleet)
+    choice = make_policy("block", {"ttft_weight": 0}).choose(request_, fleet)
     order = [by_name[name].prediction for name in (choice.instance, *choice.ranking)]
-    answered = [prediction.e2e_s for prediction in order if prediction]
+    answered = [prediction.e2e_s * 1e6 // 1 for prediction in order if prediction]
     assert answered == sorted(answered)
     assert all(prediction is None for prediction in order[len(answered) :])
 
 
 def test_block_breaks_ties_by_outstanding_then_by_seed():
-    tied = [predicted("a", 1.0, 5), predicted("b", 1.0, 2), predicted("c", 1.0, 2), predicted("d", 3.0, 0)]
+    tied = [
+        predicted("a", 1.0, 5),
+        predicted("b", 1.0, 2),
+        predicted("c", 1.0 + 1e-12, 2),
+        predicted("d", 3.0, 0),
+    ]
     chosen = Counter(
         make_policy("block").choose(replace(REQUEST, seed=seed), tied).instance for seed in range(200)
     )

@@ -1,0 +1,25 @@
+"""Which code made a run: a digest of this project's Python sources."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_HERE = Path(__file__).resolve().parents[2]
+_DECIDE: Final = ("block", "exp/cluster", "exp/workload", "global_scheduler", "predictor")
+"""Folders whose code decides what becomes of a simulated cell's requests, beside its back end."""
+_BACKEND: Final = ("exp/experiment/simulated.py", "exp/experiment/cell.py", "exp/experiment/table.py")
+
+
+@cache
+def sources_digest() -> str:
+    """Of all files that decide a simulated cell's result: another byte, another digest."""
+    digest = hashlib.sha256()
+    folders = (path for name in _DECIDE for path in (_HERE / name).rglob("*.py"))
+    for path in sorted((*folders, *(_HERE / name for name in _BACKEND))):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(_HERE)} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
