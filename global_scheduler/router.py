@@ -12,11 +12,12 @@ from block.http.message import RequestHead
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
 from global_scheduler.envelope import Envelope
-from global_scheduler.errand import Errand, refuse
+from global_scheduler.errand import Errand
 from global_scheduler.headers import ForwardedHeaders, request_ids
 from global_scheduler.inquiry import Inquiry
 from global_scheduler.receipt import Receipt
 from global_scheduler.receipts import Receipts
+from global_scheduler.refusals import overloaded, refuse
 from global_scheduler.relay import Forward
 from global_scheduler.tracing import Tracer
 from length_estimation.length_service import LengthService
@@ -55,7 +56,7 @@ class Router:
     def serve(self, exchange: Exchange) -> None:
         """Start on one request; its path is among the endpoints."""
         if self._max_outstanding is not None and self._outstanding >= self._max_outstanding:
-            self.refuse(exchange, _overloaded(self._outstanding))
+            self.refuse(exchange, overloaded(self._outstanding))
             return
         envelope = exchange.request.head.once(self._open)
         errand = exchange.listener = Errand(
@@ -106,12 +107,3 @@ class Router:
 
 def _receipt(exchange: Exchange, envelope: Envelope) -> Receipt:
     return Receipt(*request_ids(envelope.extensions), exchange.request.head.path)
-
-
-def _overloaded(outstanding: int) -> RequestError:
-    return RequestError(
-        f"{outstanding} requests are being worked on, and no more are taken",
-        status=429,
-        code="overloaded",
-        retry_after_s=1,
-    )

@@ -16,6 +16,7 @@ from global_scheduler.answer import Stream
 from global_scheduler.attempt import Attempt
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
+from global_scheduler.engagement import Engagement
 from global_scheduler.errand import Errand
 from global_scheduler.fleet import Fleet
 from global_scheduler.inquiry import read_inquiry
@@ -78,7 +79,8 @@ class Relay:
     def rest(self, connection: Any) -> None:
         self.rested.append(connection)
 
-    def begin(self, sender: Errand, instance: Any, connection: Any, *_: object) -> Attempt:
+    def begin(self, sender: Engagement, instance: Any, connection: Any, *_: object) -> Attempt:
+        self.sender = sender
         attempt = Attempt(sender, connection, deadline_s=1e9, idle_s=5.0)
         instance.signs.begin(attempt)
         return attempt
@@ -214,7 +216,7 @@ class Faulty:
 async def test_a_defect_ends_one_request_and_is_logged(starts: bool, caplog: pytest.LogCaptureFixture):
     bench = Bench()
     bench.connect()
-    bench.errand.answered(Stream(200, b"HTTP/1.1 200 OK\r\n", Faulty(starts=starts)))
+    bench.relay.sender.answered(Stream(200, b"HTTP/1.1 200 OK\r\n", Faulty(starts=starts)))
     assert bench.wire.sent.startswith(b"HTTP/1.1 200 " if starts else b"HTTP/1.1 500 ")
     assert bench.wire.cuts == starts
     assert [record.name for record in caplog.records if record.exc_info] == ["global_scheduler.errand"]
@@ -256,7 +258,8 @@ async def test_what_is_over_leaves_no_cycles(streams: bool, leaves: bool):
         assert bench.ended_once()
         bench.done.clear()
         bench.connection.sent.clear()
+        bench.relay.sender = None
         del bench, attempt
-        assert not [one for one in gc.get_objects() if type(one) in (Errand, Attempt, Exchange)]
+        assert not [one for one in gc.get_objects() if type(one) in (Errand, Engagement, Attempt, Exchange)]
     finally:
         gc.enable()
