@@ -5,6 +5,7 @@ Begins and ends once, whatever comes of it. Does not choose the instance, nor de
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Protocol
 
@@ -50,7 +51,7 @@ class Engagement:
         "_engager",
         "_forward",
         "_number",
-        "_over",
+        "_opening",
         "instance",
         "sent_s",
     )
@@ -63,7 +64,7 @@ class Engagement:
         self._dispatcher = dispatcher
         self._attempt: Attempt | None = None
         self._commitment: Commitment | None = None
-        self._over = False
+        self._opening: asyncio.Task[None] | None = None
         self._number = instance.traffic.begin(burden, time.monotonic())
         instance.breaker.begin()
 
@@ -82,7 +83,7 @@ class Engagement:
         self._began_s = relay.now_s
         connection = relay.resting(self.instance)
         if connection is None:
-            relay.open(self.instance, self._opened)
+            self._opening = relay.open(self.instance, self._opened)
         else:
             self._send(connection)
 
@@ -93,10 +94,11 @@ class Engagement:
 
     def leave(self, *, seen: bool) -> None:
         """Be done with it, once. ``seen``: its engine had the request."""
-        self._over = True
         if self._attempt is not None:
             self._dispatcher.relay.close(self.instance, self._attempt)
             self._attempt = None
+        elif self._opening is not None:
+            self._opening.cancel()
         self.instance.traffic.end(self._number)
         if self._commitment is None:
             return
@@ -123,14 +125,12 @@ class Engagement:
             self._engager.ended(self, error)
 
     def _opened(self, connection: ClientConnection | ConnectError) -> None:
-        if not self._over:
-            if isinstance(connection, ConnectError):
-                self.answered(Failure("connect"))
-            else:
-                with self._engager:
-                    self._send(connection)
-        elif not isinstance(connection, ConnectError):
-            self._dispatcher.relay.rest(connection)
+        self._opening = None
+        if isinstance(connection, ConnectError):
+            self.answered(Failure("connect"))
+        else:
+            with self._engager:
+                self._send(connection)
 
     def _send(self, connection: ClientConnection) -> None:
         instance, forward = self.instance, self._forward

@@ -38,9 +38,8 @@ class Books:
         self.opening: list[Any] = []
         self.heard: list[Any] = []
         self.ledger = SimpleNamespace(commit=lambda *_: self.commitment)
-        self.relay = SimpleNamespace(
-            now_s=1.0, resting=lambda _: None, open=lambda _, opened: self.opening.append(opened)
-        )
+        self.cancelled = 0
+        self.relay = SimpleNamespace(now_s=1.0, resting=lambda _: None, open=self.open)
         (self.instance,) = Fleet(
             [InstanceConfig(name="a", url="http://127.0.0.1:1")], retry_after_s=1.0
         ).instances
@@ -50,6 +49,13 @@ class Books:
 
     def __exit__(self, *_: object) -> bool:
         return False
+
+    def open(self, _: Any, opened: Any) -> Books:
+        self.opening.append(opened)
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
     def judge(self, instance: Any, answer: Any, began_s: float) -> None:
         self.heard.append(("judged", instance.name, began_s))
@@ -83,3 +89,12 @@ async def test_an_instance_to_which_there_is_no_way_is_judged_like_one_that_fail
     (opened,) = books.opening
     opened(ConnectError("refused"))
     assert books.heard == [("judged", "a", 1.0), (books.engagement, "connect")]
+    books.engagement.leave(seen=False)
+    assert books.cancelled == 0
+
+
+async def test_who_leaves_while_the_way_is_being_opened_ends_that(books: Books):
+    books.engagement.begin(books, FORWARD, ends_s=9.0)
+    books.engagement.leave(seen=False)
+    assert books.cancelled == 1
+    assert books.instance.outstanding == 0

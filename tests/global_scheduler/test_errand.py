@@ -68,16 +68,18 @@ class Relay:
         self.loop = asyncio.get_running_loop()
         self.now_s = 100.0
         self.opening: list[Any] = []
-        self.rested: list[Any] = []
+        self.cancelled = 0
 
     def resting(self, _: object) -> None:
         return None
 
-    def open(self, _: object, opened: Any) -> None:
+    def open(self, _: object, opened: Any) -> Relay:
         self.opening.append(opened)
+        return self
 
-    def rest(self, connection: Any) -> None:
-        self.rested.append(connection)
+    def cancel(self) -> None:
+        self.opening.pop()
+        self.cancelled += 1
 
     def begin(self, sender: Engagement, instance: Any, connection: Any, *_: object) -> Attempt:
         self.sender = sender
@@ -133,24 +135,28 @@ class Bench:
         return self.done == [self.errand] and self.outstanding == 0
 
 
-async def test_a_connection_that_opens_for_a_client_that_has_left_rests():
+async def test_a_client_that_leaves_while_a_connection_opens_ends_that():
     bench = Bench()
     assert bench.outstanding == 1
     bench.exchange.abort()
     assert bench.ended_once()
     assert bench.receipt.outcome == "gone"
-    (opened,) = bench.relay.opening
-    opened(bench.connection)
-    assert bench.relay.rested == [bench.connection]
-    opened(ConnectError("too late"))
-    assert bench.connection.sent == []
-    assert bench.ended_once()
+    assert bench.relay.cancelled == 1
+
+
+async def test_what_has_opened_is_not_cancelled_any_more():
+    bench = Bench()
+    bench.connect()
+    bench.exchange.abort()
+    assert bench.connection.aborted == 1
+    assert bench.relay.cancelled == 0
 
 
 async def test_a_server_that_ends_while_a_connection_opens_says_so():
     bench = Bench()
     bench.errand.interrupted()
     assert bench.wire.sent.startswith(b"HTTP/1.1 503 ")
+    assert bench.relay.cancelled == 1
     assert bench.ended_once()
 
 
