@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import msgspec
 
 from block.errors import RequestError
 from block.http.exchange import Exchange
-from block.http.message import RequestHead
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
 from global_scheduler.envelope import Envelope
@@ -48,8 +48,8 @@ class Router:
         self._dispatcher = dispatcher
         self._receipts = receipts
         self._lengths = lengths
-        self._headers = headers
-        self._open = self._opened  # the same object each time, by which a head keeps its envelope
+        # The same object each time, by which heads keep their envelopes; no method, or they keep this, too.
+        self._open = partial(Envelope.of, forwarded=headers)
         self._tracer = tracer
         self._records_prompts = records_prompts
 
@@ -73,9 +73,6 @@ class Router:
         self._receipts.begin()
         refuse(exchange, receipt, error)
         self._receipts.file(receipt)
-
-    def _opened(self, head: RequestHead) -> Envelope:
-        return Envelope.of(head, self._headers)
 
     def _route(self, errand: Errand, envelope: Envelope) -> None:
         request, receipt = errand.exchange.request, errand.receipt
