@@ -18,6 +18,7 @@ from block.errors import ConfigError
 from block.once import OnceLoader
 from block.operation import (
     AccessSettings,
+    HangSettings,
     ReceiptSettings,
     SchedulerAccess,
     TlsSettings,
@@ -82,6 +83,9 @@ class PredictorSettings(Settings):
     stale_after_s: Seconds = Field(5.0, description="Feed silence after which the mirror is not trusted.")
     access: AccessSettings = Field(default_factory=AccessSettings)
     tls: TlsSettings | None = Field(None, description="Serve HTTPS; None serves plain HTTP.")
+    hangs: HangSettings = Field(
+        default_factory=HangSettings, description="When `block-deploy`, which launched it, starts it again."
+    )
     vidur: Path | None = Field(
         None, description="A Vidur checkout to simulate with instead: tens of milliseconds a question."
     )

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from block.settings import Flag, Settings, Share, Url, Whole
+from block.settings import Flag, Seconds, Settings, Share, Url, Whole
 
 
 class SecretSource(Settings):
@@ -71,6 +71,16 @@ class UpstreamSettings(Settings):
         if self.engine_key is not None and self.forward_client_key:
             raise PydanticCustomError("two_keys", "engine_key and forward_client_key exclude each other")
         return self
+
+
+class HangSettings(Settings):
+    """When a process that runs but does not answer counts as hung; whoever launched it ends it and starts it
+    again. Slow is not hung: any answer in time, whatever its status, begins the count anew.
+    """
+
+    interval_s: Seconds = Field(2.0, description="From an answer, or its absence, to the next question.")
+    patience_s: Seconds = Field(10.0, description="For one answer to GET /health.")
+    misses: Whole = Field(3, ge=1, le=1000, description="Answers in a row that do not come in time.")
 
 
 class ReceiptSettings(Settings):

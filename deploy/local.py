@@ -1,8 +1,8 @@
 """A cluster of local processes: brought up together, watched, and taken down whole.
 
 Any failure while coming up takes everything down again. A process that dies later is reported and the
-others stay up; one that may be started again, is. Does not know what the processes serve, nor how they were
-planned.
+others stay up; one that may be started again, is, and one that hangs is ended first. Does not know what the
+processes serve, nor how they were planned.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import aiohttp
 import psutil
 
 from block.errors import DeployError
+from deploy.hang_watch import end_of
 from deploy.plan import ClusterPlan
 from deploy.process import ManagedProcess
 from deploy.readiness import check_ports, early_end, late, wait_until_ready
@@ -125,7 +126,7 @@ class LocalCluster:
         pauses = RestartPauses()
         while True:
             process, began_s = self._processes[place], asyncio.get_running_loop().time()
-            code = await asyncio.shield(process.ended)
+            code = await end_of(process)
             _log.error("%s ended with code %d; its log: %s", process.plan.name, code, process.plan.log)
             self._ready.discard(process.plan.name)
             self._publish()
@@ -144,9 +145,14 @@ class LocalCluster:
         self._publish()
         async with aiohttp.ClientSession() as session:
             try:
-                await wait_until_ready(process, session)
+                async with asyncio.timeout(self.plan.ready_timeout_s):
+                    await wait_until_ready(process, session)
             except DeployError:
                 return  # whoever watches it sees its end, too
+            except TimeoutError:
+                _log.error("%s", late(plan, self.plan.ready_timeout_s))
+                process.strike()
+                return
         self._ready.add(plan.name)
         self._publish()
 

@@ -20,7 +20,7 @@ from block.config import (
     SchedulerConfig,
 )
 from block.errors import ConfigError
-from block.operation import TlsSettings
+from block.operation import HangSettings, TlsSettings
 from block.settings import Settings
 from deploy.company import Company, companies
 from deploy.engine_command import engine_argv, engine_environment
@@ -51,6 +51,8 @@ class ProcessPlan:
     """Another URL that must answer 200 before it counts as ready, if any: of what another launcher holds."""
     restarts: bool = False
     """Whether it is started again when it ends by itself later; for what holds nothing that could be lost."""
+    hangs: HangSettings | None = None
+    """When it is ended for not answering; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class _Planner:
             env=env,
             host=self.config.host,
             restarts=role == "predictor",
+            hangs=self.predictor.hangs if role == "predictor" else None,
         )
 
     def _predictor_config(self, index: int) -> PredictorConfig:

@@ -6,6 +6,7 @@ Knows how to start, follow and end it; not what it serves or when it is ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -52,6 +53,12 @@ class ManagedProcess:
     def ask_to_end(self) -> None:
         """Let go of the leash: the guard ends the server and its family within the grace."""
         self._shut(socket.SHUT_WR)
+
+    def strike(self) -> None:
+        """End the server by force; its guard sees to the rest of its family, and tells of the end."""
+        if self.pid is not None and not self.ended.done():
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, signal.SIGKILL)
 
     async def kill(self) -> None:
         """End guard and server by force."""

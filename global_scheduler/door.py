@@ -7,7 +7,7 @@ from block.errors import RequestError
 from block.file_watch import FileWatch
 from block.http.message import Request
 from block.operation import SchedulerAccess
-from global_scheduler.web_page import page_refusal
+from block.web_page import PageRule
 
 _ADMIN = b"/admin"
 
@@ -20,12 +20,12 @@ class Door:
 
         Raises ConfigError if keys cannot be read.
         """
-        self._host = host
         place = "settings.access"
         self._keys = None if access.keys is None else Keyring(access.keys, f"{place}.keys")
         self._admin = None if access.admin_keys is None else Keyring(access.admin_keys, f"{place}.admin_keys")
         self._open = {b"/health", b"/metrics"} if access.open_metrics else {b"/health"}
         self._private = not exposed and self._keys is None
+        self._pages = PageRule(host, f"{place}.admin_keys")
         self.guarded = not (self._private and self._admin is None)
         """Whether ``refusal`` has to be asked at all."""
 
@@ -46,7 +46,7 @@ class Door:
         """Why one that may administer because it comes from this machine may not, after all: a web page of
         another site may have sent it."""
         if self._private and self._admin is None:
-            return page_refusal(request, self._host)
+            return self._pages.refusal(request)
         return None
 
     def renew(self) -> None:

@@ -14,18 +14,17 @@ from typing import Protocol
 
 import msgspec
 
-from block.errors import ConnectError, RequestError
-from block.http.client_connection import ClientConnection
+from block.errors import RequestError
 from block.http.exchange import Exchange
 from global_scheduler.answer import Answer, Failure, Stream, Whole
-from global_scheduler.attempt import Attempt
 from global_scheduler.counted_exchange import CountedExchange
 from global_scheduler.decision import Decision
 from global_scheduler.dispatch import Dispatcher, own_lines, reaches_engine, take_best
-from global_scheduler.ledger import Commitment
+from global_scheduler.engagement import Engagement
 from global_scheduler.receipt import Receipt
+from global_scheduler.refusals import no_answer, refuse, shutting_down
 from global_scheduler.relay import Forward
-from global_scheduler.replies import error_body, error_event, error_headers
+from global_scheduler.replies import error_event
 from length_estimation.answer_tokens import AnswerTokens
 
 _UNTRIED = Failure("connect")
@@ -42,26 +41,20 @@ class Waiting(Protocol):
 
 
 class Errand:
-    """One request's; the listener of its exchange, and the sender of its attempts."""
+    """One request's; the listener of its exchange; engages instances, one after the other."""
 
     __slots__ = (
-        "_attempt",
-        "_began_s",
-        "_commitment",
         "_counted",
         "_decision",
         "_dispatcher",
         "_done",
         "_ends_s",
-        "_engaged",
+        "_engagement",
         "_failure",
         "_forward",
-        "_instance",
         "_left",
-        "_number",
         "_over",
         "_reached",
-        "_sent_s",
         "_stream",
         "_waiting",
         "exchange",
@@ -78,10 +71,8 @@ class Errand:
         self._done = done
         self._over = False
         self._waiting: Waiting | None = None
-        self._engaged = False
-        """Whether an instance is being tried, or has been found."""
-        self._commitment: Commitment | None = None
-        self._attempt: Attempt | None = None
+        self._engagement: Engagement | None = None
+        """With the instance that is being tried, or has been found."""
         self._stream: Stream | None = None
         self._counted: CountedExchange | None = None
         self._failure = _UNTRIED
@@ -143,7 +134,7 @@ class Errand:
             self.receipt.broken = True
             self._bid_farewell("the router is shutting down", "shutdown")
         else:
-            self._refuse(_shutting_down())
+            self._refuse(shutting_down())
         self._end()
 
     def pause(self) -> None:
@@ -158,25 +149,39 @@ class Errand:
 
     # The instances' side
 
-    def answered(self, answer: Answer) -> None:
-        """An attempt has given what may be passed on, or has failed."""
-        with self:
-            self._take(answer)
+    def answered(self, engagement: Engagement, answer: Answer) -> None:
+        """One of them has given what may be passed on, or has failed."""
+        receipt, dispatcher = self.receipt, self._dispatcher
+        now_s = time.perf_counter()
+        receipt.waited_s += now_s - engagement.sent_s
+        if receipt.trace is not None:
+            receipt.trace.attempted(answer.reason if isinstance(answer, Failure) else None)
+        if isinstance(answer, Failure):
+            self._leave(seen=False)
+            dispatcher.note(engagement.instance, answer)
+            self._try_other(answer)
+            return
+        receipt.first_byte_s = now_s
+        if isinstance(answer, Stream):
+            self._pass_on(engagement, answer)
+            return
+        self._leave(seen=reaches_engine(answer.status, receipt.path))
+        self._hand_over(answer)
+        if dispatcher.counts(receipt):
+            dispatcher.count(receipt, self._decision, AnswerTokens.of(answer.body))
+        self._end()
 
-    def ended(self, error: Exception | None) -> None:
+    def ended(self, engagement: Engagement, error: Exception | None) -> None:
         """The stream is at its end."""
-        with self:
-            self._end_stream(error)
-
-    def _opened(self, connection: ClientConnection | ConnectError) -> None:
-        if not self._over:
-            with self:
-                if isinstance(connection, ConnectError):
-                    self._take(Failure("connect"))
-                else:
-                    self._send(connection)
-        elif not isinstance(connection, ConnectError):
-            self._dispatcher.relay.rest(connection)
+        self.receipt.broken = error is not None
+        if isinstance(error, RequestError):
+            self.exchange.finish(error_event(error))
+        elif error is not None:
+            cause = "stalled" if isinstance(error, TimeoutError) else "failed"
+            self._bid_farewell(f"the instance {cause} in mid-stream", "instance_failed")
+            self._dispatcher.note_broken(engagement.instance)
+        self._leave(seen=reaches_engine(self.receipt.status, self.receipt.path))
+        self._end()
 
     def _retry(self) -> None:
         self._waiting = None
@@ -192,55 +197,16 @@ class Errand:
         receipt.attempts += 1
         receipt.instance = instance.name
         receipt.prediction = decision.predictions.get(instance.name)
-        self._instance = instance
         if receipt.trace is not None:  # the engine's spans stand below it
             lines = receipt.trace.attempt(instance, self._forward.lines)
             self._forward = msgspec.structs.replace(self._forward, lines=lines)
-        self._number = instance.traffic.begin(decision.burden, time.monotonic())
-        self._engaged = True
-        instance.breaker.begin()
+        engagement = self._engagement = Engagement(dispatcher, instance, decision.burden)
         if decision.question is not None:
-            candidate = decision.question.about(instance.name)
-            self._commitment = dispatcher.ledger.commit(instance, candidate)
-        self._sent_s = time.perf_counter()
-        self._began_s = dispatcher.relay.now_s
-        connection = dispatcher.relay.resting(instance)
-        if connection is None:
-            dispatcher.relay.open(instance, self._opened)
-        else:
-            self._send(connection)
-
-    def _send(self, connection: ClientConnection) -> None:
-        instance, forward = self._instance, self._forward
-        attempt = self._attempt = self._dispatcher.relay.begin(
-            self, instance, connection, forward, self._began_s, self._ends_s
-        )
-        connection.send(attempt, forward.head(instance), forward.body)
-
-    def _take(self, answer: Answer) -> None:
-        receipt, instance, dispatcher = self.receipt, self._instance, self._dispatcher
-        now_s = time.perf_counter()
-        receipt.waited_s += now_s - self._sent_s
-        if receipt.trace is not None:
-            receipt.trace.attempted(answer.reason if isinstance(answer, Failure) else None)
-        dispatcher.judge(instance, answer, self._began_s)
-        if isinstance(answer, Failure):
-            self._leave(seen=False)
-            self._try_other(answer)
-            return
-        receipt.first_byte_s = now_s
-        if isinstance(answer, Stream):
-            self._pass_on(answer)
-            return
-        self._leave(seen=reaches_engine(answer.status, receipt.path))
-        self._hand_over(answer)
-        if dispatcher.counts(receipt):
-            dispatcher.count(receipt, self._decision, AnswerTokens.of(answer.body))
-        self._end()
+            engagement.commit(decision.question)
+        engagement.begin(self, self._forward, self._ends_s)
 
     def _try_other(self, failure: Failure) -> None:
         dispatcher = self._dispatcher
-        dispatcher.note(self._instance, failure)
         self._failure = failure
         if failure.reason == "connect":  # that one never had the request
             self._try_next()
@@ -256,7 +222,7 @@ class Errand:
     def _give_up(self) -> None:
         failure = self._failure
         if failure.answer is None:
-            raise _no_answer(failure, self.receipt)
+            raise no_answer(failure.reason, self.receipt.attempts)
         self._hand_over(failure.answer)
         self._end()
 
@@ -264,28 +230,17 @@ class Errand:
         self.receipt.status = answer.status
         self.exchange.answer(answer.status, answer.lines + self._own_lines(), answer.body)
 
-    def _pass_on(self, stream: Stream) -> None:
+    def _pass_on(self, engagement: Engagement, stream: Stream) -> None:
         receipt = self.receipt
         receipt.status = stream.status
         receipt.streamed = True
-        if self._commitment is not None and receipt.attempts == 1 and receipt.ttft_s is not None:
+        if receipt.attempts == 1 and receipt.ttft_s is not None:
             # A whole answer's first byte comes with its last. Predictors were asked as the decision began.
-            self._commitment.served(receipt.ttft_s + self._decision.took_s)
+            engagement.served(receipt.ttft_s + self._decision.took_s)
         self._stream = stream
         if self._dispatcher.counts(receipt):
             self._counted = CountedExchange(self.exchange)
         stream.source.pass_on(stream.lines + self._own_lines(), self._counted or self.exchange)
-
-    def _end_stream(self, error: Exception | None) -> None:
-        self.receipt.broken = error is not None
-        if isinstance(error, RequestError):
-            self.exchange.finish(error_event(error))
-        elif error is not None:
-            cause = "stalled" if isinstance(error, TimeoutError) else "failed"
-            self._bid_farewell(f"the instance {cause} in mid-stream", "instance_failed")
-            self._dispatcher.note_broken(self._instance)
-        self._leave(seen=reaches_engine(self.receipt.status, self.receipt.path))
-        self._end()
 
     # The end
 
@@ -298,20 +253,9 @@ class Errand:
 
     def _leave(self, *, seen: bool) -> None:
         """Be done with the instance, if there is one. ``seen``: its engine had the request."""
-        if not self._engaged:
-            return
-        self._engaged = False
-        if self._attempt is not None:
-            self._dispatcher.relay.close(self._instance, self._attempt)
-            self._attempt = None
-        self._instance.traffic.end(self._number)
-        if self._commitment is None:
-            return
-        if seen:
-            self._commitment.close()
-        else:
-            self._commitment.release()
-        self._commitment = None
+        engagement, self._engagement = self._engagement, None
+        if engagement is not None:
+            engagement.leave(seen=seen)
 
     def _end(self) -> None:
         if self._over:
@@ -320,9 +264,9 @@ class Errand:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._engaged:
+        if self._engagement is not None:
             if self._stream is None:
-                self._instance.breaker.abandon()
+                self._engagement.abandon()
             self._leave(seen=False)
         if self._counted is not None:
             self._dispatcher.count(self.receipt, self._decision, self._counted.answer)
@@ -333,23 +277,3 @@ class Errand:
         receipt = self.receipt
         receipt.overhead_s = time.perf_counter() - receipt.started_s - receipt.waited_s
         return own_lines(self._decision, receipt)
-
-
-def refuse(exchange: Exchange, receipt: Receipt, error: RequestError) -> None:
-    """Answer with what is wrong."""
-    receipt.status = error.status
-    headers = [*error_headers(error), (b"x-request-id", receipt.id.encode())]
-    exchange.respond(error.status, headers, error_body(error))
-
-
-def _shutting_down() -> RequestError:
-    return RequestError("the router is shutting down", status=503, code="shutdown", retry_after_s=1)
-
-
-def _no_answer(failure: Failure, receipt: Receipt) -> RequestError:
-    tried = f"{receipt.attempts} instance{'s' if receipt.attempts != 1 else ''} tried"
-    if failure.reason == "timeout":
-        return RequestError(f"no answer in time; {tried}", status=504, code="instance_timeout")
-    return RequestError(
-        f"no instance answered ({failure.reason}); {tried}", status=502, code="instance_failed"
-    )

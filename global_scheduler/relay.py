@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from block.config import SchedulerSettings
@@ -49,13 +51,9 @@ class Relay:
         """A connection to it that is open already; None if there is none."""
         return self._http.resting(instance.origin)
 
-    def open(self, instance: Instance, opened: Opened) -> None:
-        """Have a new one opened."""
-        self._http.open(instance.origin, opened)
-
-    def rest(self, connection: ClientConnection) -> None:
-        """It is not needed any more."""
-        self._http.rest(connection)
+    def open(self, instance: Instance, opened: Opened) -> asyncio.Task[None]:
+        """Have a new one opened; who does not want it any more cancels that."""
+        return self._http.open(instance.origin, opened)
 
     def begin(
         self,

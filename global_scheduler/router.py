@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import msgspec
 
 from block.errors import RequestError
 from block.http.exchange import Exchange
-from block.http.message import RequestHead
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
 from global_scheduler.envelope import Envelope
-from global_scheduler.errand import Errand, refuse
+from global_scheduler.errand import Errand
 from global_scheduler.headers import ForwardedHeaders, request_ids
 from global_scheduler.inquiry import Inquiry
 from global_scheduler.receipt import Receipt
 from global_scheduler.receipts import Receipts
+from global_scheduler.refusals import overloaded, refuse
 from global_scheduler.relay import Forward
 from global_scheduler.tracing import Tracer
 from length_estimation.length_service import LengthService
@@ -47,15 +48,15 @@ class Router:
         self._dispatcher = dispatcher
         self._receipts = receipts
         self._lengths = lengths
-        self._headers = headers
-        self._open = self._opened  # the same object each time, by which a head keeps its envelope
+        # The same object each time, by which heads keep their envelopes; no method, or they keep this, too.
+        self._open = partial(Envelope.of, forwarded=headers)
         self._tracer = tracer
         self._records_prompts = records_prompts
 
     def serve(self, exchange: Exchange) -> None:
         """Start on one request; its path is among the endpoints."""
         if self._max_outstanding is not None and self._outstanding >= self._max_outstanding:
-            self.refuse(exchange, _overloaded(self._outstanding))
+            self.refuse(exchange, overloaded(self._outstanding))
             return
         envelope = exchange.request.head.once(self._open)
         errand = exchange.listener = Errand(
@@ -72,9 +73,6 @@ class Router:
         self._receipts.begin()
         refuse(exchange, receipt, error)
         self._receipts.file(receipt)
-
-    def _opened(self, head: RequestHead) -> Envelope:
-        return Envelope.of(head, self._headers)
 
     def _route(self, errand: Errand, envelope: Envelope) -> None:
         request, receipt = errand.exchange.request, errand.receipt
@@ -106,12 +104,3 @@ class Router:
 
 def _receipt(exchange: Exchange, envelope: Envelope) -> Receipt:
     return Receipt(*request_ids(envelope.extensions), exchange.request.head.path)
-
-
-def _overloaded(outstanding: int) -> RequestError:
-    return RequestError(
-        f"{outstanding} requests are being worked on, and no more are taken",
-        status=429,
-        code="overloaded",
-        retry_after_s=1,
-    )

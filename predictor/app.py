@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from block.access import Keyring, brought_key
+from block.access import Keyring, brought_key, is_loopback
 from block.config import PredictorConfig
 from block.errors import BlockError, FeedError, RequestError, StateError
 from block.file_watch import FileWatch
@@ -13,6 +13,7 @@ from block.http.exchange import Exchange
 from block.http.limits import Limits
 from block.http.message import Headers, Request, Response
 from block.operation import AccessSettings
+from block.web_page import PageRule
 from predictor.service import PredictorService, json_response
 
 Handler = Callable[[bytes], Response]
@@ -22,7 +23,7 @@ _STATUS = {FeedError: 503, StateError: 422}
 
 def create_app(config: PredictorConfig) -> PredictorApp:
     """One predictor; its feed is opened and closed with it. Raises ConfigError for a bad model or keys."""
-    return PredictorApp(PredictorService(config), config.settings.access)
+    return PredictorApp(PredictorService(config), config.settings.access, config.host)
 
 
 class PredictorApp:
@@ -30,11 +31,15 @@ class PredictorApp:
 
     limits = Limits()
 
-    def __init__(self, service: PredictorService, access: AccessSettings) -> None:
+    def __init__(self, service: PredictorService, access: AccessSettings, host: str) -> None:
+        """``host``: where it listens."""
         self.service = service
         self._keys = None if access.keys is None else Keyring(access.keys, "settings.access.keys")
-        self._open = {b"/health", b"/metrics"} if access.open_metrics else {b"/health"}
-        """Paths that need no key."""
+        self._pages = PageRule(host, "settings.access.keys") if is_loopback(host) else None
+        """Without keys, programs of this machine are let in, and its browsers are not."""
+        shown = access.open_metrics or self._keys is None
+        self._open = {b"/health", b"/metrics"} if shown else {b"/health"}
+        """Paths for everybody."""
         self._resources = AsyncExitStack()
         self._routes: Mapping[bytes, tuple[bytes, Handler]] = {
             b"/v1/predict": (b"POST", service.predict),
@@ -64,8 +69,8 @@ class PredictorApp:
     def handle_at(self, exchange: Exchange, path: bytes) -> None:
         """As if it had come for ``path``."""
         request = exchange.request
-        if not self.admits(request, path):
-            refuse_without_key(exchange)
+        if (refusal := self.refusal(request, path)) is not None:
+            self.refuse(exchange, refusal)
             return
         route = self._routes.get(path)
         if route is None:
@@ -80,25 +85,24 @@ class PredictorApp:
 
     def refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Say what is wrong with a request that cannot be served."""
-        _respond(exchange, _refusal(error, error.status))
+        lines = [(b"www-authenticate", b"Bearer")] if error.status == 401 else None
+        _respond(exchange, _refusal(error, error.status), lines)
 
     def renew(self) -> None:
         """Read the keys again."""
         if self._keys is not None:
             self._keys.renew()
 
-    def admits(self, request: Request, path: bytes) -> bool:
-        """Whether it brings a key, if ``path`` needs one."""
-        if self._keys is None or path in self._open:
-            return True
+    def refusal(self, request: Request, path: bytes) -> RequestError | None:
+        """Why it may not come in for ``path``; None if it may."""
+        if path in self._open:
+            return None
+        if self._keys is None:
+            return None if self._pages is None else self._pages.refusal(request)
         key = brought_key(request.headers)
-        return key is not None and self._keys.admits(key)
-
-
-def refuse_without_key(exchange: Exchange) -> None:
-    """Say which key is needed."""
-    error = RequestError("a valid key is needed: Authorization: Bearer KEY", status=401)
-    _respond(exchange, _refusal(error, error.status), [(b"www-authenticate", b"Bearer")])
+        if key is None or not self._keys.admits(key):
+            return RequestError("a valid key is needed: Authorization: Bearer KEY", status=401)
+        return None
 
 
 def respond(exchange: Exchange, handler: Handler, body: bytes) -> None:

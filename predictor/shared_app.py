@@ -15,7 +15,7 @@ from block.http.exchange import Exchange
 from block.http.limits import Limits
 from block.http.message import Response
 from block.messages import SHARED_PLACE, PredictResponse, PredictSharedRequest, PredictSharedResponse
-from predictor.app import Handler, PredictorApp, refuse_without_key, respond
+from predictor.app import Handler, PredictorApp, respond
 from predictor.metrics import metrics_page
 from predictor.service import PredictorService, decode, json_response
 
@@ -75,10 +75,12 @@ class SharedApp:
 
     def _speak_for_all(self, exchange: Exchange, handler: Handler) -> None:
         request = exchange.request
-        if all(app.admits(request, request.path) for app in self._apps.values()):
+        refusals = (app.refusal(request, request.path) for app in self._apps.values())
+        refusal = next((one for one in refusals if one is not None), None)
+        if refusal is None:
             respond(exchange, handler, request.body)
         else:
-            refuse_without_key(exchange)
+            self.refuse(exchange, refusal)
 
     def _health(self, _: bytes) -> Response:
         """200 once all feeds are followed, 503 otherwise; what is wrong stands beside each instance."""

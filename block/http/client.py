@@ -56,14 +56,16 @@ class Client:
         self.deadlines.watch(connection)
         return connection
 
-    def open(self, origin: Origin, opened: Opened) -> None:
-        """The same for callers who do not wait: ``opened`` is called later, unless all is closed before.
+    def open(self, origin: Origin, opened: Opened) -> asyncio.Task[None]:
+        """The same for callers who do not wait: ``opened`` is called later, unless all is closed before, or
+        what is returned is cancelled.
 
-        Who has no use for the connection any more lets it rest.
+        Who has no use for the connection any more does that, or lets it rest.
         """
         task = self.loop.create_task(self._connect(origin, opened))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+        return task
 
     async def fetch(
         self,

@@ -14,6 +14,8 @@ Headers = list[tuple[bytes, bytes]]
 MadeT = TypeVar("MadeT")
 
 _STATUS_LINES = {one.value: b"HTTP/1.1 %d %b\r\n" % (one, one.phrase.encode()) for one in HTTPStatus}
+MOST_MADE = 16
+"""Things that are kept with one head."""
 BODILESS = frozenset({204, 304})
 """Statuses whose answers never have a body."""
 
@@ -32,9 +34,11 @@ class _Head:
         self._made: dict[Callable[[Any], Any], Any] = {}
 
     def once(self, make: Callable[[Self], MadeT]) -> MadeT:
-        """What ``make`` makes of it: at the first time, for it is kept with the head."""
+        """What ``make`` makes of it: at the first time, for it is kept with the head, and so is ``make``."""
         made = self._made
         if make not in made:
+            if len(made) == MOST_MADE:
+                made.clear()
             made[make] = make(self)
         return made[make]  # type: ignore[no-any-return]
 

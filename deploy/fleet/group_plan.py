@@ -77,6 +77,7 @@ class _Planner:
             settings=part.predictor,
         )
         service = self._service("predictor", "predictor.cli", name, part.predictor_port, [name])
+        service = replace(service, hangs=part.predictor.hangs)
         return (process, service), {self._config_path(name): predictor}
 
     def predictors(self, part: PredictorsPart) -> tuple[tuple[ProcessPlan, ...], Mapping[Path, Settings]]:
@@ -94,6 +95,7 @@ class _Planner:
             for instance in part.instances
         }
         service = self._service("predictor", "predictor.cli", self.group.name, part.port, list(configs))
+        service = replace(service, hangs=part.predictor.hangs)
         return (service,), {self._config_path(name): config for name, config in configs.items()}
 
     def scheduler(

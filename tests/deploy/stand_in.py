@@ -14,8 +14,16 @@ import yaml
 
 
 class Health(BaseHTTPRequestHandler):
+    late_s = 0.0
+    asked = 0
+
     def do_GET(self) -> None:
-        self.send_response(200)
+        Health.asked += 1
+        print(f"asked {Health.asked}", flush=True)
+        moody = self.late_s > 0 and Health.asked > 1
+        if moody and Health.asked % 2:
+            time.sleep(self.late_s)
+        self.send_response(503 if moody else 200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None: ...
@@ -31,6 +39,8 @@ def main() -> None:
     parser.add_argument("--fail", default="", help="raise this at start")
     parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM")
     parser.add_argument("--mute", action="store_true", help="never listen")
+    parser.add_argument("--mute-if", type=Path, help="never listen if there is such a file")
+    parser.add_argument("--late", type=float, default=0.0, help="of every other answer after the first")
     options, _ = parser.parse_known_args()
     port = options.port or yaml.safe_load(options.config.read_text())["port"]
     if options.stubborn:
@@ -40,8 +50,10 @@ def main() -> None:
         subprocess.Popen([sys.executable, "-S", "-c", ignore])
     if options.fail:
         raise ValueError(options.fail)
+    Health.late_s = options.late
+    mute = options.mute or (options.mute_if and options.mute_if.exists())
     print(f"listening on {port}", flush=True)
-    if options.mute:
+    if mute:
         time.sleep(600)
     ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
 

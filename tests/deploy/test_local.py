@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from block.errors import DeployError
+from block.operation import HangSettings
 from deploy.local import LocalCluster
 from deploy.plan import ClusterPlan, ProcessPlan
 from deploy.restart_pauses import RestartPauses
@@ -180,6 +181,62 @@ async def test_what_cannot_start_again_is_tried_after_pauses_and_ends_with_its_c
         await until(lambda: cluster.state.ready)
         processes = family(cluster.state)
     assert await asyncio.to_thread(survivors, processes) == []
+
+
+QUICK = HangSettings(interval_s=0.05, patience_s=0.5, misses=2)
+
+
+async def test_one_that_hangs_is_ended_and_started_again_and_nobody_waits_for_that(
+    free_ports: FreePorts,
+    stand_in: StandIn,
+    cluster_of: ClusterOf,
+    family: Family,
+    survivors: Survivors,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stopped, killed, other = (stand_in(port, "--worker") for port in free_ports(3))
+    watched = replace(stopped, restarts=True, hangs=HangSettings(interval_s=0.05, patience_s=3.0, misses=2))
+    async with LocalCluster(cluster_of(watched, replace(killed, restarts=True), other)) as cluster:
+        first, second, third = (process.pid for process in cluster.state.processes)
+        assert first is not None
+        assert second is not None
+        workers = psutil.Process(first).children()
+        os.kill(first, signal.SIGSTOP)
+        os.kill(second, signal.SIGKILL)
+        await until(lambda: cluster.state.processes[1].restarts == 1 and cluster.state.ready)
+        assert cluster.state.processes[0].pid == first  # as long as it may only be slow
+        await until(lambda: cluster.state.processes[0].restarts == 1 and cluster.state.ready)
+        assert cluster.state.processes[0].pid != first
+        assert cluster.state.processes[2].pid == third
+        assert f"{watched.name} hangs: 2 times in a row no answer from {watched.health_url}" in caplog.text
+        assert await asyncio.to_thread(survivors, workers) == []
+        processes = family(cluster.state)
+    assert await asyncio.to_thread(survivors, processes) == []
+
+
+async def test_one_that_is_late_now_and_then_or_says_that_it_is_ill_does_not_hang(
+    free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf
+) -> None:
+    plan = replace(stand_in(free_ports(1)[0], "--late", "2"), restarts=True, hangs=QUICK)
+    async with LocalCluster(cluster_of(plan)) as cluster:
+        pid = cluster.state.processes[0].pid
+        await until(lambda: "asked 8\n" in plan.log.read_text())  # three of them were answered late
+        assert (cluster.state.processes[0].pid, cluster.state.processes[0].restarts) == (pid, 0)
+
+
+async def test_one_that_hangs_as_it_starts_again_is_started_once_more(
+    tmp_path: Path, free_ports: FreePorts, stand_in: StandIn, cluster_of: ClusterOf
+) -> None:
+    mute = tmp_path / "mute"
+    plan = replace(stand_in(free_ports(1)[0], "--mute-if", str(mute)), restarts=True, hangs=QUICK)
+    async with LocalCluster(cluster_of(plan, ready_timeout_s=3.0)) as cluster:
+        pid = cluster.state.processes[0].pid
+        assert pid is not None
+        mute.touch()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: plan.log.read_text().count("listening") == 2)
+        mute.unlink()
+        await until(lambda: cluster.state.processes[0].restarts == 2 and cluster.state.ready)
 
 
 def test_pauses_before_restarts_double_up_to_a_bound_and_begin_anew_after_a_long_life() -> None:

@@ -156,7 +156,10 @@ def test_more_predictors_than_share_a_process_are_dealt_out_to_several() -> None
 
 
 def test_only_what_holds_nothing_is_started_again() -> None:
-    assert {process.role for process in plan().processes if process.restarts} == {"predictor"}
+    made = plan(predictor__hangs__misses=5).processes
+    assert {process.role for process in made if process.restarts} == {"predictor"}
+    assert {process.hangs.misses for process in made if process.hangs} == {5}
+    assert {process.role for process in made if process.hangs} == {"predictor"}
 
 
 def test_a_predictor_may_have_a_latency_model_of_its_own() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 
 import openai
 import pytest
@@ -160,3 +162,13 @@ async def test_the_log_has_a_line_per_request_and_no_prompt(world, caplog, wait_
     assert lines[0]["predicted_e2e_s"] == 1.0
     assert lines[0]["actual_e2e_s"] > 0
     assert "secret" not in caplog.text
+
+
+async def test_a_scheduler_that_has_ended_is_not_kept_by_what_is_remembered_of_its_clients(world):
+    fleet = await world(instances=1)
+    assert (await fleet.chat()).status_code == 200
+    router = weakref.ref(fleet.scheduler.app._router)
+    await fleet.scheduler.stop()
+    fleet.scheduler = None
+    gc.collect()
+    assert router() is None

@@ -7,6 +7,7 @@ import json
 import socket
 
 import httpx
+import psutil
 import pytest
 
 
@@ -17,6 +18,12 @@ def raw_request(url: str, stream: bool) -> socket.socket:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall((head + body).encode())
     return connection
+
+
+def connecting(place: tuple[str, int]) -> int:
+    """Sockets of this process that wait for that place to take them."""
+    sockets = psutil.Process().net_connections("tcp4")
+    return sum(one.raddr == place and one.status == psutil.CONN_SYN_SENT for one in sockets)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,26 @@ async def test_leaving_closes_the_upstream_within_a_second(world, wait_until, be
     outcome = 'block_requests_total{instance="a",outcome="gone",policy="round_robin"}'
     assert await fleet.metric(outcome) == 1
     assert await fleet.metric('block_outstanding_requests{instance="a"}') == 0
+
+
+async def test_leaving_while_a_connection_is_opened_closes_its_socket(world, wait_until):
+    """The instance takes no connection any more: nobody accepts, and its backlog is full."""
+    fleet = await world(instances=1, connect_timeout_s=60, health_interval_s=60)
+    await fleet.until_healthy("a")
+    tasks = fleet.scheduler.tasks()
+    fleet.instances["a"].behaviour = "hang"
+    place = fleet.instances["a"].stop_accepting()
+    with socket.create_connection(place):  # takes the room there is
+        clients = [raw_request(fleet.url, stream=True) for _ in range(6)]
+        await wait_until(lambda: fleet.instances["a"].active + connecting(place) == 6)
+        assert connecting(place) >= 5  # one may have gone over the health poll's connection
+        for client in clients:
+            client.close()
+        await wait_until(lambda: connecting(place) == 0)
+        outcome = 'block_requests_total{instance="a",outcome="gone",policy="round_robin"}'
+        assert await fleet.metric(outcome) == 6
+        assert await fleet.metric('block_outstanding_requests{instance="a"}') == 0
+        await wait_until(lambda: fleet.scheduler.tasks() <= tasks)
 
 
 async def test_leaving_during_the_probes_sends_nothing(world, wait_until):

@@ -16,6 +16,7 @@ from global_scheduler.answer import Stream
 from global_scheduler.attempt import Attempt
 from global_scheduler.decision import Decider
 from global_scheduler.dispatch import Dispatcher
+from global_scheduler.engagement import Engagement
 from global_scheduler.errand import Errand
 from global_scheduler.fleet import Fleet
 from global_scheduler.inquiry import read_inquiry
@@ -67,18 +68,21 @@ class Relay:
         self.loop = asyncio.get_running_loop()
         self.now_s = 100.0
         self.opening: list[Any] = []
-        self.rested: list[Any] = []
+        self.cancelled = 0
 
     def resting(self, _: object) -> None:
         return None
 
-    def open(self, _: object, opened: Any) -> None:
+    def open(self, _: object, opened: Any) -> Relay:
         self.opening.append(opened)
+        return self
 
-    def rest(self, connection: Any) -> None:
-        self.rested.append(connection)
+    def cancel(self) -> None:
+        self.opening.pop()
+        self.cancelled += 1
 
-    def begin(self, sender: Errand, instance: Any, connection: Any, *_: object) -> Attempt:
+    def begin(self, sender: Engagement, instance: Any, connection: Any, *_: object) -> Attempt:
+        self.sender = sender
         attempt = Attempt(sender, connection, deadline_s=1e9, idle_s=5.0)
         instance.signs.begin(attempt)
         return attempt
@@ -131,24 +135,28 @@ class Bench:
         return self.done == [self.errand] and self.outstanding == 0
 
 
-async def test_a_connection_that_opens_for_a_client_that_has_left_rests():
+async def test_a_client_that_leaves_while_a_connection_opens_ends_that():
     bench = Bench()
     assert bench.outstanding == 1
     bench.exchange.abort()
     assert bench.ended_once()
     assert bench.receipt.outcome == "gone"
-    (opened,) = bench.relay.opening
-    opened(bench.connection)
-    assert bench.relay.rested == [bench.connection]
-    opened(ConnectError("too late"))
-    assert bench.connection.sent == []
-    assert bench.ended_once()
+    assert bench.relay.cancelled == 1
+
+
+async def test_what_has_opened_is_not_cancelled_any_more():
+    bench = Bench()
+    bench.connect()
+    bench.exchange.abort()
+    assert bench.connection.aborted == 1
+    assert bench.relay.cancelled == 0
 
 
 async def test_a_server_that_ends_while_a_connection_opens_says_so():
     bench = Bench()
     bench.errand.interrupted()
     assert bench.wire.sent.startswith(b"HTTP/1.1 503 ")
+    assert bench.relay.cancelled == 1
     assert bench.ended_once()
 
 
@@ -214,7 +222,7 @@ class Faulty:
 async def test_a_defect_ends_one_request_and_is_logged(starts: bool, caplog: pytest.LogCaptureFixture):
     bench = Bench()
     bench.connect()
-    bench.errand.answered(Stream(200, b"HTTP/1.1 200 OK\r\n", Faulty(starts=starts)))
+    bench.relay.sender.answered(Stream(200, b"HTTP/1.1 200 OK\r\n", Faulty(starts=starts)))
     assert bench.wire.sent.startswith(b"HTTP/1.1 200 " if starts else b"HTTP/1.1 500 ")
     assert bench.wire.cuts == starts
     assert [record.name for record in caplog.records if record.exc_info] == ["global_scheduler.errand"]
@@ -256,7 +264,8 @@ async def test_what_is_over_leaves_no_cycles(streams: bool, leaves: bool):
         assert bench.ended_once()
         bench.done.clear()
         bench.connection.sent.clear()
+        bench.relay.sender = None
         del bench, attempt
-        assert not [one for one in gc.get_objects() if type(one) in (Errand, Attempt, Exchange)]
+        assert not [one for one in gc.get_objects() if type(one) in (Errand, Engagement, Attempt, Exchange)]
     finally:
         gc.enable()

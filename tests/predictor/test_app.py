@@ -23,6 +23,7 @@ from block.operation import AccessSettings, SecretSource
 from predictor.app import create_app
 
 TABLE = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
+JSON = {"content-type": "application/json"}
 CANDIDATE = {"id": "new", "prompt_tokens": 100, "output_tokens": 20, "max_tokens": 50}
 
 
@@ -129,7 +130,7 @@ async def test_commit_and_release(client, feed) -> None:
 async def test_bad_questions_are_refused(client, feed, body: bytes) -> None:
     await _publish(feed, [])
     await _ready(client)
-    answer = await client.post("/v1/predict", content=body)
+    answer = await client.post("/v1/predict", content=body, headers=JSON)
     assert answer.status_code == 422
     assert "PredictRequest" in answer.json()["error"]["message"]
 

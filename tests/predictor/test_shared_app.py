@@ -24,6 +24,7 @@ from predictor.app import create_app
 from predictor.shared_app import SharedApp
 
 TABLE = Path(__file__).parents[2] / "config/latency/a30-llama-2-7b.yaml"
+JSON = {"content-type": "application/json"}
 CANDIDATE = {"id": "new", "prompt_tokens": 100, "output_tokens": 20, "max_tokens": 50}
 
 
@@ -124,7 +125,7 @@ async def test_a_predictor_without_a_state_leaves_the_others_theirs(tmp_path: Pa
 
 async def test_what_it_cannot_read_or_find_is_said(tmp_path: Path) -> None:
     async with serving(_shared(tmp_path)) as url, httpx.AsyncClient(base_url=url) as client:
-        damaged = await client.post("/v1/predict/shared", content=b"{")
+        damaged = await client.post("/v1/predict/shared", content=b"{", headers=JSON)
         assert damaged.status_code == 422
         for path in ("/v1/state", "/of/c/health", "/of", "/v1/predict"):
             missing = await client.get(path)

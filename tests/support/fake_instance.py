@@ -58,6 +58,16 @@ class FakeInstance:
             await self.runner.cleanup()
             self.runner = None
 
+    def stop_accepting(self) -> tuple[str, int]:
+        """Where it listens: connections that are open go on, and there is room for one more to wait."""
+        assert self.runner is not None
+        (site,) = self.runner.sites
+        (listener,) = site._server.sockets
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+        with listener.dup() as same:
+            same.listen(0)
+        return listener.getsockname()
+
     async def health(self, request: web.Request) -> web.Response:
         self.keys.add(request.headers.get("Authorization"))
         return web.Response(status=200 if self.healthy else 503)

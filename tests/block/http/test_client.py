@@ -8,6 +8,7 @@ import socket
 import ssl
 import weakref
 
+import psutil
 import pytest
 from http_service import serving
 from raw_http import Echo, Wire, scripted_server, wire_to
@@ -253,6 +254,21 @@ async def test_nobody_is_called_once_the_client_is_closed():
         await made.close()
         await asyncio.sleep(0.05)
     assert opened == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_wants_no_connection_any_more_leaves_no_socket_however_far_it_was(
+    client: Client, turns: int
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place, opened = server.getsockname(), []
+        opening = client.open(Origin(*place), opened.append)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.sleep(0.05)
+        ours = [one for one in psutil.Process().net_connections("tcp4") if one.raddr == place]
+        assert len(ours) == len(opened)
 
 
 async def test_large_bodies_arrive_whole(client: Client):

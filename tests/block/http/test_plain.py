@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from random import Random
 
 import http_messages
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from block.http import client_connection, request_reader
 from block.http.limits import Limits
-from block.http.message import Headers, Request, ResponseHead
+from block.http.message import MOST_MADE, Headers, Request, RequestHead, ResponseHead
 from block.http.origin import Origin
 from block.http.plain import MOST_HEAD_BYTES, plain_answer, plain_request
 from block.http.request_reader import RequestReader
@@ -126,6 +127,22 @@ def test_messages_that_begin_alike_share_a_head_and_what_is_made_of_it() -> None
     for request in (first, second):
         request.head.once(made.append)
     assert made == [first.head]
+
+
+def test_a_head_that_is_remembered_does_not_keep_whoever_comes_and_goes() -> None:
+    class Maker:
+        def make(self, head: RequestHead) -> bytes:
+            return head.path
+
+    request = plain_request(REQUEST, MOST, MOST)
+    assert request is not None
+    known: list[weakref.ref[Maker]] = []
+    for _ in range(3 * MOST_MADE):
+        maker = Maker()
+        known.append(weakref.ref(maker))
+        assert request.head.once(maker.make) == b"/v1/chat"
+        del maker
+    assert sum(one() is not None for one in known) <= MOST_MADE
 
 
 @pytest.mark.parametrize(

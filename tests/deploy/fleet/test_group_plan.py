@@ -16,6 +16,7 @@ def groups(listen: str = "10.0.0.1", gpus: int = 1) -> tuple[Group, ...]:
         "name": "lab",
         "instances": gpus,
         "engine": {"model": ".cache/m", "served_model_name": "m", "latency": "config/l.yaml"},
+        "predictor": {"hangs": {"misses": 7}},
         "backend": {"kind": "ssh", "hosts": [{"name": "a", "address": listen, "gpus": gpus}]},
     }
     return place(parse_config(raw, FleetConfig, "lab.yaml"), "s")
@@ -31,6 +32,9 @@ def test_an_instance_is_an_engine_and_a_predictor_that_share_a_feed() -> None:
     assert config.latency == SOURCES / "config/l.yaml"
     assert str(SOURCES / ".cache/m") in engine.argv
     assert engine.env["CUDA_VISIBLE_DEVICES"] == "0"
+    assert engine.hangs is None
+    assert predictor.hangs is not None
+    assert predictor.hangs.misses == 7
     assert engine.health_url == "http://10.0.0.1:8100/health"
     assert not plan.socket_folder.is_relative_to(HOME)
 
@@ -49,6 +53,8 @@ def test_instances_whose_predictors_share_a_process_feed_it_and_need_it() -> Non
         assert engine.needs == f"http://10.0.0.1:8200/of/{group.name}/health"
     assert [word for word in service.argv if word.endswith(".yaml")] == [str(path) for path in plan.configs]
     assert (service.port, service.restarts) == (8200, True)
+    assert service.hangs is not None
+    assert service.hangs.misses == 7
 
 
 def test_a_scheduler_follows_the_file_of_its_host_and_is_ready_before_its_instances() -> None:
