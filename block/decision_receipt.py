@@ -44,6 +44,8 @@ class DecisionReceipt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     expected_tokens: int | None = None
     """Of the response, as estimated; ``expected_quantiles`` holds (probability, tokens)."""
     expected_quantiles: tuple[tuple[float, float], ...] = ()
+    expected_by: str = ""
+    """Estimator of the response's length, and its version: ``history`` where another was late or failed."""
     max_tokens: int | None = None
 
     policy: str = "none"

@@ -12,11 +12,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from block.errors import StateError
 from block.latency.oracle import StepOracle
 from block.latency.pack import StepPack, load_pack
 from block.types import BatchShape
@@ -78,14 +80,46 @@ class ModelCheck:
         return 3 * START_S + self._recording.planned_s + runs * (self.plan.cell_s + _DRAIN_S)
 
     async def run(self) -> list[CellResult]:
-        """What the folder lacks, then the results; an unfinished real part begins anew."""
-        if not self.pack_path.exists():
-            self._clear()
+        """What the folder lacks, then the results; an unfinished real part begins anew.
+
+        Raises StateError if the folder holds another check.
+        """
+        if self.pack_path.exists():
+            self._refuse_another()
+        else:
+            self._begin()
             await self._measure_real()
         for kind, settings in _EMULATED.items():
             await self._measure_emulated(kind, settings)
         pack, clock = _recorded(self.pack_path)
         return [self._result(cell, load, pack, clock) for cell, load in self._loads(pack, clock).items()]
+
+    @property
+    def _begun_path(self) -> Path:
+        return self.folder / "check.json"
+
+    @property
+    def _begun(self) -> dict[str, Any]:
+        """What the real part hangs on; not how many runs of it are emulated."""
+        plan = self.plan
+        cells = [f"{cell.name} seed {cell.seed}" for cell in plan.cells]
+        device = "" if self.device is None else sha256(self.device.read_bytes()).hexdigest()
+        lengths = {"record_s": plan.record_s, "cell_s": plan.cell_s, "rounds": plan.rounds}
+        return {"seed": plan.seed, **lengths, "cells": cells, "device": device}
+
+    def _refuse_another(self) -> None:
+        """Logs of other loads would pass for those that were asked for."""
+        if not self._begun_path.exists():
+            return
+        try:
+            begun = msgspec.json.decode(self._begun_path.read_bytes(), type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise StateError(f"{self._begun_path}: not what a check writes ({error})") from error
+        now = self._begun
+        names = [name for name, value in now.items() if begun.get(name) != value]
+        if names:
+            words = ", ".join(f"{name} {begun.get(name)}, not {now[name]}" for name in names)
+            raise StateError(f"{self.folder}: holds another check: {words}; leave --no-again out")
 
     @property
     def _complete(self) -> bool:
@@ -94,11 +128,12 @@ class ModelCheck:
     def _has(self, run: str) -> bool:
         return all(self._path(cell, run).exists() for cell in self.plan.cells)
 
-    def _clear(self) -> None:
+    def _begin(self) -> None:
         """A real server that starts anew is another process: nothing of the last one holds."""
         for path in sorted(self.folder.rglob("*")):
             if path.suffix in (".jsonl", ".json", ".npz", ".journal"):
                 path.unlink()
+        self._begun_path.write_bytes(msgspec.json.encode(self._begun))
 
     @property
     def _recording(self) -> Recording:

@@ -30,6 +30,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "prediction": Experiment("exp.prediction", "How right predictions are on real vLLM servers, by load."),
     "record": Experiment("exp.record", "A load sweep against a real engine; its step times as a pack."),
     "emulation-check": Experiment("exp.emulation_check", "How true emulation is to a real engine."),
+    "virtual": Experiment("exp.virtual", "A pack and a workload through vLLM's scheduler in virtual time."),
     "pack": Experiment("exp.pack", "Step packs: look at them, make them."),
     "ground-truth": Experiment("exp.ground_truth", "Recorded runs of real GPUs, simulated from profiles."),
     "latency": Experiment("exp.latency", "Step times from operator profiles: look at them, judge them."),

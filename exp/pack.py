@@ -35,8 +35,11 @@ def inspect(
 ) -> None:
     """Print what a pack holds and how well its oracle fits; the last line is JSON."""
     from block.latency.pack import load_pack
+    from exp.figure_file import check_figure
     from exp.pack_report import PackReport
 
+    if plot is not None:
+        check_figure(plot)
     report = PackReport.of(load_pack(file))
     console = Console()
     console.print(report.header_table())

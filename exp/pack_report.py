@@ -13,6 +13,7 @@ from rich.table import Table
 from block.latency.least_squares import Floats
 from block.latency.oracle import StepOracle
 from block.latency.pack import StepPack
+from exp.figure_file import save_figure
 
 _PERCENTILES = (1, 50, 99, 100)
 _COLOURS = ("#0072b2", "#e69f00")
@@ -86,7 +87,7 @@ class PackReport:
             axes.yaxis.set_major_formatter(LogFormatter())
         header = self.pack.header
         figure.suptitle(f"{header.model_name} on {header.device or 'unknown device'} ({header.source})")
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path)
 
     def _scatter(self, axes: Any, x: Floats, both_ms: Floats) -> None:
         """What was recorded and what is sampled, in an order by chance, so that neither hides the other."""

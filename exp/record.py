@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from block.errors import ConfigError
+from block.errors import ConfigError, InstanceError
 from deploy.launch import run_until_signalled
 from exp.bench_serve import first_model
 from exp.cli import main
@@ -80,7 +80,7 @@ async def _recorded(recording: Recording, engine: TrialEngine, port: int | None)
     started_s = 0.0 if port is not None else START_S
     with TimeLeft(Console(stderr=True), started_s + recording.left_s) as progress:
         if port is not None:
-            model = await first_model(Target("127.0.0.1", port, ""))
+            model = await _served(port)
             await recording.of_its_engine().run(TrialServer(port, model, writer), progress)
             return True
         recording.begin()
@@ -91,6 +91,14 @@ async def _recorded(recording: Recording, engine: TrialEngine, port: int | None)
         ) as server:
             await recording.run(server, progress)
     return True
+
+
+async def _served(port: int) -> str:
+    """What the server there calls its model."""
+    try:
+        return await first_model(Target("127.0.0.1", port, ""))
+    except InstanceError as error:
+        raise InstanceError(f"--port {port}: no server answers there; start it first ({error})") from error
 
 
 def _model_folder(model: str) -> Path:

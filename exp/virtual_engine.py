@@ -140,14 +140,16 @@ def _make_scheduler(spec: VirtualEngineSpec) -> Any:
 
 @contextmanager
 def _only_errors_logged() -> Iterator[None]:
-    """vLLM tells each configuration at length; whoever makes a hundred engines would see nothing else."""
-    logger = logging.getLogger("vllm")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """vLLM tells each configuration at length; whoever makes a hundred engines would see nothing else.
+
+    Levels of its loggers would not do: the first engine sets them all anew.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _kv_cache_config(spec: VirtualEngineSpec) -> KVCacheConfig:

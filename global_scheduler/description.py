@@ -55,7 +55,7 @@ class Describer:
         output_tokens = min(max(1, round(estimate.mean_tokens)), asked.max_tokens)
         quantiles = estimate.quantiles if len(estimate.quantiles) > 1 else ()
         return self._described(
-            inquiry, needs, asked.prompt_tokens, output_tokens, asked.max_tokens, quantiles
+            inquiry, needs, asked.prompt_tokens, output_tokens, asked.max_tokens, quantiles, estimate.origin
         )
 
     def _guessed(self, inquiry: Inquiry, instance: Instance, needs: Needs) -> RoutingRequest:
@@ -72,6 +72,7 @@ class Describer:
         output_tokens: int,
         max_tokens: int,
         quantiles: tuple[tuple[float, float], ...],
+        estimated_by: str = "",
     ) -> RoutingRequest:
         sequence = next(self._sequence)
         return RoutingRequest(
@@ -90,6 +91,7 @@ class Describer:
             inquiry.slo_e2e_s or self._slo_e2e_s,
             inquiry.samples,
             inquiry.prompts,
+            estimated_by,
         )
 
     def _to_estimate(self, inquiry: Inquiry, instance: Instance) -> EstimationRequest:

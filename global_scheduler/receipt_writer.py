@@ -161,6 +161,7 @@ def _with_decision(line: DecisionReceipt, decision: Decision) -> DecisionReceipt
         prompt_tokens=request.prompt_tokens,
         expected_tokens=request.output_tokens,
         expected_quantiles=request.output_quantiles,
+        expected_by=request.estimated_by,
         max_tokens=request.max_tokens,
         candidates=tuple(map(_candidate, decision.candidates)),
         choice=choice.instance,

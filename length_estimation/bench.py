@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from length_estimation.batcher import BatchEstimator
-from length_estimation.dataset import read_examples
+from length_estimation.dataset import read_examples, require_prompts
 from length_estimation.estimator import EstimationRequest, Estimator
 from length_estimation.factory import load_trained
 from length_estimation.token_counter import make_token_counter
@@ -26,8 +26,9 @@ def bench(model: Path, prompts: Path | None, calls: int, threads: int = 1) -> di
     """Milliseconds by size, and estimates per second in batches. Raises PackError for a damaged model."""
     estimator = load_trained(model, threads)
     if prompts is not None:
-        requests = [example.request for example in read_examples(prompts, make_token_counter(None))]
-        return {"prompts": _timed(estimator, requests[:calls])}
+        examples = read_examples(prompts, make_token_counter(None))[:calls]
+        require_prompts(examples)
+        return {"prompts": _timed(estimator, [example.request for example in examples])}
     made = {f"{words} words": _made_up(words, calls) for words in WORDS}
     found: dict[str, Any] = {size: _timed(estimator, requests) for size, requests in made.items()}
     if isinstance(estimator, BatchEstimator):

@@ -55,12 +55,11 @@ def evaluate(
     """
     from length_estimation.evaluate_command import EvaluateCommand
 
-    command = EvaluateCommand(
-        tuple(estimators.split(",")), folds, rounds, resamples, seed, encoder, epochs, learning_rate
-    )
+    names = tuple(name.strip() for name in estimators.split(","))
+    command = EvaluateCommand(names, folds, rounds, resamples, seed, encoder, epochs, learning_rate, figure)
     with progress_bar() as progress:
         evaluations = command.run(data, tokenizer, progress)
-    command.show(evaluations, Console(width=150), figure)
+    command.show(evaluations, Console(width=150))
     print(json.dumps(command.summary(evaluations)), flush=True)
 
 
@@ -80,11 +79,12 @@ def export(
         list[Path] | None,
         typer.Option(help="Prompts and answers: say what the new form loses on them (the held-out seventh)."),
     ] = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Add an ONNX form to a roberta model, for fast estimates on a CPU without torch."""
     from length_estimation.export import export as run
 
-    done = run(model, int8=int8, most_tokens=most_tokens, data=data or ())
+    done = run(model, int8=int8, most_tokens=most_tokens, data=data or (), tokenizer=tokenizer)
     scores = {} if done.compared is None else done.compared
     print(
         json.dumps(
@@ -101,13 +101,16 @@ def tag(
     data: Data,
     out: Annotated[Path, typer.Option(help="JSON lines: the rows with predicted_* fields.")],
     max_tokens: Annotated[int, typer.Option(min=1, help="Limit of rows that have none.")] = 4096,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Add predicted lengths to the rows of a data set, as lists where a row is a conversation."""
     from length_estimation.tag import tag as run
 
     with progress_bar() as progress:
         task = progress.add_task("tag", total=None)
-        rows = run(model, data, out, max_tokens, lambda done: progress.update(task, completed=done))
+        rows = run(
+            model, data, out, max_tokens, tokenizer, lambda done: progress.update(task, completed=done)
+        )
     print(json.dumps({"rows": rows, "out": str(out)}))
 
 

@@ -14,7 +14,7 @@ Data = Annotated[
     typer.Option("--data", help="Folder with data.jsonl, or a .json, .jsonl or .csv file; repeatable."),
 ]
 Tokenizer = Annotated[
-    Path | None, typer.Option(help="tokenizer.json to count responses with; bytes / 4 without one.")
+    Path | None, typer.Option(help="tokenizer.json to count tokens with; bytes / 4 without one.")
 ]
 
 

@@ -8,8 +8,10 @@ for what never reads the text.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,13 +64,6 @@ def data_file(path: Path) -> Path:
     return found
 
 
-def refuse_overwriting(data: Sequence[Path], out: Path) -> None:
-    """Raises PackError if what is to be read would be written to."""
-    for path in data:
-        if data_file(path).resolve() == out.resolve():
-            raise PackError(f"{out}: is read as well; name another file with --out")
-
-
 def read_examples(path: Path, counter: TokenCounter) -> list[Example]:
     """All examples of a folder or file, in its order. Raises PackError that names the line."""
     examples: list[Example] = []
@@ -103,8 +98,10 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{path}:{number}", row
             return
         with path.open("rb") as file:
+            start = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
+            file.seek(start)
             first = next((line for line in file if line.strip()), b"")
-            file.seek(0)
+            file.seek(start)
             listed = first.lstrip().startswith(b"[")
             lines: Iterable[Any] = msgspec.json.decode(file.read()) if listed else file
             for number, line in enumerate(lines, 1):
@@ -155,7 +152,7 @@ def _examples(row: dict[str, Any], place: str, counter: TokenCounter, prompts: P
     identity = identity_of(row)
     keys = (f"id {identity}",) if identity else (f"row {place}",)
     if not _has_prompt(row, prompts) and (tokens := _output_tokens(row, None, counter)) is not None:
-        request = _request(row, b"", int(row.get("prompt_tokens") or 0))
+        request = _request(row, b"", _whole(row, "prompt_tokens") or 0)
         yield Example(request, max(1, tokens), keys, _is_cut(row))
         return
     for exchange in exchanges_of(row, counter, prompts):
@@ -173,7 +170,7 @@ def identity_of(row: dict[str, Any]) -> str:
 def _request(row: dict[str, Any], prompt_json: bytes, prompt_tokens: int) -> EstimationRequest:
     return EstimationRequest(
         prompt_tokens=prompt_tokens,
-        max_tokens=int(row.get("max_tokens") or UNLIMITED),
+        max_tokens=_limit(row) or UNLIMITED,
         prompt_json=prompt_json,
         model=_model_of(row),
         temperature=_number(row.get("temperature")),
@@ -236,8 +233,28 @@ def _output_tokens(row: dict[str, Any], response: str | None, counter: TokenCoun
 
 
 def _recorded_tokens(row: dict[str, Any]) -> int | None:
-    known = next((row[name] for name in _LENGTHS if row.get(name) is not None), None)
-    return None if known is None else int(known)
+    return next((tokens for name in _LENGTHS if (tokens := _whole(row, name)) is not None), None)
+
+
+def _limit(row: dict[str, Any]) -> int | None:
+    """Most tokens that were allowed; None where it is not told."""
+    most = _whole(row, "max_tokens")
+    if most is not None and most < 1:
+        raise ValueError(f"max_tokens = {most}: must be at least 1; leave it out where there was no limit")
+    return most
+
+
+def _whole(row: dict[str, Any], name: str) -> int | None:
+    """A count, which CSV has as text and some JSON as 12.0; None where it is not told."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        if not isinstance(value, bool) and float(value).is_integer():
+            return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name} = {value!r}: must be a whole number")
 
 
 def _is_cut(row: dict[str, Any]) -> bool:
@@ -245,12 +262,17 @@ def _is_cut(row: dict[str, Any]) -> bool:
     reason = row.get("finish_reason", row.get("stop_reason"))
     if reason is not None or row.get("ended") is not None:
         return reason in _LIMIT_REACHED or row.get("ended") is False
-    tokens, most = _recorded_tokens(row), row.get("max_tokens")
-    return tokens is not None and most is not None and tokens >= int(most)
+    tokens, most = _recorded_tokens(row), _limit(row)
+    return tokens is not None and most is not None and tokens >= most
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """Of CSV as well, where it is text; None for what is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _opening(prompt: Any) -> str:

@@ -28,6 +28,8 @@ FRESH: Final[Mapping[str, tuple[int, int, int]]] = {
 """Encoders with random weights by name: layers, width, heads. ``base`` has RoBERTa-base's dimensions."""
 _VOCABULARY: Final = 8000
 _SPECIAL: Final = ("<s>", "<pad>", "</s>", "<unk>")
+_UNUSED: Final = "pooler."
+"""What the regressor does not look at, and most encoders' files do not have."""
 
 
 class LengthRegressor(torch.nn.Module):  # type: ignore[misc]
@@ -68,16 +70,15 @@ def open_encoder(name: str, texts: Iterable[str], seed: int, layers: int | None 
     """By name: ``tiny``, ``small`` or ``base`` made here, else a local folder or a hub id.
 
     ``texts`` train the tokenizer of an encoder made here. Of its layers the first ``layers`` are kept.
-    Raises ConfigError if it cannot be had.
+    Raises ConfigError if it cannot be had, whole, or has fewer layers.
     """
     torch.manual_seed(seed)
     if name in FRESH:
         return _fresh(name, texts, layers)
-    fewer = {} if layers is None else {"num_hidden_layers": layers}
     try:
-        encoder = AutoModel.from_pretrained(name, use_safetensors=True, attn_implementation="eager", **fewer)
+        encoder = _pretrained(name, layers)
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"encoder = {name!r}: cannot be had ({reason}); name a folder with config.json, "
@@ -121,14 +122,35 @@ def _config_of(path: Path) -> dict[str, Any]:
     return found
 
 
+def _pretrained(name: str, kept: int | None) -> Any:
+    """The encoder with all its weights: what a file lacks, transformers would fill up with chance."""
+    config = AutoConfig.from_pretrained(name)
+    config.num_hidden_layers = _kept(name, kept, config.num_hidden_layers)
+    encoder, found = AutoModel.from_pretrained(
+        name, config=config, use_safetensors=True, attn_implementation="eager", output_loading_info=True
+    )
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith(_UNUSED))
+    if missing:
+        raise ValueError(f"its weights lack {missing[0]}, and {len(missing) - 1} more")
+    return encoder
+
+
+def _kept(name: str, wanted: int | None, layers: int) -> int:
+    """How many layers; all if it is not said."""
+    if wanted is not None and wanted > layers:
+        raise ConfigError(f"--layers {wanted}: the encoder {name!r} has {layers}; name at most so many")
+    return wanted or layers
+
+
 def _fresh(name: str, texts: Iterable[str], kept: int | None) -> Encoder:
     layers, width, heads = FRESH[name]
+    layers = _kept(name, kept, layers)
     tokenizer = _train_tokenizer(texts)
     pad_id = int(tokenizer.token_to_id("<pad>") or 0)
     config = RobertaConfig(
         vocab_size=max(tokenizer.get_vocab_size(), len(_SPECIAL)),
         hidden_size=width,
-        num_hidden_layers=kept or layers,
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=4 * width,
         max_position_embeddings=514,

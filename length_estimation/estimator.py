@@ -61,6 +61,11 @@ class LengthEstimate(msgspec.Struct, frozen=True):
         return cls(max(1.0, mean), tuple(zip(levels, bounded, strict=True)), source, version, unbounded)
 
     @property
+    def origin(self) -> str:
+        """Source and version, for records."""
+        return f"{self.source} {self.version}" if self.version else self.source
+
+    @property
     def median_tokens(self) -> float:
         """The quantile nearest to one half."""
         return min(self.quantiles, key=lambda pair: abs(pair[0] - 0.5))[1]

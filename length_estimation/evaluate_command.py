@@ -16,6 +16,7 @@ from length_estimation.contenders import CONTENDERS, Contender
 from length_estimation.dataset import read_examples
 from length_estimation.evaluation import Evaluation, EvaluationOptions, evaluate
 from length_estimation.evaluation_report import draw, report_table
+from length_estimation.out_file import check_figure
 from length_estimation.saved_training import roberta_contender
 from length_estimation.token_counter import make_token_counter
 
@@ -35,11 +36,14 @@ class EvaluateCommand:
     encoder: str | None
     epochs: int
     learning_rate: float
+    figure: Path | None
 
     def run(self, data: Sequence[Path], tokenizer: Path | None, progress: Progress) -> dict[str, Evaluation]:
         """Evaluations by data set's name. Raises PackError or ConfigError."""
         if self.rounds is not None and self.rounds > self.folds:
             raise ConfigError(f"--rounds {self.rounds}: there are {self.folds} parts (--folds)")
+        if self.figure is not None:
+            check_figure(self.figure)
         counter = make_token_counter(tokenizer)
         table = self._contenders()
         options = EvaluationOptions(self.names, self.folds, self.rounds, self.resamples, self.seed)
@@ -52,12 +56,12 @@ class EvaluateCommand:
             )
         return done
 
-    def show(self, evaluations: Mapping[str, Evaluation], console: Console, figure: Path | None) -> None:
+    def show(self, evaluations: Mapping[str, Evaluation], console: Console) -> None:
         """Print the tables, draw the figure."""
         for name, evaluation in evaluations.items():
             console.print(report_table(name, evaluation))
-        if figure is not None:
-            draw(evaluations, figure)
+        if self.figure is not None:
+            draw(evaluations, self.figure)
 
     def summary(self, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
         """Of a single data set its figures, of several a mapping to theirs."""

@@ -18,7 +18,7 @@ from block.errors import PackError
 from length_estimation.contenders import BASELINES, CONTENDERS, Contender, answers_of, field
 from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import UNLIMITED, Example
-from length_estimation.scores import Answers, Ints, Scores, gain_interval, intervals
+from length_estimation.scores import Answers, Ints, Scores, gain_interval, gain_of, intervals
 from length_estimation.split import folds_of, groups_of
 
 
@@ -141,7 +141,7 @@ def _evaluation(answers: Mapping[str, Answers], options: EvaluationOptions) -> E
         scores=scores,
         intervals=spans,
         best=best,
-        gain=1 - scores[best].pinball / scores[baseline].pinball,
+        gain=gain_of(scores[best].pinball, scores[baseline].pinball),
         gain_interval=gain_interval(answers[best], answers[baseline], resamples, seed) if resamples else None,
     )
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from rich.table import Table
 
-from block.errors import ConfigError
 from length_estimation.evaluation import Evaluation
+from length_estimation.out_file import check_figure
 from length_estimation.quantiles import LEVELS
 from length_estimation.scores import MIDDLE, Answers
 
@@ -55,11 +55,10 @@ def report_table(name: str, evaluation: Evaluation) -> Table:
 
 
 def draw(evaluations: Mapping[str, Evaluation], path: Path) -> None:
-    """Write the figure; the file's name says the format. Raises ConfigError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("--figure: needs matplotlib; install the 'experiments' extra") from error
+    """Write the figure; the file's name says the format. Raises ConfigError if that cannot be done."""
+    check_figure(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3.2 * len(evaluations) + 1.2, 6.4), layout="constrained")
     axes: Any = figure.subplots(2, len(evaluations), squeeze=False)
     for column, (name, evaluation) in enumerate(evaluations.items()):

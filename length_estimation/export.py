@@ -20,7 +20,7 @@ from length_estimation.contenders import answers_of
 from length_estimation.cut_responses import limits_of
 from length_estimation.dataset import read_examples
 from length_estimation.estimator import Estimator
-from length_estimation.model_folder import Card, read_card, with_files
+from length_estimation.model_folder import Card, check_counting, read_card, with_files
 from length_estimation.roberta import (
     INPUT,
     KIND,
@@ -54,20 +54,28 @@ class Exported:
 
 
 def export(
-    folder: Path, *, int8: bool = False, most_tokens: int | None = None, data: Sequence[Path] = ()
+    folder: Path,
+    *,
+    int8: bool = False,
+    most_tokens: int | None = None,
+    data: Sequence[Path] = (),
+    tokenizer: Path | None = None,
 ) -> Exported:
     """Add ``model.onnx``; ``int8`` halves and halves again the weights, at some loss.
 
     With ``most_tokens`` the model reads no more of a prompt from now on. ``data`` says what both cost.
     Raises PackError for a damaged model, or if the two forms disagree (with 8-bit weights they do,
-    somewhat: then the difference is only reported), ConfigError for more tokens than it reads.
+    somewhat: then the difference is only reported), ConfigError for more tokens than it reads, or for
+    ``data`` counted by another ``tokenizer`` than in training.
     """
     card = read_card(folder, KIND)
     form = read_form(folder)
     most = most_tokens or form.most_tokens
     if most > form.most_tokens:
         raise ConfigError(f"--most-tokens {most}: the model reads {form.most_tokens} at most; name fewer")
-    exam = _Exam(data, int(card.settings.get("seed", 0))) if data else None
+    if data:
+        check_counting(folder, tokenizer)
+    exam = _Exam(data, tokenizer, int(card.settings.get("seed", 0))) if data else None
     before = None if exam is None else exam.scores(load_roberta(folder, torch_only=True))
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         path, worst = _checked(folder, Path(scratch) / ONNX, int8)
@@ -86,8 +94,8 @@ def export(
 class _Exam:
     """What training held out of these examples, if they are those that it had."""
 
-    def __init__(self, data: Sequence[Path], seed: int) -> None:
-        counter = make_token_counter(None)
+    def __init__(self, data: Sequence[Path], tokenizer: Path | None, seed: int) -> None:
+        counter = make_token_counter(tokenizer)
         examples = [example for path in data for example in read_examples(path, counter)]
         groups = groups_of([example.keys for example in examples])
         kept = np.flatnonzero(held_out(groups, seed))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from block.errors import ConfigError
+from block.errors import ConfigError, PackError
 from length_estimation.estimator import ConstantEstimator, Estimator, MaxTokensEstimator, OracleEstimator
 from length_estimation.history import HistoryEstimator
 from length_estimation.model_folder import peek_card
@@ -43,6 +43,8 @@ ESTIMATORS: Mapping[str, Callable[[EstimatorSettings], Estimator]] = {
     "features": _features,
     "roberta": _roberta,
 }
+TRAINED = ("features", "roberta")
+"""Those that are loaded from a folder."""
 
 
 def make_estimator(name: str, settings: EstimatorSettings) -> Estimator:
@@ -58,7 +60,10 @@ def make_estimator(name: str, settings: EstimatorSettings) -> Estimator:
 
 def load_trained(folder: Path, threads: int = 1) -> Estimator:
     """The estimator in a trained model's folder, whichever its kind. Raises PackError or ConfigError."""
-    return make_estimator(peek_card(folder).kind, EstimatorSettings(1, folder, threads))
+    kind = peek_card(folder).kind
+    if kind not in TRAINED:
+        raise PackError(f"{folder}: holds a model of kind {kind!r}; known are {', '.join(TRAINED)}")
+    return make_estimator(kind, EstimatorSettings(1, folder, threads))
 
 
 def _folder(name: str, settings: EstimatorSettings) -> Path:

@@ -64,12 +64,14 @@ class HistoryEstimator:
         self._learned += 1
 
     def reset(self, model: str | None = None) -> None:
-        """Forget a model, or everything."""
-        if model is not None:
+        """Forget a model, also in what is said of models that are not known; or everything."""
+        if model is None:
+            self._models.clear()
+        else:
             self._models.pop(model, None)
-            return
-        self._models.clear()
-        self._all = LengthHistogram()
+        self._all = LengthHistogram.sum_of(each.all for each in self._models.values())
+        for each in self._models.values():
+            each.known.clear()
 
     def _quantiles(self, name: str, length_class: int) -> tuple[float, ...]:
         model = self._models.get(name)

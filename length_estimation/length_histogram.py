@@ -8,7 +8,8 @@ every count is halved.
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,16 @@ class LengthHistogram:
         self._ended: Floats = np.zeros(BINS)
         self._cut: Floats = np.zeros(BINS)
         self._weight = 0.0
+
+    @classmethod
+    def sum_of(cls, parts: Iterable[Self]) -> Self:
+        """What all of these have counted, together."""
+        made = cls()
+        for part in parts:
+            made._ended += part._ended
+            made._cut += part._cut
+            made._weight += part._weight
+        return made
 
     @property
     def weight(self) -> float:

@@ -70,7 +70,7 @@ class LengthService:
     ) -> None:
         """``quick`` answers if there is no ``slow`` estimator, and in its place when it is late.
 
-        Only estimators that depend on nothing but prompt, model and temperature may be cached.
+        Only estimators that depend on nothing but prompt, its tokens, model and temperature may be cached.
         """
         self._quick = quick
         self._slow = slow
@@ -219,11 +219,15 @@ class LengthService:
 
 
 def _key(request: EstimationRequest) -> bytes:
-    """Digest of what the estimate depends on: of a long prompt that is its ends, see ``prompt_text``."""
+    """Digest of what the estimate depends on: of a long prompt that is its ends, see ``prompt_text``.
+
+    Tokens count what the prompt does not show: tools.
+    """
     prompt = request.prompt_json
     if len(prompt) > MOST_JSON_BYTES:
         prompt = b"%d %b%b" % (len(prompt), prompt[:HEAD], prompt[-TAIL:])
-    return blake2b(b"%b|%a|%a" % (prompt, request.model, request.temperature), digest_size=16).digest()
+    about = b"%d|%a|%a" % (request.prompt_tokens, request.model, request.temperature)
+    return blake2b(b"%b|%b" % (about, prompt), digest_size=16).digest()
 
 
 def _bounded(estimate: LengthEstimate, request: EstimationRequest) -> LengthEstimate:

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from block.errors import PackError
+from block.errors import ConfigError, PackError
 
 CARD: Final = "card.json"
 FORMAT: Final = 1
+BY_BYTES: Final = "bytes / 4"
+"""How lengths were counted without a tokenizer, in the words of a card's data."""
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -112,6 +114,15 @@ def peek_card(folder: Path) -> Card:
     if card.format != FORMAT:
         raise PackError(f"{path}: format {card.format}, this version reads {FORMAT}; train the model anew")
     return card
+
+
+def check_counting(folder: Path, tokenizer: Path | None) -> None:
+    """Raises ConfigError if a model was trained on tokens that were counted otherwise."""
+    counted = peek_card(folder).data.get("counted")
+    if counted is None or (counted == BY_BYTES) == (tokenizer is None):
+        return
+    remedy = "leave --tokenizer out" if tokenizer else "name that tokenizer with --tokenizer"
+    raise ConfigError(f"{folder}: was trained on tokens counted by {counted}; {remedy}")
 
 
 def file_digest(path: Path) -> str:

@@ -94,6 +94,8 @@ def train_roberta(
     device cannot be had or the loss is lost, PackError for a checkpoint of another run or without prompts.
     """
     require_prompts(examples)
+    if not 0.0 < options.learning_rate < math.inf:
+        raise ConfigError(f"--learning-rate {options.learning_rate:g}: must be above 0, and a number")
     torch.set_num_threads(options.threads)
     texts = (encoder_text(read_prompt(e.request.prompt_json), e.request.model) for e in examples)
     encoder = open_encoder(options.encoder, texts, options.seed, options.layers)

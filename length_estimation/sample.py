@@ -27,8 +27,8 @@ from length_estimation.dataset import (
     exchanges_of,
     identity_of,
     read_rows,
-    refuse_overwriting,
 )
+from length_estimation.out_file import check_out
 from length_estimation.token_counter import TokenCounter, make_token_counter
 
 _PATIENCE_S: Final = 600.0
@@ -81,9 +81,11 @@ def sample(
 
     Raises PackError for unreadable data, InstanceError for an endpoint that is down or wants another key.
     """
-    refuse_overwriting(data, out)
+    check_out(data, out)
     counter = make_token_counter(tokenizer)
     asked = _questions(data, counter, endpoint.model if endpoint else "")
+    if not asked:
+        raise PackError(f"{', '.join(map(str, data))}: no prompt in it")
     if count is not None and count < len(asked):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(asked))[:count])
         asked = [asked[i] for i in chosen]

@@ -119,7 +119,10 @@ def prepare(out: Path) -> None:
         raise PackError(f"{out}: is a file; name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not known.is_file() and not (out / CHECKPOINT).is_dir():
         raise PackError(f"{out}: holds something else; name an empty or a new folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PackError(f"{out}: cannot be made ({error.strerror}); check --out") from error
 
 
 def _discard(out: Path) -> None:

@@ -132,13 +132,16 @@ def intervals(answers: Answers, resamples: int, seed: int) -> dict[str, tuple[fl
     return {name: _middle(values) for name, values in found.items()}
 
 
+def gain_of(loss: float, other: float) -> float:
+    """How much smaller the first loss is, as a share of the other; nothing is gained where that is 0."""
+    return 1 - loss / other if other > 0 else 0.0
+
+
 def gain_interval(one: Answers, other: Answers, resamples: int, seed: int) -> tuple[float, float]:
     """95 % interval of how much smaller the first one's pinball loss is, as a share of the other's."""
     first, second = pinball_of(one), pinball_of(other)
-    shares = [
-        1 - first[rows].mean() / second[rows].mean() for rows in _resampled(one.groups, resamples, seed)
-    ]
-    return _middle(shares)
+    drawn = _resampled(one.groups, resamples, seed)
+    return _middle([gain_of(float(first[rows].mean()), float(second[rows].mean())) for rows in drawn])
 
 
 def _resampled(groups: Ints, resamples: int, seed: int) -> list[Ints]:

@@ -17,11 +17,12 @@ from length_estimation.dataset import (
     data_file,
     exchanges_of,
     read_rows,
-    refuse_overwriting,
 )
 from length_estimation.estimator import EstimationRequest, LengthEstimate
 from length_estimation.factory import load_trained
-from length_estimation.token_counter import make_token_counter
+from length_estimation.model_folder import check_counting
+from length_estimation.out_file import check_out
+from length_estimation.token_counter import TokenCounter, make_token_counter
 
 _ROWS: Final = 32
 """Rows that are read, and requests that are estimated, together."""
@@ -32,16 +33,18 @@ def tag(
     data: Sequence[Path],
     out: Path,
     max_tokens: int,
+    tokenizer: Path | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Write the tagged rows; returns how many, as ``on_rows`` hears meanwhile.
 
-    Raises PackError that names model, row or file.
+    Raises PackError that names model, row or file, ConfigError for another tokenizer than in training.
     """
-    refuse_overwriting(data, out)
+    check_out(data, out)
+    check_counting(model, tokenizer)
     estimator = load_trained(model)
     batches = estimator if isinstance(estimator, BatchEstimator) else OneByOne(estimator)
-    questions = _questions(data, max_tokens)
+    questions = _questions(data, make_token_counter(tokenizer), max_tokens)
     rows = 0
     with out.open("wb") as file:
         while some := list(islice(questions, _ROWS)):
@@ -52,14 +55,15 @@ def tag(
                 file.write(msgspec.json.encode(row | fields) + b"\n")
             rows += len(some)
             on_rows(rows)
+    if not rows:
+        raise PackError(f"{', '.join(map(str, data))}: no row in it")
     return rows
 
 
 def _questions(
-    data: Sequence[Path], max_tokens: int
+    data: Sequence[Path], counter: TokenCounter, max_tokens: int
 ) -> Iterator[tuple[dict[str, Any], list[EstimationRequest]]]:
     """Each row with the requests in it."""
-    counter = make_token_counter(None)
     for path in data:
         prompts: Prompts = {}
         for place, row in read_rows(data_file(path)):

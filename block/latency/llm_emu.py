@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -22,7 +23,14 @@ from block.latency.pack_builder import pack_of_steps
 from block.types import BatchShape, EngineLimits
 
 VERSION = "2.0"
+MOST_TOKENS = 2**31
+MOST_MICROSECONDS = 3600e6
+"""What has more tokens, or takes longer, was no step."""
 _NOTES = "imported from an LLM-Emu pack: whole engine cycles, no context, batch composition inferred"
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Width = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _Cell(msgspec.Struct):
@@ -34,8 +42,8 @@ class _Cell(msgspec.Struct):
 class _Buckets(msgspec.Struct):
     """A value lies in the bucket ``value // width``, which goes by its middle."""
 
-    tt_bucket_width: int = 1
-    conc_bucket_width: int = 5
+    tt_bucket_width: Width = 1
+    conc_bucket_width: Width = 5
 
     def fewest_tokens(self, tt: int) -> int:
         """That a step of a cell can have had."""
@@ -59,8 +67,8 @@ class _Model(msgspec.Struct):
     head_dim: int = 0
     intermediate_size: int = 0
     vocab_size: int = 0
-    max_model_len: int = 0
-    block_size: int = 16
+    max_model_len: Count = 0
+    block_size: Count = 0
     gpu: _Gpu = msgspec.field(default_factory=_Gpu)
 
 
@@ -80,7 +88,7 @@ class _File(msgspec.Struct):
 def import_llm_emu(path: Path, created_at: str = "") -> StepPack:
     """A pack with a row per sample; raises PackError that names what the file lacks."""
     file = _read(path)
-    steps = list(_steps(file))
+    steps = list(_steps(path, file))
     if not steps:
         raise PackError(f"{path}: has no samples in decode_, prefill_ or step_cycle_2d_distribution")
     return pack_of_steps(_header(file, [shape for shape, _ in steps], created_at), steps)
@@ -91,20 +99,23 @@ def _read(path: Path) -> _File:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
     except OSError as error:
         raise PackError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PackError(f"{path}: is no LLM-Emu pack ({error})") from error
     if file.version != VERSION:
         raise PackError(f"{path}: version = {file.version!r}: only {VERSION!r} can be imported")
     return file
 
 
-def _steps(file: _File) -> Iterator[tuple[BatchShape, float]]:
+def _steps(path: Path, file: _File) -> Iterator[tuple[BatchShape, float]]:
     older = not (file.decode_2d_distribution or file.prefill_2d_distribution)
     for cells, has_new in (
         (file.decode_2d_distribution, False),
         (file.prefill_2d_distribution, True),
         (file.step_cycle_2d_distribution if older else (), False),
     ):
+        for cell in cells:
+            if cell.tt > MOST_TOKENS or any(each > MOST_MICROSECONDS for each in cell.samples):
+                raise PackError(f"{path}: tt = {cell.tt}, conc = {cell.conc}: more than any step can be")
         yield from _of_cells(cells, file.bucketing, has_new=has_new)
 
 

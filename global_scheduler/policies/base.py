@@ -47,6 +47,8 @@ class RoutingRequest(msgspec.Struct, frozen=True):
     samples: int = 1
     """Responses to each prompt."""
     prompts: int = 1
+    estimated_by: str = ""
+    """Estimator that ``output_tokens`` comes from, and its version; empty if nobody was asked."""
 
     @property
     def sequences(self) -> int:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from block.errors import PackError, StateError
 from exp import emulation_check
 from exp.check_plan import Cell, CheckPlan
 from exp.check_result import CellResult, summary
+from exp.check_run import ModelCheck
 from exp.serving_metrics import ERROR_KEYS
+from exp.time_left import TimeLeft
+from exp.trial_engine import TrialEngine
 
 PLAN = CheckPlan(
     ("tiny-llama",),
@@ -23,6 +29,31 @@ PLAN = CheckPlan(
 
 async def check(folder: Path) -> list[CellResult]:
     return await emulation_check.checked(PLAN, folder, Path("nowhere"), Console(quiet=True))
+
+
+def model_check(plan: CheckPlan, folder: Path, device: Path | None = None) -> ModelCheck:
+    progress = TimeLeft(Console(quiet=True), 0.0)
+    return ModelCheck(plan, TrialEngine(folder / "tiny-llama"), folder, Path("nowhere"), progress, device)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"cell_s": 9.0}, "cell_s 5.0, not 9.0"), ({"seed": 3}, "seed 0, not 3"), ({"cells": ()}, "cells")],
+)
+async def test_the_logs_of_another_check_are_not_taken_for_its_own(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    begun = model_check(PLAN, tmp_path)
+    begun._begin()
+    begun.pack_path.write_bytes(b"")
+    with pytest.raises(StateError, match=f"holds another check: .*{named}"):
+        await model_check(replace(PLAN, **changes), tmp_path).run()
+    (tmp_path / "table.yaml").write_text("kind: table")
+    with pytest.raises(StateError, match="holds another check: device"):
+        await model_check(PLAN, tmp_path, tmp_path / "table.yaml").run()
+    plan = replace(PLAN, emulated_runs=0, steady_runs=0)
+    with pytest.raises(PackError, match="is empty"):  # its own, which goes on as far as it gets
+        await model_check(plan, tmp_path).run()
 
 
 @pytest.mark.engine

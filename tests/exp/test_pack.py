@@ -56,6 +56,8 @@ def test_a_datasheet_becomes_a_pack(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("arguments", "named"),
     [
         (("inspect", "nowhere.npz"), "nowhere.npz"),
+        (("inspect", "nowhere.npz", "--plot", "nowhere/x.png"), "--plot nowhere/x.png: cannot be written"),
+        (("inspect", "nowhere.npz", "--plot", "x.magic"), "no such format"),
         (("from-journal", "nowhere", "--out", "x.npz"), "nowhere"),
         (("import-llm-emu", "nowhere.json", "--out", "x.npz"), "nowhere.json"),
         (("model", "--gpu", "abacus", "--model", "llama-2-7b", "--out", "x.npz"), "abacus.yaml"),

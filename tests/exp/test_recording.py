@@ -11,9 +11,10 @@ import pytest
 from packs import HEADER
 from rich.console import Console
 
-from block.errors import PackError, StateError
+from block.errors import InstanceError, PackError, StateError
 from block.latency.journal import JournalWriter
 from exp import recording as recording_module
+from exp.record import app
 from exp.recording import Recording
 from exp.run_log import Clock, RequestLog, RunHeader, RunLog
 from exp.sweep import BURSTS, Sweep
@@ -157,3 +158,9 @@ def test_the_loads_cover_idle_to_full_and_all_mixes_in_every_round() -> None:
         assert sum(load.duration_s for load in loads) == pytest.approx(50.0)
     everything = [load for turn in range(2) for load in (*sweep.bursts(turn), *rounds[turn])]
     assert len({load.seed for load in everything}) == len(everything)
+
+
+def test_a_server_that_is_not_there_is_said_not_to_be(tmp_path: Path, tokenizer_file: Path) -> None:
+    arguments = ["--model", str(tokenizer_file.parent), "--port", "1", "--folder", str(tmp_path / "run")]
+    with pytest.raises(InstanceError, match="--port 1: no server answers there"):
+        app([*arguments, "--out", str(tmp_path / "x.npz")], standalone_mode=False)

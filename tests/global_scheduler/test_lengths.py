@@ -11,6 +11,7 @@ from openai_answers import MODEL, TOKENS
 from scheduler_world import Scheduler
 from typer.testing import CliRunner
 
+from block.decision_receipt import read_receipts
 from block.errors import BlockError
 from global_scheduler.app import create_app
 from length_estimation.cli import app as block_length
@@ -42,12 +43,22 @@ async def test_a_trained_estimator_s_distribution_reaches_the_predictors(world, 
     assert 8 <= question.candidate.output_tokens <= 30
 
 
-async def test_a_length_service_that_is_down_does_not_show(world):
+async def test_a_length_service_that_is_down_shows_in_the_receipt_only(world, tmp_path, wait_until):
     lengths = {"url": "http://127.0.0.1:1", "deadline_s": 0.05}
-    fleet = await world(instances=1, predictors=True, policy="block", estimator="remote", lengths=lengths)
+    file = tmp_path / "receipts.jsonl"
+    fleet = await world(
+        instances=1,
+        predictors=True,
+        policy="block",
+        estimator="remote",
+        lengths=lengths,
+        receipts={"file": str(file)},
+    )
     assert (await fleet.chat(temperature="hot")).status_code == 200
     (question,) = fleet.predictors["a"].questions
     assert len(question.candidate.output_quantiles) == len(LEVELS)
+    await wait_until(lambda: file.exists() and file.read_bytes().endswith(b"\n"))
+    assert [receipt.expected_by for receipt in read_receipts(file)] == ["history 0"]
 
 
 async def test_a_damaged_model_stops_the_start(world, model, tmp_path):

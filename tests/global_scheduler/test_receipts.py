@@ -53,6 +53,7 @@ async def test_a_line_tells_candidates_choice_and_outcome(world, tmp_path, wait_
     assert receipt.prediction is not None
     assert receipt.prediction.e2e_s == 1.0
     assert (receipt.expected_tokens, receipt.max_tokens, receipt.output_tokens) == (7, 9, 5)
+    assert receipt.expected_by == "oracle"
     assert (receipt.outcome, receipt.status, receipt.attempts) == ("2xx", 200, 1)
     assert receipt.ttft_s is not None
     assert receipt.e2e_s is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from length_estimation.dataset import Example, read_examples
 from length_estimation.features_training import FeaturesOptions
@@ -84,3 +85,20 @@ def features_folder(tmp_path_factory: pytest.TempPathFactory, data_folder: Path)
     options = FeaturesOptions(iterations=40)
     train_and_save_features(examples, {"sha256": {}}, folder, options, lambda _what, _share: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer with a BOS token, as Llama's has."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(Path(__file__).read_text(encoding="utf-8").splitlines(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path

@@ -99,6 +99,36 @@ def test_tag_estimates_in_order_whatever_the_number_of_turns(features_folder, tm
     assert (tmp_path / "in.jsonl").read_bytes() == before
 
 
+def test_tokens_are_counted_as_in_training(tokenizer_path, tmp_path):
+    rows = [{"prompt": f"What is {n} times 7?", "response": "It is " + "a" * (n % 50)} for n in range(80)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ("--data", tmp_path)
+    by_tokens = ("--tokenizer", tokenizer_path)
+    for folder, counting in (("bytes", ()), ("tokens", by_tokens)):
+        trained = run("train", "features", *data, *counting, "--out", tmp_path / folder)
+        assert trained.exit_code == 0, trained.output
+    said = {}
+    for folder, counting in (("bytes", ()), ("tokens", by_tokens)):
+        tag = ("tag", "--model", tmp_path / folder, *data, "--out", tmp_path / "tagged.jsonl")
+        assert run(*tag, *counting).exit_code == 0
+        said[folder] = json.loads((tmp_path / "tagged.jsonl").read_text().splitlines()[0])["predicted_tokens"]
+        refused = run(*tag, *(() if counting else by_tokens))
+        assert "was trained on tokens counted by" in str(refused.exception)
+    assert said["bytes"] != said["tokens"]
+
+
+def test_what_cannot_be_written_or_holds_nothing_is_said(features_folder, data_folder, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "file").write_text("")
+    for command in (("tag", "--model", features_folder), ("sample",)):
+        lost = run(*command, "--data", data_folder, "--out", tmp_path / "nowhere" / "out.jsonl")
+        assert "cannot be written" in str(lost.exception)
+        empty = run(*command, "--data", tmp_path / "empty.jsonl", "--out", tmp_path / "out.jsonl")
+        assert "empty.jsonl: no " in str(empty.exception)
+    stray = run("train", "features", "--data", data_folder, "--out", tmp_path / "file" / "model")
+    assert "cannot be made" in str(stray.exception)
+
+
 def test_sample_converts_recorded_conversations(tmp_path):
     turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a" * 40}] * 2
     (tmp_path / "sharegpt.json").write_text(json.dumps([{"id": "c", "conversations": turns}]))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from block.errors import ConfigError
+from block.errors import ConfigError, PackError
 from length_estimation.estimator import EstimationRequest
-from length_estimation.factory import EstimatorSettings, make_estimator
+from length_estimation.factory import EstimatorSettings, load_trained, make_estimator
 
 UNTRAINED = ("constant", "max_tokens", "oracle", "history")
 
@@ -48,6 +50,16 @@ def test_what_each_says(name, declared, tokens, source):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match="'bert': unknown; known: constant, max_tokens, oracle, history"):
         make_estimator("bert", SETTINGS)
+
+
+def test_only_trained_kinds_are_loaded_from_a_folder(features_folder, tmp_path):
+    card = json.loads((features_folder / "card.json").read_text())
+    for kind in ("history", "magic"):
+        (tmp_path / "card.json").write_text(json.dumps(card | {"kind": kind}))
+        with pytest.raises(
+            PackError, match=f"{tmp_path}: holds a model of kind '{kind}'; known are features"
+        ):
+            load_trained(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["features", "roberta"])

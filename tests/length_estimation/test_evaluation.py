@@ -189,6 +189,10 @@ def test_lengths_without_prompts_judge_what_reads_no_text(tmp_path):
         ('{"prompt": "a", "response": "b", "max_tokens": "many"}', r"data\.jsonl:1"),
         ('{"prompt": "a", "output_tokens": 1e300}', r"data\.jsonl:1: .*output tokens"),
         ('{"prompt": "a", "output_tokens": -3}', r"data\.jsonl:1: .*-3 output tokens"),
+        ('{"prompt": "a", "output_tokens": 12.5}', r"data\.jsonl:1: .*output_tokens = 12.5: must be a whole"),
+        ('{"prompt": "a", "output_tokens": true}', r"output_tokens = True: must be a whole number"),
+        ('{"prompt": "a", "response": "b", "max_tokens": -1}', r"max_tokens = -1: must be at least 1"),
+        ('{"prompt": "a", "output_tokens": 5, "max_tokens": 0}', r"max_tokens = 0: must be at least 1"),
         ('{"prompt": "a", "response": "b"}\n{', r"data\.jsonl:2: not JSON"),
     ],
 )
@@ -198,6 +202,30 @@ def test_bad_data_says_where_and_what(tmp_path, text, complaint):
         read_examples(tmp_path, COUNTER)
     with pytest.raises(PackError, match="not there"):
         read_examples(tmp_path / "nowhere", COUNTER)
+
+
+def test_numbers_are_read_however_they_are_written(tmp_path):
+    table = "prompt,output_tokens,max_tokens,temperature\na,12.0,100,0.7\nb,7,,\n"
+    (tmp_path / "lengths.csv").write_text(table, encoding="utf-8-sig")
+    first, second = read_examples(tmp_path / "lengths.csv", COUNTER)
+    assert (first.output_tokens, first.request.max_tokens, first.request.temperature) == (12, 100, 0.7)
+    assert (second.output_tokens, second.request.max_tokens, second.request.temperature) == (
+        7,
+        UNLIMITED,
+        None,
+    )
+    rows = '[{"prompt": "a", "response": "b"}]'
+    for name, text in (("list.json", rows), ("rows.jsonl", rows[1:-1])):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert len(read_examples(tmp_path / name, COUNTER)) == 1
+
+
+@pytest.mark.parametrize("fields", [{"output_tokens": 3}, {"output_tokens": 30, "finish_reason": "length"}])
+def test_where_nothing_is_wrong_nothing_is_gained(tmp_path, fields):
+    examples = read(tmp_path, *({"prompt": f"{number}", **fields} for number in range(60)))
+    found = evaluate(examples, EvaluationOptions(("constant", "history"), resamples=5))
+    assert found.scores["constant"].pinball == 0
+    assert (found.gain, found.gain_interval) == (0, (0, 0))
 
 
 def answers(tokens, truth, cut=None, groups=None, limits=np.inf):
@@ -338,6 +366,8 @@ def test_evaluate_ends_with_its_figures(data_folder, tmp_path):
         (("--estimators", "roberta"), "needs --encoder"),
         (("--rounds", "9"), "there are 5 parts"),
         (("--folds", "5000"), "cannot be split into 5000 parts"),
+        (("--figure", "nowhere/f.png"), "nowhere/f.png: cannot be written"),
+        (("--figure", "f.magic"), "no such format; known are"),
     ],
 )
 def test_evaluate_refuses_what_it_cannot_do(data_folder, arguments, complaint):

@@ -81,6 +81,13 @@ def test_it_remembers_a_bounded_number_of_models_and_can_forget():
     teach(history, [5] * 300, model="kept")
     history.reset("kept")
     assert "kept" not in history._models
+    teach(history, [900] * 300, model="other")
+    history.reset("other")
+    assert history.estimate(ask("other")).median_tokens == pytest.approx(5, rel=0.2)  # as others, of 5
+    for number in range(MODELS + 20):
+        history.reset(f"m{number}")
+    assert history.estimate(ask("kept")).median_tokens == pytest.approx(256, rel=0.15)
+    teach(history, [5] * 300, model="kept")
     history.reset()
     assert history.estimate(ask("kept")).median_tokens == pytest.approx(256, rel=0.15)
     assert isinstance(history, Learner)

@@ -8,6 +8,7 @@ import time
 
 import httpx
 import pytest
+from msgspec import structs
 
 from block.config import SchedulerSettings
 from block.errors import ConfigError, PredictorError
@@ -121,7 +122,8 @@ async def test_the_scheduler_s_settings_make_the_service(features_folder):
     service = make_length_service(make_source(settings), settings, None)
     first = await service.estimate("1", ask("Write a long essay about tea."))
     await service.estimate("2", ask("Write a long essay about tea."))
-    assert (first.source, service.tally.cached) == ("features", 1)
+    await service.estimate("3", structs.replace(ask("Write a long essay about tea."), prompt_tokens=300))
+    assert (first.source, service.tally.cached) == ("features", 1)  # with tools it is another request
     with pytest.raises(ConfigError, match=r"set lengths\.url"):
         make_source(SchedulerSettings(estimator="remote"))
     plain = SchedulerSettings(estimator="max_tokens")

@@ -182,6 +182,8 @@ def few(data_folder):
         ({"device": "tpu"}, "must be auto, cpu or cuda"),
         ({"precision": "int4"}, "must be auto, float32 or bfloat16"),
         ({"learning_rate": 1e30}, "lower --learning-rate"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan: must be above 0"),
+        ({"layers": 3}, "--layers 3: the encoder 'tiny' has 2"),
     ],
 )
 def test_what_cannot_be_trained_says_so(data_folder, options, complaint):
@@ -225,8 +227,42 @@ def test_an_encoder_can_be_a_local_folder_and_must_be_there(tmp_path, roberta_fo
     shorter = open_encoder(str(tmp_path), [], seed=0, layers=1).regressor.encoder.state_dict()
     assert set(shorter) == {name for name in before if "layer.1." not in name}
     assert all(bool((before[name] == tensor).all()) for name, tensor in shorter.items())
+    with pytest.raises(ConfigError, match=r"--layers 3: the encoder .* has 2"):
+        open_encoder(str(tmp_path), [], seed=0, layers=3)
     with pytest.raises(ConfigError, match=r"cannot be had .* or one of tiny, small, base"):
         open_encoder(str(tmp_path / "nowhere"), [], seed=0)
+
+
+def _without_layer(weights):
+    return {name: tensor for name, tensor in weights.items() if "layer.1." not in name}
+
+
+def _of_another_width(weights):
+    return {name: tensor[..., :3].clone() for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (_without_layer, r"weights lack encoder\.layer\.1\..*, and 15 more"),
+        (_of_another_width, "cannot be had"),
+        (None, "cannot be had"),
+    ],
+)
+def test_an_encoder_s_weights_are_all_its_own(tmp_path, roberta_folder, harm, complaint):
+    """What is missing or does not fit would be made up."""
+    from safetensors.torch import load_file, save_file
+
+    from length_estimation.encoder import load_regressor, open_encoder
+
+    load_regressor(roberta_folder).encoder.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    if harm is None:
+        path.write_bytes(b"no weights")
+    else:
+        save_file(harm(load_file(path)), path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=complaint):
+        open_encoder(str(tmp_path), [], seed=0)
 
 
 def test_weights_that_do_not_fit_are_refused(roberta_folder, tmp_path):

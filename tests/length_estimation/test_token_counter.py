@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 
 from block.errors import ConfigError
 from length_estimation.token_counter import (
@@ -21,23 +21,6 @@ from length_estimation.token_counter import (
 )
 
 SOURCE = Path(__file__).read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def tokenizer_path(tmp_path_factory):
-    """A byte-level BPE tokenizer with a BOS token, as Llama's has."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(SOURCE.splitlines(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    tokenizer.save(str(path))
-    return path
 
 
 @pytest.fixture(scope="module", params=["file", "bytes"])

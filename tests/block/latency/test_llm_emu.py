@@ -111,6 +111,10 @@ def test_the_files_own_bucket_widths_count(tmp_path: Path) -> None:
         ({"decode_2d_distribution": 3}, "decode_2d_distribution"),
         ({"decode_2d_distribution": [{"tt": 1}]}, r"decode_2d_distribution\[0\]|conc"),
         ({"decode_2d_distribution": [], "prefill_2d_distribution": []}, "no samples"),
+        ({"decode_2d_distribution": [{"tt": 10**30, "conc": 2, "samples": [1.0]}]}, "more than any step"),
+        ({"decode_2d_distribution": [{"tt": 1, "conc": 2, "samples": [1e300]}]}, "more than any step"),
+        ({"bucketing": {"conc_bucket_width": 0}}, "conc_bucket_width"),
+        ({"model_config": {"block_size": -16}}, "block_size"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
@@ -122,5 +126,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("kind: table")
     with pytest.raises(PackError, match="no LLM-Emu pack"):
         import_llm_emu(tmp_path / "x.json")
+    for text in (b'{"version": "2.0", "gpu_model": "\xff"}', b'{"version": "2.0", "x": ' + b"[" * 100_000):
+        (tmp_path / "x.json").write_bytes(text)
+        with pytest.raises(PackError, match="no LLM-Emu pack"):
+            import_llm_emu(tmp_path / "x.json")
     with pytest.raises(PackError, match="cannot be read"):
         import_llm_emu(tmp_path / "y.json")
+
+
+def test_what_is_not_told_is_not_made_up(tmp_path: Path) -> None:
+    header = import_llm_emu(write(tmp_path, model_config={})).header
+    assert (header.model, header.block_size, header.limits.max_model_len) == (None, 0, 0)
