@@ -56,6 +56,18 @@ async def test_a_late_answer_is_not_waited_for_and_serves_the_next_request():
     await service.close()
 
 
+async def test_a_reset_asks_anew():
+    slow = Slow()
+    slow.go.set()
+    service = LengthService(quick=HistoryEstimator(256), slow=slow.estimate, deadline_s=5)
+    for reset, asked in ((False, 1), (False, 1), (True, 2)):
+        if reset:
+            service.reset("m")
+        await service.estimate("1", ask())
+        assert slow.asked == asked
+    await service.close()
+
+
 async def test_one_question_for_requests_with_the_same_prompt_at_the_same_time():
     slow = Slow()
     service = LengthService(quick=HistoryEstimator(256), slow=slow.estimate, deadline_s=5)
