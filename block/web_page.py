@@ -52,7 +52,7 @@ class PageRule:
 
 def _judge(own_name: str, remedy: str, head: RequestHead) -> _Verdict | None:
     """Whatever the body is."""
-    if stranger := next(_strange_hosts(head, own_name), None):
+    if (stranger := next(_strange_hosts(head, own_name), None)) is not None:
         return _Verdict(403, "strange_host", f"the request is for host {stranger!r}; {remedy}")
     if head.method not in _READING and (origin := _foreign_origin(head)):
         return _Verdict(403, "cross_origin", f"a web page of {origin!r} has sent this; {remedy}")

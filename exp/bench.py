@@ -59,7 +59,10 @@ def what_if(
 def router(
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="Command of another router, with {urls} and {port}; may be given several times."),
+        typer.Option(
+            help="Command of another router, with {urls} and {port}; may be given several times. "
+            "{config:FILE} is a file with them in it, whose lines with {url} are repeated for each."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Alternating rounds; medians count.")] = 5,
     requests: Annotated[int, typer.Option(min=100, help="Whole answers per round.")] = 4000,

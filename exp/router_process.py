@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import socket
@@ -20,6 +21,7 @@ import yaml
 from block.errors import ConfigError
 
 READY_S = 60.0
+_CONFIG = re.compile(r"\{config:([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class RouterCommand:
 
     name: str
     template: str
-    """``{urls}`` (of the instances, parted by blanks) and ``{port}`` are filled in."""
+    """``{urls}`` (of the instances, parted by blanks) and ``{port}`` are filled in; in place of
+    ``{config:FILE}`` comes the path of a copy of that file that is filled in, too."""
     policy: str | None = None
     """Of ours; None is a peer's."""
     predictors: tuple[str, ...] = ()
@@ -38,8 +41,9 @@ class RouterCommand:
 
     @classmethod
     def peer(cls, template: str) -> RouterCommand:
-        """Raises ConfigError without ``{urls}`` and ``{port}``, or if there is no such program."""
-        if "{urls}" not in template or "{port}" not in template:
+        """Raises ConfigError without ``{urls}`` and ``{port}``, or if there is no such program or file."""
+        told = "".join([template, *map(_text, _CONFIG.findall(template))])
+        if not ("{urls}" in told or "{url}" in told) or "{port}" not in told:
             raise ConfigError(f"--peer {template!r}: must say where {{urls}} and {{port}} go")
         program = shlex.split(template)[0]
         if shutil.which(program) is None:
@@ -55,7 +59,8 @@ class RouterCommand:
     def argv(self, urls: Sequence[str], port: int, folder: Path) -> list[str]:
         """The command line; a configuration, if one is needed, is written into ``folder``."""
         if self.policy is None:
-            return shlex.split(self.template.format(urls=" ".join(urls), port=port))
+            command = _CONFIG.sub(lambda found: _copied(found[1], urls, port, folder), self.template)
+            return shlex.split(_filled_in(command, urls, port))
         predictors = self.predictors or (urls if self.policy == "block" else [None] * len(urls))
         instances = [
             {"name": f"mock-{index}", "url": url, "predictor_url": predictor}
@@ -66,6 +71,28 @@ class RouterCommand:
         path = folder / f"scheduler-{port}.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         return [*shlex.split(self.template), "--config", str(path)]
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--peer: {file}: cannot be read ({error}); check the path") from error
+
+
+def _copied(file: str, urls: Sequence[str], port: int, folder: Path) -> str:
+    """The path of a copy; a line with ``{url}`` is there once for each instance."""
+    lines = []
+    for line in _text(file).splitlines():
+        each = urls if "{url}" in line else urls[:1]
+        lines += [_filled_in(line.replace("{url}", url), urls, port) for url in each]
+    path = folder / f"{port}-{Path(file).name}"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return shlex.quote(str(path))
+
+
+def _filled_in(text: str, urls: Sequence[str], port: int) -> str:
+    return text.replace("{urls}", " ".join(urls)).replace("{port}", str(port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from raw_http import Wire, scripted_server
 
 from block.errors import ConfigError
 from exp import mock_engine
@@ -59,6 +60,36 @@ def test_a_peer_that_is_not_there_or_not_told_where_is_one_line(capsys: pytest.C
     assert "no-such-router: not found" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="urls"):
         RouterCommand.peer("router --port {port}")
+
+
+def test_a_peer_may_be_told_by_a_file_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("model_list:\n- {model: mock, base: '{url}/v1'}\nport: {port}\n")
+    command = RouterCommand.peer(f"{sys.executable} --config {{config:{file}}} --port {{port}}")
+    _, flag, written, *rest = command.argv(["http://a:1", "http://b:2"], 8000, tmp_path)
+    assert (flag, rest) == ("--config", ["--port", "8000"])
+    each = [f"- {{model: mock, base: '{url}/v1'}}" for url in ("http://a:1", "http://b:2")]
+    assert Path(written).read_text().splitlines() == ["model_list:", *each, "port: 8000"]
+    with pytest.raises(ConfigError, match="nowhere"):
+        RouterCommand.peer("python {config:nowhere.yaml} {port} {urls}")
+    file.write_text("model_list: []")
+    with pytest.raises(ConfigError, match="urls"):
+        RouterCommand.peer(f"python {{config:{file}}} --port {{port}}")
+
+
+@pytest.mark.parametrize(("word", "errors"), [("word", 0), ("other", 3)])
+async def test_an_answer_that_a_router_has_written_anew_must_say_the_same(word: str, errors: int) -> None:
+    body = json.dumps({"choices": [{"message": {"content": word}}], "usage": {}}).encode()
+
+    async def answer(wire: Wire) -> None:
+        while True:
+            await wire.until(b'"stream": false}')
+            await wire.send(mock_engine.answer(body))
+
+    async with scripted_server(answer) as (host, port):
+        url = f"http://{host}:{port}"
+        tally = await load(url, chat_request(100, stream=False), requests=3, connections=1)
+    assert (len(tally.e2e_s), len(tally.errors)) == (3 - errors, errors)
 
 
 def test_the_stress_run_counts_errors_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
