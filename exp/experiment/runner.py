@@ -21,6 +21,7 @@ from block.errors import StateError
 from exp.experiment.backend import Backend, Factory, Surroundings
 from exp.experiment.cell import Cell
 from exp.experiment.equal_cells import EqualCells
+from exp.experiment.inputs import inputs_digest
 from exp.experiment.run_folder import RunFolder
 
 _PARENT_LOOK_S = 1.0
@@ -47,7 +48,7 @@ class Runner:
         shown = _Shown(self.console, len(left))
         with shown.bar:
             for cell, table, wall_s in self._done(left):
-                folder.save(cell, table, wall_s)
+                folder.save(cell, table, wall_s, inputs_digest(cell, self.surroundings.data))
                 shown.tick(cell)
         return len(left)
 
