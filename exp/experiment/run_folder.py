@@ -158,6 +158,10 @@ class RunFolder:
         """What the cell took."""
         return float(_metadata(self.file(cell)).get(_WALL, b"0"))
 
+    def current(self, cell: Cell) -> bool:
+        """Whether a cell that is done was made by the very code that is here now."""
+        return _kept(self.file(cell)).sources == sources_digest()
+
     def file(self, cell: Cell) -> Path:
         """Where a cell's table is, or will be."""
         return self.cells / f"{cell.id}.parquet"
