@@ -9,8 +9,8 @@ machine can read the answers, too. It cannot choose what the browser says of whe
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import msgspec
 
@@ -39,8 +39,7 @@ class PageRule:
         setting that would let anybody in who has one.
         """
         remedy = f"only programs of this machine may, or whoever brings a key of {keys}"
-        # No method: what is kept with a head must not keep this service.
-        self._judge = partial(_judge, own_name.lower(), remedy)
+        self._judge = _judge_for(own_name.lower(), remedy)
 
     def refusal(self, request: Request) -> RequestError | None:
         """Why it is refused; None if no page of another site can have sent it."""
@@ -48,6 +47,12 @@ class PageRule:
         if wrong is None and request.body and not request.head.once(_may_have_a_body):
             wrong = _NOT_JSON
         return None if wrong is None else RequestError(wrong.message, status=wrong.status, code=wrong.code)
+
+
+@cache
+def _judge_for(own_name: str, remedy: str) -> Callable[[RequestHead], _Verdict | None]:
+    """One for all services that ask the same: a head keeps its verdict, and none of the services."""
+    return partial(_judge, own_name, remedy)
 
 
 def _judge(own_name: str, remedy: str, head: RequestHead) -> _Verdict | None:

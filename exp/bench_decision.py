@@ -107,7 +107,8 @@ class DecisionResult:
 
 def usual_processes(predictors: int) -> int:
     """In how many block-deploy puts the predictors of one machine, by default."""
-    return math.ceil(predictors / ClusterConfig.model_fields["predictors_per_process"].default)
+    together: int = ClusterConfig.model_fields["predictors_per_process"].default
+    return math.ceil(predictors / together)
 
 
 @dataclass(frozen=True, slots=True)

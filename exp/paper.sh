@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${OUT:-run/paper}"
 names=(main prediction config_search qwen burstgpt power_of_k burstiness noise mixed_pool)
-reuse=()  # what one figure shows need not be simulated for another
+reuse=()  # what one figure shows need not be simulated for another; measured cells are each their own
 for name in "${names[@]}"; do
   .venv/bin/block-exp run "config/exp/$name.yaml" --out "$out/$name" "${reuse[@]}" "$@"
-  reuse+=(--reuse "$out/$name")
+  [[ " $* " == *" --backend"* ]] || reuse+=(--reuse "$out/$name")
 done
 quick=()
 [[ " $* " != *" --quick "* ]] || quick=(--quick)

@@ -58,7 +58,7 @@ def run(
         folder.open(experiment, backend)
         beside = (workers or os.cpu_count() or 1) if kind.parallel else 1
         around = Surroundings(data, url, out / "servers")
-        equal = EqualCells.of(reuse or (), folder, kind)
+        equal = EqualCells.of(reuse or (), folder, kind, data)
         Runner(kind.load(), around, beside, console, equal).run(experiment.cells(), folder)
     report = Report.make(folder, experiment)
     console.print(capacity_table(report))

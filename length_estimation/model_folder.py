@@ -116,11 +116,23 @@ def peek_card(folder: Path) -> Card:
     return card
 
 
+def counted_by(tokenizer: Path | None) -> str:
+    """A way to count tokens, told apart from others. Raises ConfigError if there is no such file."""
+    if tokenizer is None:
+        return BY_BYTES
+    try:
+        return f"{tokenizer.name} {file_digest(tokenizer)[:16]}"
+    except OSError as error:
+        raise ConfigError(f"--tokenizer {tokenizer}: cannot be read ({error.strerror})") from error
+
+
 def check_counting(folder: Path, tokenizer: Path | None) -> None:
     """Raises ConfigError if a model was trained on tokens that were counted otherwise."""
     counted = peek_card(folder).data.get("counted")
-    if counted is None or (counted == BY_BYTES) == (tokenizer is None):
+    if counted in (None, counted_by(tokenizer)):
         return
+    if tokenizer is not None and counted == tokenizer.name:
+        return  # an older card: it says no more
     remedy = "leave --tokenizer out" if tokenizer else "name that tokenizer with --tokenizer"
     raise ConfigError(f"{folder}: was trained on tokens counted by {counted}; {remedy}")
 

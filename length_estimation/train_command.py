@@ -11,7 +11,7 @@ import msgspec
 from rich.progress import Progress
 
 from length_estimation.dataset import Example, data_file, read_examples
-from length_estimation.model_folder import BY_BYTES, file_digest
+from length_estimation.model_folder import counted_by, file_digest
 from length_estimation.saved_training import train_and_save_features, train_and_save_roberta
 from length_estimation.token_counter import make_token_counter
 
@@ -65,7 +65,7 @@ class TrainCommand:
     def _provenance(self) -> dict[str, Any]:
         """Names and digests, not paths: those say nothing elsewhere."""
         files = {path.resolve().name: file_digest(data_file(path)) for path in self.data}
-        return {"sha256": files, "counted": BY_BYTES if self.tokenizer is None else self.tokenizer.name}
+        return {"sha256": files, "counted": counted_by(self.tokenizer)}
 
 
 def _line(card: msgspec.Struct) -> str:

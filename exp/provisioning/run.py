@@ -66,6 +66,7 @@ def run_strategy(spec: ProvisionSpec, load: str, strategy: str, seed: int, data:
             for index in range(spec.most_instances)
         ),
         policy=spec.policy,
+        policy_options=spec.policy_options,
         probes=spec.probes,
         provisioning=spec.settings(load, strategy),
         sample_s=_SAMPLE_S,

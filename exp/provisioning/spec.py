@@ -12,6 +12,7 @@ from block.config import parse_config
 from block.errors import ConfigError
 from block.provisioning_config import ProvisioningSettings
 from block.settings import Option, Seconds, Settings, Whole
+from global_scheduler.policies import make_policy
 
 Rate = Annotated[float, Field(strict=True, gt=0, le=1e6)]
 
@@ -46,6 +47,7 @@ class ProvisionSpec(Settings):
 
     title: str
     policy: str = Field("block", description="How requests are routed.")
+    policy_options: dict[str, Option] = Field(default_factory=dict, description="Of the policy.")
     probes: Whole | None = Field(None, ge=1, description="Predictors asked per request; None asks all.")
     latency: Path = Field(description="Step-latency model of every instance.")
     most_instances: Whole = Field(12, ge=1, le=64, description="As many could be there.")
@@ -68,6 +70,7 @@ class ProvisionSpec(Settings):
 
     def check(self) -> None:
         """Raise ConfigError for what would be wrong with any of its runs."""
+        make_policy(self.policy, self.policy_options)
         unknown = [name for name in self.quick.loads if name not in self.loads]
         if unknown:
             known = ", ".join(self.loads)

@@ -6,7 +6,7 @@ same arguments give the same workload. Knows nothing of models or servers.
 
 from __future__ import annotations
 
-from exp.workload.catalogue import GENERATORS, SOURCES, load_workload, recorded_trace
+from exp.workload.catalogue import GENERATORS, SOURCES, load_workload, recorded_trace, trace_file
 from exp.workload.generated import generated
 from exp.workload.request import HASH_TOKENS, TraceRequest, Workload
 from exp.workload.spec import WorkloadSpec
@@ -21,4 +21,5 @@ __all__ = [
     "generated",
     "load_workload",
     "recorded_trace",
+    "trace_file",
 ]

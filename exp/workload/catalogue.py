@@ -30,11 +30,13 @@ class Source:
     read: Callable[[Path, WorkloadSpec], Trace]
     file: Path | None = None
 
-    def trace(self, name: str, file: str, spec: WorkloadSpec) -> Trace:
-        """From the file, or from the one meant."""
-        if not file and self.file is None:
+    def path(self, name: str, file: str, data: Path) -> Path:
+        """Of the file, or of the one meant."""
+        if file:
+            return Path(file)
+        if self.file is None:
             raise ConfigError(f"workload {name!r}: needs a file; write {name}:PATH")
-        return self.read(Path(file) if file or self.file is None else _found(self.file, spec.data), spec)
+        return _found(self.file, data)
 
 
 SOURCES: Mapping[str, Source] = {
@@ -86,15 +88,32 @@ def recorded_trace(name: str, spec: WorkloadSpec) -> tuple[str, Trace] | None:
 
     A name that ends in ``.csv`` is a file of lengths. Raises ConfigError as ``load_workload`` does.
     """
+    found = _source(name, spec.data)
+    if found is None:
+        return None
+    source, file = found
+    return source.title, source.read(file, spec)
+
+
+def trace_file(name: str, data: Path) -> Path | None:
+    """The file that a workload is read from; None for one that is generated.
+
+    Raises ConfigError for an unknown name, or a file of the data folder that is absent.
+    """
+    found = _source(name, data)
+    return None if found is None else found[1]
+
+
+def _source(name: str, data: Path) -> tuple[Source, Path] | None:
     if name == "auto":
-        name = "sharegpt" if has("sharegpt", spec.data) else "generated"
+        name = "sharegpt" if has("sharegpt", data) else "generated"
     kind, _, file = name.partition(":")
     if kind in SOURCES:
-        return SOURCES[kind].title, SOURCES[kind].trace(kind, file, spec)
+        return SOURCES[kind], SOURCES[kind].path(kind, file, data)
     if name in GENERATORS:
         return None
     if name.lower().endswith(".csv"):
-        return SOURCES["lengths"].title, SOURCES["lengths"].trace("lengths", name, spec)
+        return SOURCES["lengths"], Path(name)
     raise ConfigError(
         f"workload {name!r}: unknown; known here: auto, {', '.join((*SOURCES, *GENERATORS))}, MY.csv with "
         "lengths, and NAME:PATH for a trace of one's own"

@@ -87,7 +87,7 @@ def _harm(
 
 
 _OBJECTIVES: Mapping[Objective, tuple[_Score, str]] = {
-    "completion": (_completion, "earliest_completion"),
+    "completion": (_completion, "least_own_time"),
     "ttft": (_ttft, "earliest_first_token"),
     "slo": (_slo, "least_likely_to_miss"),
     "harm": (_harm, "least_own_and_harm"),

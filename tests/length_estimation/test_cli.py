@@ -108,12 +108,16 @@ def test_tokens_are_counted_as_in_training(tokenizer_path, tmp_path):
         trained = run("train", "features", *data, *counting, "--out", tmp_path / folder)
         assert trained.exit_code == 0, trained.output
     said = {}
+    other = tmp_path / "other" / tokenizer_path.name  # the same name, as all have it
+    other.parent.mkdir()
+    other.write_bytes(tokenizer_path.read_bytes() + b"\n")
     for folder, counting in (("bytes", ()), ("tokens", by_tokens)):
         tag = ("tag", "--model", tmp_path / folder, *data, "--out", tmp_path / "tagged.jsonl")
         assert run(*tag, *counting).exit_code == 0
         said[folder] = json.loads((tmp_path / "tagged.jsonl").read_text().splitlines()[0])["predicted_tokens"]
-        refused = run(*tag, *(() if counting else by_tokens))
-        assert "was trained on tokens counted by" in str(refused.exception)
+        for wrong in (() if counting else by_tokens, ("--tokenizer", other)):
+            assert "was trained on tokens counted by" in str(run(*tag, *wrong).exception)
+        assert "cannot be read" in str(run(*tag, "--tokenizer", tmp_path / "nowhere").exception)
     assert said["bytes"] != said["tokens"]
 
 

@@ -11,6 +11,9 @@ import pytest
 from http_service import serving
 
 from block.config import PredictorConfig, PredictorSettings
+from block.http.message import MOST_MADE, RequestHead
+from block.http.plain import plain_request
+from block.web_page import PageRule
 from predictor.app import PredictorApp, create_app
 from predictor.shared_app import SharedApp
 
@@ -64,6 +67,20 @@ async def test_what_a_page_of_another_site_sends_changes_nothing(client, headers
 async def test_nor_does_it_where_predictors_share_a_port(shared, headers, status):
     for path in ("/of/b/v1/commit", "/of/a/v1/calibration/reset", "/v1/predict/shared"):
         assert (await shared.post(path, headers=headers, content=RELEASE)).status_code == status, path
+
+
+def test_predictors_that_share_a_port_judge_a_head_once_however_many_they_are() -> None:
+    text = b"POST /v1/predict/shared HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0\r\n\r\n"
+    request = plain_request(text, 1000, 1000)
+    assert request is not None
+    made: list[RequestHead] = []
+    request.head.once(made.append)
+    for _ in range(2 * MOST_MADE):
+        refusal = PageRule("127.0.0.1", "settings.access.keys").refusal(request)
+        assert refusal is not None
+        assert refusal.code == "strange_host"
+    request.head.once(made.append)
+    assert len(made) == 1  # what else is made of it was not crowded out
 
 
 async def test_a_page_needs_no_body_to_be_refused(client):

@@ -17,6 +17,7 @@ from rich.console import Console
 from toy_backend import SlowBackend, ToyBackend, asked
 
 from block.errors import ConfigError, StateError
+from exp.experiment import run_folder
 from exp.experiment.backend import Factory, Surroundings
 from exp.experiment.run_folder import RunFolder
 from exp.experiment.runner import Runner
@@ -114,6 +115,22 @@ def test_seeds_may_be_added_to_a_run(tmp_path: Path, scratch: Path) -> None:
     folder = folder_in(tmp_path, more)
     assert runner(scratch).run(list(more.cells()), folder) == len(CELLS) // len(SPEC.seeds)
     assert folder.spec.seeds == more.seeds
+
+
+def test_cells_of_other_code_are_kept_and_told_of(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_in(tmp_path)
+    runner(scratch).run(CELLS[:2], folder)
+    same, others = runner(scratch), runner(scratch)
+    assert same.run(CELLS[:4], folder) == 2
+    monkeypatch.setattr(run_folder, "sources_digest", lambda: "another")
+    assert others.run(CELLS, folder) == 2
+    told = [
+        each.console.file.getvalue() for each in (same, others) if isinstance(each.console.file, StringIO)
+    ]
+    assert ["made by other code" in text for text in told] == [False, True]
+    assert "4 cells were made by other code; name another folder" in told[1]
 
 
 def test_another_spec_or_a_strange_file_is_not_taken_for_this_one(tmp_path: Path, scratch: Path) -> None:

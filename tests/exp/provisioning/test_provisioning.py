@@ -44,6 +44,16 @@ def test_a_run_is_the_same_again(strategy: str, tmp_path: Path) -> None:
     assert max(first.instances) <= 12
 
 
+def test_options_of_the_policy_count(tmp_path: Path) -> None:
+    """The shipped spec has the paper's objective, whose choices are not the default's."""
+    alone = _spec()
+    assert alone.policy_options == {"ttft_weight": 0.0}
+    weighed = alone.model_copy(update={"policy_options": {}})
+    first, second = (run_strategy(spec, "paper", "static 10", 0, tmp_path) for spec in (alone, weighed))
+    assert first.requests == second.requests
+    assert first.p99_e2e_s != second.p99_e2e_s
+
+
 def test_more_instances_at_first_than_there_could_be_are_refused() -> None:
     spec = _spec().model_copy(update={"most_instances": 4})
     with pytest.raises(ConfigError, match="start = 6 is above most_instances = 4"):
@@ -57,6 +67,7 @@ def test_the_shipped_spec_is_right_in_all_its_runs() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"policy_options": {"weight": 1.0}}, "policy_options.block.weight = 1.0: unknown option"),
         ({"set": {"cool_down": 9.0}}, "load paper, strategy static 10: cool_down: "),
         ({"most_instances": 11}, "max_instances = 12 is above most_instances = 11"),
         ({"quick": QuickSettings(loads=("night",))}, "there is no load 'night'; known are paper, day"),

@@ -53,6 +53,27 @@ def test_each_objective_takes_what_it_says() -> None:
     }
 
 
+def test_the_reason_claims_no_earliest_completion_where_it_is_not() -> None:
+    fleet = [candidate("late but quick", 2.0, 5.0), candidate("at once but slow", 0.5, 6.0)]
+    choice = block().choose(REQUEST, fleet)
+    assert (choice.instance, choice.reason) == ("at once but slow", "least_own_time")
+
+
+def test_a_harm_of_1_without_a_weight_is_min_latency_and_slo_without_objectives_completion() -> None:
+    """As docs/policies.md says."""
+    fleet = [
+        candidate("a", 2.0, 5.0, harm_s=2.0),
+        candidate("b", 0.1, 6.0, harm_s=0.5),
+        candidate("c", 1.0, 5.5, 9.0),
+    ]
+    for options, same in (
+        ({"objective": "harm"}, make_policy("min_latency")),
+        ({"objective": "slo"}, block(ttft_weight=0)),
+    ):
+        one, other = block(**options, ttft_weight=0).choose(REQUEST, fleet), same.choose(REQUEST, fleet)
+        assert (one.instance, one.ranking) == (other.instance, other.ranking)
+
+
 def test_the_weight_of_harm_decides_how_much_others_count() -> None:
     fleet = [candidate("selfish", 1.0, 5.0, harm_s=4.0), candidate("kind", 1.0, 6.0, harm_s=0.0)]
     assert block(objective="harm", harm_weight=0.2).choose(REQUEST, fleet).instance == "selfish"
