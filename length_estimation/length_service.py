@@ -134,7 +134,11 @@ class LengthService:
         return {} if self._recalibration is None else self._recalibration.counts
 
     def reset(self, model: str | None = None) -> None:
-        """Forget what was learned of a model, or of all."""
+        """Forget what was learned of a model, or of all.
+
+        Of estimates, all that are kept: a service elsewhere may have another model of its own by now.
+        """
+        self._cache.clear()
         if isinstance(self._quick, Learner):
             self._quick.reset(model)
         if self._recalibration is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,9 @@ from length_estimation.token_counter import TokenCounter, make_token_counter
 MOST_REQUESTS: Final = 1024
 """In one call."""
 MOST_BODY_BYTES: Final = 64 * 2**20
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE: Final = re.compile(f"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}")
+"""As JSON writes it; a parser takes the whole message for damaged."""
 
 
 class LengthEndpoint:
@@ -75,8 +79,7 @@ class LengthEndpoint:
 
     def _read(self, body: bytes) -> list[EstimationRequest]:
         try:
-            # Broken UTF-8 in a prompt is no reason to refuse: it is read with replacements.
-            batch = self._batches.decode(body.decode("utf-8", "replace"))
+            batch = self._batches.decode(_mended(body))
         except (ValueError, RecursionError) as error:
             raise RequestError(f"not an estimate request: {error}") from error
         if len(batch.requests) > MOST_REQUESTS:
@@ -122,6 +125,12 @@ def create_app(model: Path, batch: int = 32, tokenizer: Path | None = None, thre
     app.get("/health")(endpoint.health)
     app.get("/metrics")(endpoint.metrics)
     return app
+
+
+def _mended(body: bytes) -> str:
+    """With replacements for broken UTF-8 and halves of pairs: in a prompt they are no reason to refuse."""
+    text = body.decode("utf-8", "replace")
+    return _LONE_SURROGATE.sub(r"\\ufffd", text) if "\\u" in text else text
 
 
 async def _body_of(request: Request) -> bytes:

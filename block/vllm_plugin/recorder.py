@@ -1,7 +1,7 @@
 """Executors that record every batch: ``--distributed-executor-backend`` takes one of these classes by name.
 
 Each is one of vLLM's own executors (or the emulated one) with a stopwatch around it; scheduling, memory and
-results are untouched. On CPUs take the multiprocess one, which is what vLLM itself takes there. Settings
+results are untouched. On CPUs vLLM itself takes the multiprocess one unless another is named. Settings
 come through ``--additional-config '{"block": {"record": {"journal": "FILE"}}}'``.
 """
 
@@ -110,7 +110,7 @@ class RecordingExecutor(Recording, UniProcExecutor):
 
 
 class RecordingMultiprocExecutor(Recording, MultiprocExecutor):
-    """vLLM's executor for several workers, and for CPUs, recorded."""
+    """vLLM's executor for several workers, and its own choice for CPUs, recorded."""
 
 
 class RecordingEmulatedExecutor(Recording, EmulatedExecutor):

@@ -12,6 +12,7 @@ import numpy as np
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
 
+from block.errors import ConfigError, PackError
 from block.latency.base import StepLatencyModel
 from block.latency.load import load_latency
 from block.latency.oracle import FEWEST_STEPS, StepOracle
@@ -90,10 +91,19 @@ class PackTimes:
 
 
 def load_step_times(settings: EmulationSettings, config: VllmConfig) -> StepTimes:
-    """Read the settings' latency file; raises ConfigError, or PackError if it is another engine's."""
+    """Read the settings' latency file; raises ConfigError, or PackError (another engine's, too short)."""
     latency = load_latency(settings.latency)
-    if not isinstance(latency, PackLatency):
-        return ModelledTimes(latency)
+    if isinstance(latency, PackLatency):
+        try:
+            return _of_pack(latency, settings, config)
+        except PackError as error:
+            raise PackError(f"{settings.latency}: {error}") from error
+    if settings.allow:
+        raise ConfigError(f"block.emulation.allow: {settings.latency} is no pack, and has nothing to allow")
+    return ModelledTimes(latency)
+
+
+def _of_pack(latency: PackLatency, settings: EmulationSettings, config: VllmConfig) -> StepTimes:
     pack = latency.pack
     blocks = config.cache_config.num_gpu_blocks_override or settings.kv_blocks or pack.header.kv_blocks
     for doubt in pack.check_use(pack_use(config, blocks), settings.allow):

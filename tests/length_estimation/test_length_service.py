@@ -56,6 +56,18 @@ async def test_a_late_answer_is_not_waited_for_and_serves_the_next_request():
     await service.close()
 
 
+async def test_a_reset_asks_anew():
+    slow = Slow()
+    slow.go.set()
+    service = LengthService(quick=HistoryEstimator(256), slow=slow.estimate, deadline_s=5)
+    for reset, asked in ((False, 1), (False, 1), (True, 2)):
+        if reset:
+            service.reset("m")
+        await service.estimate("1", ask())
+        assert slow.asked == asked
+    await service.close()
+
+
 async def test_one_question_for_requests_with_the_same_prompt_at_the_same_time():
     slow = Slow()
     service = LengthService(quick=HistoryEstimator(256), slow=slow.estimate, deadline_s=5)
@@ -177,10 +189,13 @@ async def test_the_service_answers_over_http_what_the_model_says(features_folder
             broken = b'{"requests": [{"max_tokens": 5, "prompt": "\xff\xfe"}]}'
             assert (await client.post("/v1/estimate", content=broken)).status_code == 200
             assert (await client.post("/v1/estimate", content=b"{")).status_code == 400
+            for text in (r"\ud800", r"tea \udc00\ud83d\ude00", r"\ud800\ud800\udc00"):
+                halves = broken.replace(b"\xff\xfe", text.encode())
+                assert (await client.post("/v1/estimate", content=halves)).status_code == 200
             assert (await client.get("/v1/card")).json()["kind"] == "features"
-            assert (await client.get("/health")).json()["answered"] == 3
+            assert (await client.get("/health")).json()["answered"] == 6
             counted = (await client.get("/metrics")).text.splitlines()
-    assert "block_length_estimates_total 3.0" in counted
+    assert "block_length_estimates_total 6.0" in counted
     assert 'block_length_refused_total{status="400"} 1.0' in counted
     assert any(line.startswith('block_length_model_info{kind="features"') for line in counted)
     expected = load_trained(features_folder).estimate(asked)

@@ -108,6 +108,7 @@ def test_the_size_of_the_cache_must_be_given(llama_model: Path) -> None:
         ({**EMULATION, "sede": 1}, "sede: unknown setting"),
         ({**EMULATION, "seed": -1}, "emulation.seed"),
         ({**EMULATION, "output_lengths": [[0.5, 9], [0.4, 8]]}, "emulation.output_lengths.*must rise"),
+        ({**EMULATION, "allow": ["model"]}, r"emulation\.allow: .*\.yaml is no pack"),
     ],
 )
 def test_bad_settings_are_named(llama_model: Path, emulation: Any, named: str) -> None:
@@ -185,7 +186,8 @@ def test_what_hides_behind_the_steps_is_not_waited_for(
 
 
 def test_another_models_pack_is_refused_at_start(tiny_model: Path) -> None:
-    with pytest.raises(PackError, match=r"another engine: model \(layers recorded 32, here 4, hidden"):
+    named = r"a30-llama-2-7b\.npz: .* another engine: model \(layers recorded 32, here 4, hidden"
+    with pytest.raises(PackError, match=named):
         EmulatedExecutor(engine_config(tiny_model, {"latency": str(PACK)}))
     accepted = {"latency": str(PACK), "allow": ["model"]}
     EmulatedExecutor(engine_config(tiny_model, accepted)).shutdown()
