@@ -70,13 +70,18 @@ def _kept_sections(page: Path, text: str) -> dict[str, str]:
     return sections
 
 
+_OVER_LOAD = frozenset(("load", "capacity"))
+"""Figures of a spec whose rates were chosen to tell capacities from."""
+
+
 def _section(run: Run, figures: Path) -> Iterator[str]:
     spec, report = run.report.spec, run.report
     yield f"## {spec.title}"
     yield _made_by(run)
     if spec.notes:
         yield f"{spec.notes.strip()}\n"
-    yield from _capacities(report)
+    if spec.published_qps or _OVER_LOAD & set(spec.figures):
+        yield from _capacities(report)
     yield from _tabulated(report)
     for baseline in spec.baselines:
         yield from _gains(report, baseline)

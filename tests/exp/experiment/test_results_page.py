@@ -66,6 +66,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("figures", "told"), [(("heat_map",), False), (("capacity",), True)])
+def test_capacities_are_told_of_specs_that_look_for_them(
+    figures: tuple[str, ...], told: bool, folder: Path, tmp_path: Path
+) -> None:
+    spec = SPEC.model_copy(update={"published_qps": {}, "published_qps_why": {}, "figures": figures})
+    opened = RunFolder(folder)
+    page = tmp_path / "results.md"
+    write_page([Run("toy", opened, Report.make(opened, spec))], page, "block-exp results toy")
+    assert ("Capacity, requests/s: the rate" in page.read_text()) == told
+
+
 def test_the_page_tells_runs_capacities_papers_and_what_is_missing(folder: Path, tmp_path: Path) -> None:
     opened = RunFolder(folder)
     page = tmp_path / "results.md"
