@@ -23,7 +23,7 @@ from exp.trial_engine import TrialEngine
 from exp.workload import Workload
 
 CELLS = (Cell("sharegpt", 0.5, 1.0, 1000), Cell("long-prompts", 0.4, 1.0, 1001))
-DEVICE = Path("gpu.yaml").resolve()
+DEVICE = Path(__file__).resolve().parents[2] / "config/latency/a30-llama-2-7b.yaml"
 PLAN = CheckPlan(("tiny-llama",), record_s=6.0, cell_s=2.0, cells=CELLS, real_runs=2, emulated_runs=2)
 
 
