@@ -86,7 +86,8 @@ async def test_responses_have_their_lengths_and_the_feed_shows_them(vllm_server:
     assert [answer.output_tokens for answer in answers] == [40, 25, 10, 30, 1]
     assert [answer.finish_reason for answer in answers] == ["length", "stop", "length", "stop", "length"]
     assert answers[0].text.strip().isprintable()
-    assert max(len(state.running) for state in states) == len(plan)
+    # The one of a single token may be done, on a busy machine, before the last one comes.
+    assert max(len(state.running) for state in states) >= len(plan) - 1
     seen = {request.id: request for state in states for request in (*state.running, *state.waiting)}
     assert {r.prompt_tokens for r in seen.values()} == {answer.prompt_tokens for answer in answers}
     assert states[-1].running == states[-1].waiting == ()
