@@ -15,6 +15,7 @@ from exp.bench_serve import ServeBench, parse_goodput, result_table
 from exp.serve_files import check_form, write_result
 from exp.target import Target
 from exp.workload import WorkloadSpec, load_workload
+from exp.workload_options import ArrivalRate, Burstiness, DataFolder, RequestCount, WorkloadName
 
 
 def serve(
@@ -22,20 +23,16 @@ def serve(
     url: Annotated[str, typer.Option(help="Base URL of the OpenAI API.")] = "http://127.0.0.1:8000/v1",
     model: Annotated[str, typer.Option(help="As the server calls it; empty: its first one.")] = "",
     endpoint: Annotated[str, typer.Option(help="completions or chat.")] = "completions",
-    workload: Annotated[
-        str, typer.Option(help="A workload's name, or NAME:PATH for a trace of your own.")
-    ] = "auto",
-    requests: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Mean arrivals per second; without it, recorded times.")
-    ] = None,
-    burstiness: Annotated[float, typer.Option(min=0.001, help="Of gamma arrivals: 1 is Poisson.")] = 1.0,
+    workload: WorkloadName = "auto",
+    requests: RequestCount = 200,
+    rate: ArrivalRate = None,
+    burstiness: Burstiness = 1.0,
     drawn_times: Annotated[
         bool, typer.Option("--drawn-times", help="Draw arrivals even where they are recorded.")
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longer requests are left out.")] = 4000,
     seed: Annotated[int, typer.Option(help="Of lengths, arrivals and prompts.")] = 0,
-    data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+    data: DataFolder = Path("../shared/data"),
     tokenizer: Annotated[
         Path | None, typer.Option(help="The model's tokenizer.json or its folder, to write prompts with.")
     ] = None,

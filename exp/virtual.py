@@ -24,6 +24,7 @@ from exp.run_log import RunLog
 from exp.serving_metrics import ServingMetrics
 from exp.virtual_clock import VirtualClock
 from exp.workload import WorkloadSpec, load_workload
+from exp.workload_options import ArrivalRate, Burstiness, DataFolder, RequestCount, WorkloadName
 
 MEASURES: Mapping[str, str] = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e"}
 """Names in results, as ``vllm bench serve`` has them, and ours."""
@@ -38,14 +39,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(epilog="Example: block-exp virtual config/packs/a30-llama-2-7b.npz --rate 2 --requests 500")
 def virtual(
     pack: Annotated[Path, typer.Argument(help="A pack; its host.json beside it counts as well.")],
-    workload: Annotated[
-        str, typer.Option(help="A workload's name, or NAME:PATH for a trace of your own.")
-    ] = "auto",
-    requests: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Mean arrivals per second; without it, recorded times.")
-    ] = None,
-    burstiness: Annotated[float, typer.Option(min=0.001, help="Of gamma arrivals: 1 is Poisson.")] = 1.0,
+    workload: WorkloadName = "auto",
+    requests: RequestCount = 200,
+    rate: ArrivalRate = None,
+    burstiness: Burstiness = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of lengths, arrivals and step times.")] = 0,
     steady: Annotated[
         bool, typer.Option("--steady", help="Every step takes its shape's mean, without ups and downs.")
@@ -56,7 +53,7 @@ def virtual(
     max_model_len: Annotated[
         int | None, typer.Option(min=2, help="Longer requests are left out; the pack's by default.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="The optional data folder.")] = Path("../shared/data"),
+    data: DataFolder = Path("../shared/data"),
     out: Annotated[Path | None, typer.Option(help="Every request's tokens, as JSON lines.")] = None,
 ) -> None:
     """Serve a workload by a pack's step times without waiting: vLLM's own scheduler in virtual time.
